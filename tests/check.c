@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -140,7 +141,7 @@ static void *counting_alloc(void *user, size_t size, size_t align)
     char *base = aligned_alloc(align, (size + 2 * align - 1) / align * align);
     if (!base) return NULL;
     ((block_head *)(base + align))[-1] = (block_head){size, align};
-    const int64_t live = m->live_bytes += (int64_t)size;
+    const int64_t live = atomic_fetch_add(&m->live_bytes, (int64_t)size) + (int64_t)size;
     m->live_blocks++;
     if (live > m->peak_bytes) m->peak_bytes = live;
     return base + align;

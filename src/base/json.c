@@ -31,7 +31,11 @@ tf_status tfi_json_parse(const char *data, size_t size, const char *file, json_t
     *out = NULL;
     if (nesting(data, size) > TFI_JSON_DEPTH)
         return tfi_fail(TF_STATUS_CORRUPT, "%s: JSON nested deeper than %d levels", file, TFI_JSON_DEPTH);
-    *out = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    *out = json_loadb(data, size, flags, &error);
+    /* Real files hold integers beyond 64 bits (model_max_length: int(1e30)): read such a file's numbers as doubles. */
+    if (!*out && json_error_code(&error) == json_error_numeric_overflow)
+        *out = json_loadb(data, size, flags | JSON_DECODE_INT_AS_REAL, &error);
     if (!*out) {
         if (json_error_code(&error) == json_error_out_of_memory)
             return tfi_fail(TF_STATUS_NOMEM, "%s: out of memory while reading JSON", file);
@@ -57,9 +61,11 @@ tf_status tfi_json_int(tfi_json j, const char *key, int64_t min, int64_t max, in
     const json_t *v = find(j, key);
 
     if (!v) return TF_STATUS_OK;
-    if (!json_is_integer(v))
+    const double d = json_number_value(v);
+    const int whole = json_is_real(v) && d >= -0x1p53 && d <= 0x1p53 && d == floor(d); /* see tfi_json_parse */
+    if (!json_is_integer(v) && !whole)
         return tfi_fail(TF_STATUS_CORRUPT, "%s: \"%s\" is %s, an integer is expected", j.file, key, type_name(v));
-    const int64_t i = json_integer_value(v);
+    const int64_t i = whole ? (int64_t)d : json_integer_value(v);
     if (i < min || i > max)
         return tfi_fail(TF_STATUS_CORRUPT, "%s: \"%s\" is %lld, outside [%lld, %lld]", j.file, key, (long long)i, (long long)min,
                         (long long)max);

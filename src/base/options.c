@@ -34,6 +34,8 @@ tf_status tfi_options_read(void *dst, size_t dst_size, const void *src, const ch
     if (size > dst_size && !tail_is_unset(src, dst_size, (size_t)size))
         return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a field is set that version %s does not know", what, tf_version());
     memcpy(dst, src, size < dst_size ? (size_t)size : dst_size);
+    size = dst_size; /* what was read is a whole struct of this version, and can be read again as one */
+    memcpy(dst, &size, sizeof size);
     return TF_STATUS_OK;
 }
 

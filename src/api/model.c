@@ -1,0 +1,307 @@
+/* Opening a checkpoint: description (config, graph, weight forms) first, from headers alone; then the weights. tf_model_plan
+ * stops in between. */
+#include <stdio.h>
+#include <string.h>
+
+#include "api/handles.h"
+#include "backend/cpu/cpu.h"
+#include "base/options.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "graph/print.h"
+#include "tokenizer/tokenizer.h"
+
+tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes);
+
+enum { FORM_ALIGN = 64, THREADS_MAX = 1024 };
+
+/* What oneDNN, its generated kernels and jansson hold after a forward pass of BERT-base, beside what a program has that only
+ * links the library; measured as docs/benchmarks.md says. */
+#define THIRD_PARTY_BYTES ((int64_t)16 << 20)
+
+/* ---- options ---- */
+
+static tf_status read_options(const tf_model_options *options, tf_model_options *o)
+{
+    tf_status st;
+
+    tf_model_options_init(o);
+    if ((st = tfi_options_read(o, sizeof *o, options, "tf_model_options")) < 0 ||
+        (st = tfi_option_int(&o->dtype, TF_DTYPE_AUTO, TF_DTYPE_AUTO, TF_DTYPE_FP16, "dtype")) < 0 ||
+        (st = tfi_option_int(&o->quantization, TF_QUANTIZATION_NONE, TF_QUANTIZATION_NONE, TF_QUANTIZATION_FP8, "quantization")) < 0 ||
+        (st = tfi_option_int(&o->threads, tfi_thread_cores(), 1, THREADS_MAX, "threads")) < 0)
+        return st;
+    if (o->memory_budget != TF_UNSET && o->memory_budget < 0)
+        return tfi_fail(TF_STATUS_INVALID, "memory_budget is %lld", (long long)o->memory_budget);
+    if (o->allocator && (!o->allocator->alloc || !o->allocator->free))
+        return tfi_fail(TF_STATUS_INVALID, "the allocator lacks alloc or free");
+    if (o->device && strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
+        return tfi_fail(strncmp(o->device, "cuda", 4) == 0 ? TF_STATUS_UNSUPPORTED : TF_STATUS_INVALID,
+                        "device \"%s\": this build has \"cpu\" alone", o->device);
+    if (o->quantization != TF_QUANTIZATION_NONE)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "quantization %d is not built", (int)o->quantization);
+    return TF_STATUS_OK;
+}
+
+/* What an explicit dtype asks for, or what "auto" means for this checkpoint on this processor. */
+static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *source, tfi_dtype *out)
+{
+    const tfi_dtype stored = tfi_model_stored_dtype(source);
+
+    m->dtype = (tf_dtype)asked;
+    if (asked == TF_DTYPE_AUTO)
+        m->dtype = (stored == TFI_BF16 || stored == TFI_F16) && m->backend->has_bf16 ? TF_DTYPE_BF16 : TF_DTYPE_FP32;
+    if (m->dtype == TF_DTYPE_TF32)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "dtype tf32 is a GPU's; device \"%s\" has fp32 and bf16", m->backend->name);
+    *out = m->dtype == TF_DTYPE_FP32 ? TFI_F32 : m->dtype == TF_DTYPE_BF16 ? TFI_BF16 : TFI_F16;
+    return m->backend->supports(m->backend, *out);
+}
+
+/* ---- description ---- */
+
+static int64_t aligned(int64_t bytes)
+{
+    return (bytes + FORM_ALIGN - 1) & ~(int64_t)(FORM_ALIGN - 1);
+}
+
+static tf_status plan_weights(tf_model *m)
+{
+    const tfi_graph *g = &m->def.graph;
+    tf_status st;
+
+    if (!(m->forms = tfi_arena_alloc(&m->arena, (size_t)(g->weight_count + 1) * sizeof *m->forms))) return TF_STATUS_NOMEM;
+    m->weight_bytes = 0;
+    for (int32_t i = 0; i < g->weight_count; i++) {
+        if ((st = m->backend->weight_form(m->backend, &g->weights[i], &m->forms[i])) < 0) return st;
+        m->weight_bytes += aligned(m->forms[i].bytes);
+    }
+    return TF_STATUS_OK;
+}
+
+/* The directory's tokenizer, or why there is none: the model works without, on ids. */
+static tf_status open_tokenizer(tf_model *m, tfi_files *files)
+{
+    m->tokenizer_status = tfi_tokenizer_open_files(files, &m->memory, m->log, m->log_user, &m->tokenizer);
+    if (m->tokenizer_status == TF_STATUS_OK || m->tokenizer_status == TF_STATUS_NOMEM) return m->tokenizer_status;
+    snprintf(m->tokenizer_error, sizeof m->tokenizer_error, "%s",
+             m->tokenizer_status == TF_STATUS_NOT_FOUND ? "the checkpoint has no tokenizer" : tf_last_error());
+    return TF_STATUS_OK;
+}
+
+/* Everything but the weights' data. `source` is open afterwards, if it succeeds. */
+static tf_status describe(tf_model *m, const char *path, const tf_model_options *o, tfi_source *source)
+{
+    char transformer[600];
+    tfi_files files;
+    tfi_dtype dtype;
+    tf_status st;
+
+    if ((st = tfi_files_directory(&files, path)) < 0) return st;
+    if ((st = tfi_sentence_read(&m->sentence, path, &files, &m->arena, &m->memory)) < 0) return st;
+    snprintf(transformer, sizeof transformer, "%s%s%s", path, *m->sentence.transformer_path ? "/" : "", m->sentence.transformer_path);
+    if ((st = tfi_source_directory(source, &m->memory, transformer)) < 0) return st;
+    if (source->tensor_count == 0)
+        return tfi_fail(TF_STATUS_NOT_FOUND, "%s: no model.safetensors or pytorch_model.bin, whole or in shards", transformer);
+    const tfi_cpu_options cpu = {.memory = &m->memory, .threads = o->threads, .features = tfi_cpu_features()};
+    if ((st = tfi_cpu_open(&cpu, &m->backend)) < 0 || (st = choose_dtype(m, o->dtype, source, &dtype)) < 0 ||
+        (st = tfi_model_build(source, &m->sentence, dtype, &m->arena, &m->def)) < 0 || (st = plan_weights(m)) < 0)
+        return st;
+    return open_tokenizer(m, &source->files);
+}
+
+static tf_status make_model(const tf_model_options *o, tf_model **out)
+{
+    tfi_memory memory;
+
+    tfi_memory_init(&memory, o->allocator, o->memory_budget);
+    tf_model *m = tfi_zalloc(&memory, sizeof *m);
+    if (!m) return TF_STATUS_NOMEM;
+    tfi_memory_init(&m->memory, o->allocator, o->memory_budget);
+    m->memory.used = (int64_t)sizeof *m; /* the handle counts, too */
+    m->arena.memory = &m->memory;
+    atomic_init(&m->references, 1);
+    m->log = o->log;
+    m->log_user = o->log_user;
+    *out = m;
+    return TF_STATUS_OK;
+}
+
+/* ---- weights ---- */
+
+typedef struct loading {
+    const tf_model_options *options;
+    int64_t done, total; /* bytes of the checkpoint's tensors */
+} loading;
+
+static int report(void *user, int64_t bytes)
+{
+    const loading *l = user;
+
+    return l->options->progress ? l->options->progress(l->options->progress_user, l->done + bytes, l->total) : 0;
+}
+
+static int64_t source_bytes(const tfi_weight *w)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < w->parts; i++)
+        if (w->part[i]) bytes += tfi_tensor_elements(w->part[i]) * (int64_t)tfi_dtype_size(w->part[i]->dtype);
+    return bytes;
+}
+
+static tf_status load_weights(tf_model *m, const tf_model_options *o)
+{
+    const tfi_graph *g = &m->def.graph;
+    loading l = {.options = o};
+    const tfi_load_hook hook = {report, &l};
+    int64_t offset = 0;
+    tf_status st;
+
+    if (!(m->weights = tfi_alloc(&m->memory, (size_t)m->weight_bytes)))
+        return tfi_fail_prefix(TF_STATUS_NOMEM, "%lld bytes of weights: ", (long long)m->weight_bytes);
+    for (int32_t i = 0; i < g->weight_count; i++) l.total += source_bytes(&g->weights[i]);
+    for (int32_t i = 0; i < g->weight_count; i++) {
+        m->forms[i].data = (char *)m->weights + offset;
+        offset += aligned(m->forms[i].bytes);
+        if ((st = m->backend->weight_prepare(m->backend, &g->weights[i], &m->forms[i], &hook)) < 0) return st;
+        l.done += source_bytes(&g->weights[i]);
+    }
+    if (report(&l, 0) != 0) return tfi_fail(TF_STATUS_CANCELLED, "the progress callback ended tf_model_open");
+    return TF_STATUS_OK;
+}
+
+tf_status tf_model_open(const char *path, const tf_model_options *options, tf_model **out)
+{
+    tf_model_options o;
+    tfi_source source = {0};
+    tf_model *m;
+    tf_status st;
+
+    if (!path || !out) return tfi_fail(TF_STATUS_INVALID, "path and out must not be NULL");
+    *out = NULL;
+    if ((st = read_options(options, &o)) < 0 || (st = make_model(&o, &m)) < 0) return st;
+    if ((st = describe(m, path, &o, &source)) == TF_STATUS_OK) st = load_weights(m, &o);
+    /* The weights are resident in their own form: nothing of the files is needed any more. */
+    for (int32_t i = 0; i < m->def.graph.weight_count; i++) memset(m->def.graph.weights[i].part, 0, sizeof m->def.graph.weights[i].part);
+    tfi_source_close(&source);
+    tfi_sentence_close(&m->sentence);
+    if (st == TF_STATUS_OK)
+        *out = m;
+    else
+        tfi_model_release(m);
+    return st;
+}
+
+void tfi_model_release(tf_model *m)
+{
+    if (atomic_fetch_sub(&m->references, 1) > 1) return;
+    tf_tokenizer_close(m->tokenizer);
+    tfi_free(&m->memory, m->weights, (size_t)m->weight_bytes);
+    if (m->backend) m->backend->close(m->backend);
+    tfi_arena_close(&m->arena);
+    tfi_memory memory = m->memory; /* outlives the block it is in */
+    tfi_free(&memory, m, sizeof *m);
+}
+
+void tf_model_close(tf_model *m)
+{
+    if (m) tfi_model_release(m);
+}
+
+/* ---- what a model says of itself ---- */
+
+tf_status tf_model_plan(const char *path, const tf_model_options *options, const tf_session_options *session, tf_plan *out)
+{
+    tf_plan p = {.struct_size = sizeof p, .third_party_bytes = THIRD_PARTY_BYTES};
+    tf_model_options o;
+    tfi_source source = {0};
+    tf_model *m;
+    tf_status st;
+
+    if (!path || !out) return tfi_fail(TF_STATUS_INVALID, "path and out must not be NULL");
+    if ((st = read_options(options, &o)) < 0 || (st = make_model(&o, &m)) < 0) return st;
+    if ((st = describe(m, path, &o, &source)) == TF_STATUS_OK && (st = tfi_session_plan(m, session, &p.session_bytes)) == TF_STATUS_OK) {
+        p.weight_bytes = m->weight_bytes;
+        p.load_bytes = m->backend->load_bytes(m->backend);
+    }
+    tfi_source_close(&source);
+    tfi_sentence_close(&m->sentence);
+    p.model_bytes = atomic_load(&m->memory.used);
+    p.total_bytes = p.weight_bytes + p.mapped_bytes + p.model_bytes + p.session_bytes;
+    tfi_model_release(m);
+    return st == TF_STATUS_OK ? tfi_result_write(out, &p, sizeof p, "tf_plan") : st;
+}
+
+static int32_t columns(const tf_model *m, int32_t value)
+{
+    return value < 0 ? 0 : (int32_t)m->def.graph.values[value].cols;
+}
+
+/* Tokens after which tf_embed truncates: sentence-transformers' limit, else the tokenizer's, never more than the model takes. */
+static int32_t embedding_tokens(const tf_model *m)
+{
+    tf_tokenizer_info info = {.struct_size = sizeof info};
+    int32_t limit = m->sentence.max_tokens;
+
+    if (!limit && m->tokenizer && tf_tokenizer_get_info(m->tokenizer, &info) == TF_STATUS_OK) limit = info.model_max_length;
+    return limit > 0 && limit < m->def.max_input_tokens ? limit : m->def.max_input_tokens;
+}
+
+tf_status tf_model_get_info(const tf_model *m, tf_model_info *info)
+{
+    if (!m) return tfi_fail(TF_STATUS_INVALID, "the model must not be NULL");
+    const tfi_model *d = &m->def;
+    const tf_model_info now = {
+        .struct_size = sizeof now,
+        .family = d->family,
+        .architecture = d->architecture,
+        .device = m->backend->name,
+        .dtype = (int32_t)m->dtype,
+        .tasks = d->tasks,
+        .layers = d->layers,
+        .heads = d->heads,
+        .head_size = d->head_size,
+        .width = d->width,
+        .input_width = d->input_width,
+        .vocab_size = d->vocab_size,
+        .type_count = d->type_count,
+        .max_input_tokens = d->max_input_tokens,
+        .embedding_width = columns(m, d->embedding),
+        .embedding_tokens = embedding_tokens(m),
+        .pooled_width = columns(m, d->pooled),
+        .token_logits = columns(m, d->token_logits),
+        .sequence_logits = columns(m, d->sequence_logits),
+        .labels = d->labels,
+        .prompts = m->sentence.prompts,
+        .default_prompt = m->sentence.default_prompt,
+        .threads = m->backend->threads,
+        .parameters = d->parameters,
+        .label_names = d->label_names,
+        .prompt_names = m->sentence.prompt_names,
+        .prompt_texts = m->sentence.prompt_texts,
+    };
+    return tfi_result_write(info, &now, sizeof now, "tf_model_info");
+}
+
+tf_status tf_model_tokenizer(const tf_model *m, const tf_tokenizer **out)
+{
+    if (!m || !out) return tfi_fail(TF_STATUS_INVALID, "model and out must not be NULL");
+    *out = m->tokenizer;
+    return m->tokenizer ? TF_STATUS_OK : tfi_fail(m->tokenizer_status, "%s", m->tokenizer_error);
+}
+
+tf_status tf_model_graph(const tf_model *m, int32_t format, char *text, int64_t capacity, int64_t *size)
+{
+    if (!m || !size || capacity < 0 || (!text && capacity > 0))
+        return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: a pointer is NULL or capacity is negative");
+    if (format != TF_GRAPH_TEXT && format != TF_GRAPH_DOT) return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: format %d", (int)format);
+    *size = format == TF_GRAPH_DOT ? tfi_graph_dot(&m->def.graph, text, capacity) : tfi_graph_text(&m->def.graph, text, capacity);
+    if (*size <= capacity) return TF_STATUS_OK;
+    return tfi_fail(TF_STATUS_TOO_SMALL, "tf_model_graph: %lld bytes are needed, the buffer has %lld", (long long)*size,
+                    (long long)capacity);
+}
+
+tf_status tfi_model_needs(const tf_model *m, int32_t task, const char *call)
+{
+    if (m->def.tasks & task) return TF_STATUS_OK;
+    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %s has no head for it", call, m->def.architecture);
+}

@@ -1,0 +1,67 @@
+/* The whole contract between the library and a device: a backend makes weights resident, turns a graph into an executable
+ * program with its memory, and runs it. It knows ops, never models.
+ *
+ * Threads: a backend is shared by all sessions of a model and called from any thread; a program is run by one caller at a
+ * time. Fork: in a child process a backend whose `survives_fork` is set goes on working, its threads are started again. */
+#ifndef TFI_BACKEND_BACKEND_H
+#define TFI_BACKEND_BACKEND_H
+
+#include "backend/ops.h"
+#include "base/memory.h"
+
+typedef struct tfi_backend tfi_backend;
+typedef struct tfi_program tfi_program;
+
+/* Copy rows of a value to the caller as fp32 as soon as it is computed: dst [live rows, stride floats]. A NaN or infinity
+ * ends the run with TF_STATUS_NUMERIC. */
+typedef struct tfi_tap {
+    int32_t value;
+    float *dst;
+    int64_t stride;
+} tfi_tap;
+
+typedef struct tfi_run {
+    int64_t rows[TFI_ROWS_COUNT];             /* live counts, each within the program's limits */
+    const void *inputs[TFI_INPUT_COUNT];      /* host memory, valid during the run; checked by the caller */
+    const tfi_tap *taps;
+    int32_t tap_count;
+    int32_t resume;                           /* values with `keep` are still there from the run before: do not compute them */
+} tfi_run;
+
+/* Called on the loading thread between pieces of at most 64 MB; bytes of source read so far in this weight. Non-zero: stop with
+ * TF_STATUS_CANCELLED. */
+typedef struct tfi_load_hook {
+    int (*report)(void *user, int64_t bytes);
+    void *user;
+} tfi_load_hook;
+
+struct tfi_backend {
+    const char *name; /* "cpu" */
+    int threads;
+    int has_bf16;     /* bf16 runs at full speed here */
+
+    /* TF_STATUS_OK, or UNSUPPORTED naming the dtype, for weights and activations of this type. */
+    tf_status (*supports)(tfi_backend *b, tfi_dtype dtype);
+
+    /* Which resident form the weight will have; form->data stays NULL. Reads no data. */
+    tf_status (*weight_form)(tfi_backend *b, const tfi_weight *w, tfi_weight_form *form);
+    /* Bytes of staging that preparing any weight takes from the memory given at open (tf_plan.load_bytes). */
+    int64_t (*load_bytes)(tfi_backend *b);
+    /* Cast, reorder and pack the parts into form->data; the only place that does. Fetches the source pages and gives them back
+     * piece by piece. */
+    tf_status (*weight_prepare)(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook);
+
+    /* Make a program for at most limits[] rows of each kind: resolves one function per op (or UNSUPPORTED naming op and types),
+     * plans and allocates activations and scratch from `memory`. graph and forms must outlive it. */
+    tf_status (*program_open)(tfi_backend *b, const tfi_graph *g, const tfi_weight_form *forms,
+                              const int64_t limits[TFI_ROWS_COUNT], tfi_memory *memory, tfi_program **out);
+    /* The bytes program_open would take, without taking them. */
+    tf_status (*program_bytes)(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_ROWS_COUNT], int64_t *bytes);
+    void (*program_close)(tfi_program *p);
+    /* Runs the ops that the taps need, in order. Blocks until done. */
+    tf_status (*run)(tfi_program *p, const tfi_run *run);
+
+    void (*close)(tfi_backend *b);
+};
+
+#endif

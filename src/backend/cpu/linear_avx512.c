@@ -1,0 +1,10 @@
+/* LINEAR's second half for AVX-512. Empty where the compiler has no such instructions: nothing asks for it there. */
+#if defined(__AVX512F__)
+#include "backend/cpu/vec_avx512.h"
+
+#include "backend/cpu/linear_tmpl.h"
+
+const tfi_linear_tier tfi_linear_avx512 = TIER;
+#else
+typedef int tfi_linear_avx512_is_not_here; /* ISO C wants a declaration in every file */
+#endif

@@ -1,0 +1,55 @@
+/* LINEAR's second half in plain C, for processors without AVX2, and the choice between the tiers. */
+#include <math.h>
+
+#include "backend/cpu/linear.h"
+#include "backend/rows.h"
+
+static float activate(float x, tfi_activation activation)
+{
+    switch (activation) {
+    case TFI_ACT_RELU: return x < 0 ? 0 : x;
+    case TFI_ACT_GELU: return 0.5f * x * erfcf(x * -0.707106781f);
+    case TFI_ACT_GELU_TANH: return x / (1 + expf(-1.59576912f * (x + 0.044715f * x * x * x)));
+    case TFI_ACT_SILU: return x / (1 + expf(-x));
+    case TFI_ACT_TANH: return tanhf(x);
+    case TFI_ACT_SIGMOID: return 1 / (1 + expf(-x));
+    case TFI_ACT_NONE:
+    case TFI_ACT_COUNT: break;
+    }
+    return x;
+}
+
+TFI_INLINE void finish(const tfi_linear_tile *t, tfi_activation activation, tfi_dtype y)
+{
+    for (int64_t r = 0; r < t->rows; r++) {
+        for (int64_t c = 0; c < t->cols; c++) {
+            float v = t->sums[r * t->stride + c];
+            if (t->bias) v += t->bias[c];
+            v = activate(v, activation);
+            if (t->residual) v += tfi_get(t->residual, y, r * t->y_stride + c);
+            tfi_put(t->y, y, r * t->y_stride + c, v);
+        }
+    }
+}
+
+static void pack(const void *rows, int64_t row_bytes, int64_t units, uint32_t *out)
+{
+    for (int64_t u = 0; u < units; u++)
+        for (int64_t row = 0; row < TFI_BLOCK; row++)
+            memcpy(out + u * TFI_BLOCK + row, (const char *)rows + row * row_bytes + u * 4, 4);
+}
+
+#include "backend/cpu/linear_table.h"
+
+const tfi_linear_tier tfi_linear_plain = TIER;
+
+const tfi_linear_tier *tfi_linear_tier_for(unsigned features)
+{
+#if defined(__x86_64__)
+    if (features & TFI_CPU_AVX512) return &tfi_linear_avx512;
+    if (features & TFI_CPU_AVX2) return &tfi_linear_avx2;
+#else
+    (void)features;
+#endif
+    return &tfi_linear_plain;
+}

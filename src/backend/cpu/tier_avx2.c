@@ -1,0 +1,14 @@
+/* The AVX2 tier. Compiled for that instruction set, so nothing in it may be shared with other files: all but the
+ * one function is static. Empty where the compiler has no such instructions. */
+#if defined(__AVX2__)
+#include "backend/cpu/vec_avx2.h"
+
+#include "backend/cpu/tier_tmpl.h"
+
+tfi_host_fn tfi_avx2_resolve(tfi_op_kind kind, tfi_op_types types)
+{
+    return tier_fn(kind, types);
+}
+#else
+typedef int tfi_avx2_is_not_here; /* ISO C wants a declaration in every file */
+#endif

@@ -1,0 +1,21 @@
+/* The reference functions of each op, by operand types (all F32 or BF16: tfi_ref_resolve() saw to that). */
+#ifndef TFI_BACKEND_REF_H
+#define TFI_BACKEND_REF_H
+
+#include "backend/host_ops.h"
+
+tfi_host_fn tfi_ref_embed(tfi_op_types t);
+tfi_host_fn tfi_ref_norm(tfi_op_types t);
+tfi_host_fn tfi_ref_linear(tfi_op_types t);
+tfi_host_fn tfi_ref_attention(tfi_op_types t);
+tfi_host_fn tfi_ref_gather(tfi_op_types t);
+tfi_host_fn tfi_ref_pool(tfi_op_types t);
+tfi_host_fn tfi_ref_l2norm(tfi_op_types t);
+
+/* Scratch bytes of a worker of the reference attention. */
+static inline int64_t tfi_ref_attention_scratch(int64_t max_tokens)
+{
+    return max_tokens * (int64_t)sizeof(double);
+}
+
+#endif

@@ -1,0 +1,31 @@
+/* Which reference function serves an op. */
+#include "backend/ref/ref.h"
+
+static int is_float(tfi_dtype t)
+{
+    return t == TFI_F32 || t == TFI_BF16;
+}
+
+tfi_host_fn tfi_ref_resolve(tfi_op_kind kind, tfi_op_types t)
+{
+    if (!is_float(t.x) || !is_float(t.residual) || !is_float(t.y)) return NULL;
+    switch (kind) {
+    case TFI_OP_EMBED:
+        return tfi_ref_embed(t);
+    case TFI_OP_NORM:
+        return tfi_ref_norm(t);
+    case TFI_OP_LINEAR:
+        return tfi_ref_linear(t);
+    case TFI_OP_ATTENTION:
+        return tfi_ref_attention(t);
+    case TFI_OP_GATHER_ROWS:
+        return tfi_ref_gather(t);
+    case TFI_OP_POOL:
+        return tfi_ref_pool(t);
+    case TFI_OP_L2NORM:
+        return tfi_ref_l2norm(t);
+    case TFI_OP_COUNT:
+        break;
+    }
+    return NULL;
+}

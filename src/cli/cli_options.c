@@ -1,0 +1,201 @@
+/* cli_options.c: the table of all options and the parser that every command uses. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_CHOICE } cli_kind;
+
+typedef struct cli_option {
+    const char *name;
+    cli_kind kind;
+    size_t offset; /* of its field in cli_settings */
+    const char *argument;
+    const char *help;
+    int32_t min, max;    /* of a number */
+    const char *choices; /* of a choice, separated by '|'; the value is the position */
+} cli_option;
+
+#define FIELD(name) offsetof(cli_settings, name)
+
+static const cli_option options[] = {
+    {"model", CLI_TEXT, FIELD(model), "DIR", "Hugging Face directory; without it the first plain argument"},
+    {"file", CLI_TEXT, FIELD(file), "FILE", "read FILE, a text a line (\"-\": standard input)"},
+    {"pair", CLI_FLAG, FIELD(pair), NULL, "texts come in pairs: two arguments, or one line with a tab between"},
+    {"question", CLI_TEXT, FIELD(question), "TEXT", "a question; plain arguments are questions too"},
+    {"context", CLI_TEXT, FIELD(context), "TEXT", "where to look; without it all of --file or of standard input"},
+    {"dtype", CLI_CHOICE, FIELD(dtype), NULL, "number format to compute in", 0, 0, "auto|fp32|tf32|bf16|fp16"},
+    {"threads", CLI_NUMBER, FIELD(threads), "N", "threads that compute (all cores)", 1, 1024},
+    {"max-step-tokens", CLI_NUMBER, FIELD(max_step_tokens), "N", "tokens computed at once (2048)", 1, 1048576},
+    {"dot", CLI_FLAG, FIELD(dot), NULL, "print Graphviz source"},
+    {"decode", CLI_FLAG, FIELD(decode), NULL, "the other way: token ids to text"},
+    {"skip-special", CLI_FLAG, FIELD(skip_special), NULL, "leave special tokens out of decoded text"},
+    {"no-special", CLI_FLAG, FIELD(no_special), NULL, "add no special tokens"},
+    {"truncation", CLI_CHOICE, FIELD(truncation), NULL, "which text loses tokens beyond --max-length", 0, 0,
+     "none|longest_first|only_first|only_second"},
+    {"max-length", CLI_NUMBER, FIELD(max_length), "N", "tokens a sequence may have, with the special ones", 1, INT32_MAX},
+    {"normalize", CLI_CHOICE, FIELD(normalize), NULL, "scale vectors to length 1 (what the model says)", 0, 0, "no|yes"},
+    {"prompt", CLI_TEXT, FIELD(prompt), "TEXT", "text put before each text"},
+    {"prompt-name", CLI_TEXT, FIELD(prompt_name), "NAME", "one of the model's own prompts, put before each text"},
+    {"query-prompt-name", CLI_TEXT, FIELD(query_prompt_name), "NAME", "one of the model's prompts, put before each query"},
+    {"aggregation", CLI_CHOICE, FIELD(aggregation), NULL, "how tokens become entities (simple)", 0, 0,
+     "none|simple|first|average|max"},
+    {"activation", CLI_CHOICE, FIELD(activation), NULL, "from logits to scores (what the model says)", 0, 0,
+     "none|sigmoid|softmax"},
+    {"max-tokens", CLI_NUMBER, FIELD(max_tokens), "N", "tokens of a text (embed) or window (answer)", 1, INT32_MAX},
+    {"max-answer-tokens", CLI_NUMBER, FIELD(max_answer_tokens), "N", "tokens an answer may have (15)", 1, INT32_MAX},
+    {"stride", CLI_NUMBER, FIELD(stride), "N", "tokens that neighbouring windows of a long text share", 0, INT32_MAX},
+    {"truncate", CLI_FLAG, FIELD(truncate), NULL, "cut texts the model cannot hold, instead of refusing them"},
+    {"keep-all", CLI_FLAG, FIELD(keep_all), NULL, "print tokens without an entity (label O) too"},
+    {"allow-none", CLI_FLAG, FIELD(allow_none), NULL, "\"no answer\" may be an answer"},
+    {"targets", CLI_TEXT, FIELD(targets), "A,B,...", "only these tokens of the vocabulary compete"},
+    {"top-k", CLI_NUMBER, FIELD(top_k), "N", "how many results", 1, INT32_MAX},
+    {"batch", CLI_NUMBER, FIELD(batch), "N", "sequences a call (8)", 1, 1048576},
+    {"length", CLI_NUMBER, FIELD(length), "N", "tokens a sequence (128)", 1, 1048576},
+    {"lengths", CLI_TEXT, FIELD(lengths), "A,B,...", "tokens of the first, second, ... sequence, in place of --length"},
+    {"runs", CLI_NUMBER, FIELD(runs), "N", "calls that are timed (10)", 1, 1000000},
+    {"warm-up", CLI_NUMBER, FIELD(warm_up), "N", "calls before these (2)", 0, 1000000},
+    {"replace-invalid", CLI_FLAG, FIELD(replace_invalid), NULL, "read bytes that are not UTF-8 as U+FFFD"},
+    {"json", CLI_FLAG, FIELD(json), NULL, "print JSON, one line a result"},
+    {"quiet", CLI_FLAG, FIELD(quiet), NULL, "no progress bar, no warnings"},
+    {"help", CLI_FLAG, FIELD(help), NULL, "print this page"},
+};
+
+enum { OPTION_COUNT = sizeof options / sizeof options[0] };
+
+/* Whether `word` of `size` bytes is in the list `words`, separated by `separator`; its position, or -1. */
+static int word_find(const char *words, char separator, const char *word, size_t size)
+{
+    for (int at = 0;; at++) {
+        const char *end = strchr(words, separator);
+        const size_t length = end ? (size_t)(end - words) : strlen(words);
+
+        if (length == size && !memcmp(words, word, size)) return at;
+        if (!end) return -1;
+        words = end + 1;
+    }
+}
+
+static bool command_takes(const cli_command *command, const cli_option *option)
+{
+    return !strcmp(option->name, "help") || word_find(command->options, ' ', option->name, strlen(option->name)) >= 0;
+}
+
+static const cli_option *option_find(const cli_settings *s, const cli_command *command, const char *name, size_t size)
+{
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (strlen(options[i].name) == size && !memcmp(options[i].name, name, size) && command_takes(command, &options[i]))
+            return &options[i];
+    cli_fail(s, CLI_USAGE, "no option --%.*s; try 'tfinfer help %s'", (int)size, name, command->name);
+}
+
+static int32_t number_read(const cli_settings *s, const cli_option *option, const char *value)
+{
+    char *end;
+    long number;
+
+    errno = 0;
+    number = strtol(value, &end, 10);
+    if (end == value || *end || errno || number < option->min || number > option->max)
+        cli_fail(s, CLI_USAGE, "--%s needs a whole number in [%d, %d], not '%s'", option->name, (int)option->min,
+                 (int)option->max, value);
+    return (int32_t)number;
+}
+
+static void option_store(cli_settings *s, const cli_option *option, const char *value)
+{
+    void *field = (char *)s + option->offset;
+    int32_t number = 1;
+
+    if (option->kind == CLI_TEXT) {
+        memcpy(field, &value, sizeof value);
+        return;
+    }
+    if (option->kind == CLI_NUMBER) number = number_read(s, option, value);
+    if (option->kind == CLI_CHOICE && (number = word_find(option->choices, '|', value, strlen(value))) < 0)
+        cli_fail(s, CLI_USAGE, "--%s is one of %s, not '%s'", option->name, option->choices, value);
+    memcpy(field, &number, sizeof number);
+}
+
+static void settings_init(cli_settings *s, const cli_command *command)
+{
+    const int32_t unset = TF_UNSET;
+
+    memset(s, 0, sizeof *s);
+    s->command = command->name;
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (options[i].kind != CLI_TEXT) memcpy((char *)s + options[i].offset, &unset, sizeof unset);
+}
+
+/* One option at argv[i]; returns the index of its last word. */
+static int option_read(cli_settings *s, const cli_command *command, int argc, char **argv, int i)
+{
+    const char *const name = argv[i] + 2;
+    const size_t size = strcspn(name, "=");
+    const char *value = name[size] ? name + size + 1 : NULL;
+    const cli_option *const option = option_find(s, command, name, size);
+
+    if (option->kind == CLI_FLAG) {
+        if (value) cli_fail(s, CLI_USAGE, "--%s takes no value", option->name);
+    } else if (!value) {
+        if (i + 1 >= argc) cli_fail(s, CLI_USAGE, "--%s needs a value", option->name);
+        value = argv[++i];
+    }
+    option_store(s, option, value);
+    return i;
+}
+
+void cli_options_read(cli_settings *s, const cli_command *command, int argc, char **argv)
+{
+    bool plain = false; /* after "--" */
+
+    settings_init(s, command);
+    s->arguments = cli_alloc(argc, sizeof *s->arguments);
+    for (int i = 2; i < argc; i++) {
+        if (plain || argv[i][0] != '-' || !argv[i][1]) s->arguments[s->argument_count++] = argv[i];
+        else if (!strcmp(argv[i], "--")) plain = true;
+        else if (!strcmp(argv[i], "-h")) s->help = 1;
+        else if (argv[i][1] != '-')
+            cli_fail(s, CLI_USAGE, "no option %s; a text that starts with '-' goes after '--'", argv[i]);
+        else i = option_read(s, command, argc, argv, i);
+    }
+    if (!s->model && s->argument_count > 0) {
+        s->model = s->arguments[0];
+        s->argument_count--;
+        memmove(s->arguments, s->arguments + 1, (size_t)s->argument_count * sizeof *s->arguments);
+    }
+}
+
+void cli_no_arguments(const cli_settings *s)
+{
+    if (s->argument_count > 0) cli_fail(s, CLI_USAGE, "unexpected argument '%s'", s->arguments[0]);
+}
+
+bool cli_number_next(const char **list, int64_t *number)
+{
+    const char *const at = *list + strspn(*list, ", \t");
+    char *end;
+
+    *list = at;
+    if (!*at) return false;
+    errno = 0;
+    *number = strtoll(at, &end, 10);
+    *list = end == at || errno || (*end && !strchr(", \t", *end)) ? NULL : end;
+    return *list != NULL;
+}
+
+void cli_options_help(const cli_command *command)
+{
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const cli_option *const o = &options[i];
+        char left[96];
+
+        if (!command_takes(command, o)) continue;
+        if (o->kind == CLI_FLAG) snprintf(left, sizeof left, "--%s", o->name);
+        else snprintf(left, sizeof left, "--%s %s", o->name, o->choices ? o->choices : o->argument);
+        if (strlen(left) > 25) printf("  %s\n%29s%s\n", left, "", o->help);
+        else printf("  %-25s  %s\n", left, o->help);
+    }
+}

@@ -1,0 +1,84 @@
+#include "models/encoder.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { NAME_BYTES = 128 };
+
+/* The tensor or value name of layer `layer`. The formats are this library's own, so that is the one place they are expanded. */
+static const char *layer_name(char text[NAME_BYTES], const char *format, int layer)
+{
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(text, NAME_BYTES, format, layer);
+#pragma GCC diagnostic pop
+    return text;
+}
+
+static int32_t table(tfi_family *f, const char *name, int64_t rows, int64_t cols, tfi_shard shard)
+{
+    char full[NAME_BYTES];
+
+    if (!name) return -1;
+    snprintf(full, sizeof full, "%s.weight", name);
+    return tfi_family_matrix(f, full, rows, cols, shard);
+}
+
+static int32_t embeddings(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s)
+{
+    const int32_t word = table(f, n->word, s->vocab, s->embed_width, TFI_SHARD_VOCAB);
+    const int32_t position = table(f, n->position, s->positions, s->embed_width, TFI_SHARD_NONE);
+    const int32_t type = s->types > 0 ? table(f, n->type, s->types, s->embed_width, TFI_SHARD_NONE) : -1;
+    const int32_t sum = tfi_build_embed(&f->build, "embeddings.sum", word, position, type, TFI_F32);
+    const int32_t x = tfi_family_norm(f, "embeddings", sum, -1, n->embed_norm, s->eps);
+
+    if (s->embed_width == s->width) return x;
+    return tfi_family_linear(f, "embeddings.projected", x, n->project, s->width, TFI_ACT_NONE, TFI_SHARD_NONE, f->dtype);
+}
+
+/* One fused projection for Q, K and V: the ATTENTION op reads its three parts from one row. */
+static int32_t qkv(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s, int layer, int32_t x)
+{
+    const char *const formats[3] = {n->query, n->key, n->value};
+    char base[NAME_BYTES], names[3][NAME_BYTES + 8], value[NAME_BYTES];
+    const char *const list[3] = {names[0], names[1], names[2]};
+
+    for (int i = 0; i < 3; i++) snprintf(names[i], sizeof names[i], "%s.weight", layer_name(base, formats[i], layer));
+    const int32_t weight = tfi_family_stack(f, list, s->width, s->width);
+    for (int i = 0; i < 3; i++) snprintf(names[i], sizeof names[i], "%s.bias", layer_name(base, formats[i], layer));
+    const int32_t bias = tfi_family_stack_bias(f, list, s->width);
+    return tfi_build_linear(&f->build, layer_name(value, "layer.%d.qkv", layer), x, weight, bias, TFI_ACT_NONE, -1, f->dtype);
+}
+
+/* The outputs that a norm adds to the residual stay fp32 whatever the activations are: they are read once, while hot, and
+ * rounding them would be the largest error of a bf16 layer. */
+static int32_t layer(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s, int i, int32_t x)
+{
+    char tensor[NAME_BYTES], value[NAME_BYTES];
+    const int32_t head_size = s->width / s->heads;
+
+    const int32_t mixed = tfi_build_attention(&f->build, layer_name(value, "layer.%d.attention", i), qkv(f, n, s, i, x), s->heads,
+                                              head_size, 1.0f / sqrtf((float)head_size));
+    const int32_t attended = tfi_family_linear(f, layer_name(value, "layer.%d.attention.out", i), mixed,
+                                               layer_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
+    const int32_t middle = tfi_family_norm(f, layer_name(value, "layer.%d.attention.norm", i), attended, x,
+                                           layer_name(tensor, n->attention_norm, i), s->eps);
+    const int32_t inner = tfi_family_linear(f, layer_name(value, "layer.%d.ffn.in", i), middle, layer_name(tensor, n->ffn_in, i),
+                                            s->inner, s->activation, TFI_SHARD_COLUMN, f->dtype);
+    const int32_t out = tfi_family_linear(f, layer_name(value, "layer.%d.ffn.out", i), inner, layer_name(tensor, n->ffn_out, i),
+                                          s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
+    return tfi_family_norm(f, layer_name(value, "layer.%d", i), out, middle, layer_name(tensor, n->ffn_norm, i), s->eps);
+}
+
+int32_t tfi_encoder_build(tfi_family *f, const tfi_encoder_names *names, const tfi_encoder_shape *shape)
+{
+    tfi_model *m = f->model;
+
+    if (!(m->hidden = tfi_arena_alloc(f->arena, (size_t)(shape->layers + 1) * sizeof *m->hidden))) {
+        tfi_build_fail(&f->build, TF_STATUS_NOMEM);
+        return -1;
+    }
+    int32_t x = m->hidden[0] = embeddings(f, names, shape);
+    for (int i = 0; i < shape->layers && f->build.status == TF_STATUS_OK; i++) x = m->hidden[i + 1] = layer(f, names, shape, i, x);
+    return x;
+}

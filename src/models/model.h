@@ -1,0 +1,42 @@
+/* A model as the library runs it: facts, a graph, and which of its values are the outputs. Families fill it in from config.json
+ * and the names of the tensors; nothing here touches weights' data or a device. */
+#ifndef TFI_MODELS_MODEL_H
+#define TFI_MODELS_MODEL_H
+
+#include "backend/ops.h"
+#include "base/memory.h"
+#include "io/source.h"
+#include "models/sentence.h"
+
+typedef enum tfi_problem { TFI_PROBLEM_NONE, TFI_PROBLEM_REGRESSION, TFI_PROBLEM_SINGLE_LABEL, TFI_PROBLEM_MULTI_LABEL } tfi_problem;
+
+typedef struct tfi_model {
+    const char *family, *architecture;
+    int32_t layers, heads, head_size, width, input_width, vocab_size, type_count;
+    int32_t max_input_tokens;
+    int32_t position_base;    /* position of a sequence's first token; RoBERTa's is pad + 1 */
+    int32_t position_pad;     /* RoBERTa: a token with this id takes this position and counts for none; -1: none such */
+    int32_t labels;
+    const char *const *label_names;
+    tfi_problem problem;
+    int32_t tasks;            /* tf_task bits */
+    int64_t parameters;
+
+    tfi_graph graph;
+    /* Outputs, as values of the graph; -1 where the checkpoint has none. */
+    int32_t *hidden;          /* [layers + 1] */
+    int32_t pooled, token_logits, sequence_logits;
+    int32_t embedding, embedding_normalized; /* sentence embedding before and after L2 normalisation */
+    const char *pooled_missing; /* the tensor whose absence makes pooled -1, for the error text */
+} tfi_model;
+
+/* Build the model in `source` for weights and activations of `dtype`; `sentence` as tfi_sentence_read gave it. Everything made
+ * lives in `arena`; tensors stay borrowed from the sources.
+ * NOT_FOUND naming a missing file or tensor, CORRUPT, UNSUPPORTED naming family, class or setting, NOMEM. */
+tf_status tfi_model_build(const tfi_source *source, const tfi_sentence *sentence, tfi_dtype dtype, tfi_arena *arena,
+                          tfi_model *out);
+
+/* The type most of the checkpoint's floating-point bytes are stored in. */
+tfi_dtype tfi_model_stored_dtype(const tfi_source *source);
+
+#endif

@@ -1,0 +1,182 @@
+/* What the files of this module share, and the one entry the model layer uses.
+ *
+ *   load.c    files -> tf_tokenizer           added.c   added tokens: the rules of adding, finding them in text
+ *   words.c   text -> tokens of one text      encode.c  texts -> rows: truncation, windows, special tokens, threads
+ *   decode.c  ids -> text                     tokenizer.c  the small public calls
+ *
+ * Only WordPiece exists. Another model kind gets its own words.c beside this one; rows, added tokens and decoding stay. */
+#ifndef TFI_TOKENIZER_TOKENIZER_H
+#define TFI_TOKENIZER_TOKENIZER_H
+
+#include <tfinfer/tokenizer.h>
+
+#include "base/files.h"
+#include "base/memory.h"
+#include "tokenizer/trie.h"
+#include "tokenizer/unicode.h"
+
+/* Open the tokenizer of a checkpoint's files; `memory` must outlive it. NOT_FOUND (with text) if there is none. */
+tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, tf_log_fn log, void *log_user, tf_tokenizer **out);
+
+/* The same for a path, a directory's or a file's, with memory of its own. */
+tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out);
+
+enum {
+    TFI_TOKEN_ID_MAX = (1 << 24) - 1, /* ids index tables: a file must not ask for huge ones */
+    TFI_TOKEN_PRESENT = 1,
+    TFI_TOKEN_SPECIAL = 2,
+    TFI_ASCII_WORD = 0, /* classes of ASCII bytes in words.c */
+    TFI_ASCII_SPACE,
+    TFI_ASCII_PUNCTUATION,
+    TFI_ASCII_REMOVED
+};
+
+/* One step of a post-processor's template: a special token's id, or a text. */
+enum { TFI_PIECE_FIRST = -1, TFI_PIECE_SECOND = -2 };
+typedef struct tfi_piece {
+    int32_t id; /* a token id, TFI_PIECE_FIRST or TFI_PIECE_SECOND */
+    int32_t type;
+} tfi_piece;
+typedef struct tfi_template {
+    tfi_piece *pieces;
+    int32_t count, specials;
+} tfi_template;
+
+/* A token that is found in the text before anything else is done with it. */
+typedef struct tfi_added {
+    const char *text;
+    uint32_t size;
+    int32_t id;
+    uint8_t special, single_word, lstrip, rstrip, normalized;
+    uint8_t shown_normal; /* was normalised at some time: then the reference decodes to the normal form */
+    const char *shown;    /* what its id decodes to */
+    uint32_t shown_size;
+} tfi_added;
+
+/* Added tokens as one automaton: values are indexes into tf_tokenizer.added. */
+typedef struct tfi_added_set {
+    tfi_trie trie;
+    uint8_t first[256]; /* bytes some member begins with */
+    int count;
+} tfi_added_set;
+
+struct tf_tokenizer {
+    tfi_memory own;     /* used by tf_tokenizer_open alone */
+    tfi_memory *memory; /* &own, or the model's */
+    tfi_arena arena;
+    tf_log_fn log;
+    void *log_user;
+
+    /* Normalizer. The order of application is that of the fields. */
+    int clean_text, split_cjk, strip_accents, lowercase;
+    tfi_unicode unicode;
+    uint8_t ascii_class[128], ascii_fold[128];
+
+    /* Model. */
+    tfi_trie vocab;        /* values are ids */
+    int32_t vocab_entries; /* members of the trie */
+    int32_t vocab_size;    /* largest id, added tokens included, plus 1 */
+    char *text;            /* all token strings in id order, each with a NUL */
+    uint32_t *text_begin;  /* [vocab_size + 1] into text */
+    uint8_t *token_flags;  /* [vocab_size] TFI_TOKEN_* */
+    const char *prefix;    /* of pieces inside a word: "##" */
+    uint32_t prefix_size;
+    int has_inner;       /* some token begins with prefix */
+    uint32_t inner_node; /* where the trie stands after prefix */
+    int64_t word_chars_max;
+    int32_t unk_id, pad_id, cls_id, sep_id, mask_id, bos_id, eos_id;
+
+    /* Added tokens. */
+    tfi_added *added;
+    int32_t added_count, added_capacity, added_largest;
+    tfi_trie added_ids; /* text -> index into added */
+    tfi_added_set raw;    /* found in the text as it is */
+    tfi_added_set folded; /* found in the normalised text */
+    int split_special;    /* special tokens in the text are text */
+
+    /* Post-processor, decoder, settings. */
+    tfi_template single, pair;
+    int decoder_joins; /* the WordPiece decoder; else tokens are joined with spaces */
+    int decoder_cleans, clean_up;
+    const char *decoder_prefix;
+    uint32_t decoder_prefix_size;
+    int32_t model_max_length, truncation_side;
+};
+
+/* The id of a token string: added tokens first, then the vocabulary; TFI_TRIE_NONE if there is none. */
+int32_t tfi_token_id(const tf_tokenizer *t, const char *text, size_t size);
+
+/* Grow *data to at least `need` elements, at least doubling. OK or NOMEM (then all is as before). */
+tf_status tfi_reserve(tfi_memory *memory, void **data, size_t *capacity, size_t need, size_t element_size);
+
+/* added.c */
+
+/* Add a token as tokenizers' add_tokens does: what is new gets an id at the end, what is known is marked. token->id is set. */
+tf_status tfi_added_token(tf_tokenizer *t, const tfi_added *token);
+/* Build the sets after the last token was added. */
+tf_status tfi_added_finish(tf_tokenizer *t);
+
+typedef struct tfi_match {
+    uint32_t begin, end; /* with the spaces that lstrip and rstrip take */
+    uint32_t resume;     /* where the next search begins */
+    int32_t index;       /* into tf_tokenizer.added */
+} tfi_match;
+
+/* The next added token in `text` at or after `from`; `taken` is the end of the last one with its spaces. 0 if there is none. */
+int tfi_added_next(const tf_tokenizer *t, const tfi_added_set *set, const uint8_t *text, uint32_t size, uint32_t from,
+                   uint32_t taken, tfi_match *match);
+
+/* words.c */
+
+typedef struct tfi_token {
+    int32_t id, word;
+    uint32_t byte_begin, byte_end, char_begin, char_end;
+} tfi_token;
+
+/* A code point of the normalised text and the code point of the original that it came from. */
+typedef struct tfi_char {
+    uint32_t at; /* its first byte in tfi_scratch.normal */
+    uint32_t byte_begin, byte_end, index;
+    uint8_t flags; /* TFI_UNICODE_* */
+} tfi_char;
+
+/* A code point waiting for canonical ordering. */
+typedef struct tfi_mark {
+    uint32_t c;
+    uint16_t combining;
+    uint16_t inserted; /* not the first of its decomposition */
+    uint32_t byte_begin, byte_end, index;
+} tfi_mark;
+
+/* Where text that is not UTF-8 was repaired: offsets from `at` on lie `shift` bytes further in the original. */
+typedef struct tfi_repair {
+    uint32_t at;
+    int64_t shift;
+} tfi_repair;
+
+/* One thread's working memory; kept from call to call. Zero-initialise, set memory. */
+typedef struct tfi_scratch {
+    tfi_memory *memory;
+    tfi_token *tokens;
+    uint8_t *normal;
+    tfi_char *chars;
+    tfi_mark *marks, *sorted;
+    uint8_t *repaired;
+    tfi_repair *repairs;
+    size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count;
+    size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
+} tfi_scratch;
+
+void tfi_scratch_close(tfi_scratch *s);
+
+/* Append the tokens of one text, valid UTF-8 of less than 2^31 bytes. OK or NOMEM. */
+tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size);
+
+/* Replace s->normal and s->chars by the normal form of text[begin, end); *chars counts code points. OK or NOMEM. */
+tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end,
+                        uint32_t *chars);
+
+/* Fill the ASCII tables from the normalizer's settings. */
+void tfi_words_init(tf_tokenizer *t);
+
+#endif

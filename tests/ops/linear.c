@@ -1,0 +1,363 @@
+/* LINEAR of the CPU backend against the reference: weights of every stored type and order through weight_prepare, tiles of every
+ * height and width, all activations; EMBED from the packed form. --bench prints speeds and checks nothing. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "backend/cpu/cpu.h"
+#include "check.h"
+
+static tfi_memory memory;
+static tfi_backend *fast, *plain;
+
+static int64_t pick(int64_t low, int64_t high)
+{
+    return low + (int64_t)(check_random() % (uint64_t)(high - low + 1));
+}
+
+/* ---- weights ---- */
+
+static uint16_t to_f16(float f) /* of numbers that fp16 has: the tests make no others */
+{
+    for (uint32_t h = 0; h < 0x7c00; h++)
+        if (tfi_f16_to_f32((uint16_t)h) == fabsf(f)) return (uint16_t)(h | (f < 0 ? 0x8000 : 0));
+    return 0;
+}
+
+static void put(uint8_t *p, tfi_dtype t, float f)
+{
+    const double d = f;
+    uint16_t h = t == TFI_F16 ? to_f16(f) : tfi_f32_to_bf16(f);
+
+    memcpy(p, t == TFI_F32 ? (const void *)&f : t == TFI_F64 ? (const void *)&d : (const void *)&h, tfi_dtype_size(t));
+}
+
+typedef struct stored {
+    tfi_weight weight;
+    tfi_tensor tensors[TFI_WEIGHT_PARTS];
+} stored;
+
+/* A matrix in up to three parts, each maybe transposed, spread out and at an odd address. fp16 sources hold few different numbers. */
+static void store(stored *s, int64_t rows, int64_t cols, tfi_dtype dtype, tfi_dtype source, int parts, int transposed, int readers)
+{
+    *s = (stored){.weight = {.name = "w", .rows = rows, .cols = cols, .dtype = dtype, .transposed = transposed,
+                             .readers = readers, .parts = parts}};
+    for (int i = 0; i < parts; i++) {
+        const int64_t n = i + 1 < parts ? rows / parts : rows - rows / parts * (parts - 1), gap = pick(1, 2), size = (int64_t)tfi_dtype_size(source);
+        const int64_t inner = transposed ? n : cols, outer = transposed ? cols : n, odd = pick(0, 1);
+        const int64_t pitch = inner * gap + pick(0, 3);
+        tfi_tensor *t = &s->tensors[i];
+        uint8_t *data = (uint8_t *)check_bytes(outer * pitch * size + odd) + odd;
+
+        *t = (tfi_tensor){.name = "part", .dtype = source, .rank = 2, .shape = {outer, inner}, .stride = {pitch, gap}, .data = data,
+                          .span = (size_t)(outer * pitch * size)};
+        for (int64_t o = 0; o < outer; o++) {
+            for (int64_t k = 0; k < inner; k++) {
+                const float v = source == TFI_F16 ? (float)pick(-64, 64) / 64 : check_uniform(-1, 1);
+                put(data + (o * pitch + k * gap) * size, source, v);
+            }
+        }
+        s->weight.part[i] = parts == 3 && pick(0, 9) == 0 ? NULL : t;
+        s->weight.part_rows[i] = n;
+    }
+}
+
+static tfi_weight_form prepare(tfi_backend *b, const stored *s)
+{
+    tfi_weight_form form;
+
+    CHECK_OK(b->weight_form(b, &s->weight, &form));
+    form.data = check_bytes(form.bytes);
+    memset(form.data, 0xff, (size_t)form.bytes);
+    CHECK_OK(b->weight_prepare(b, &s->weight, &form, NULL));
+    return form;
+}
+
+/* ---- running one op ---- */
+
+typedef struct op_job {
+    const tfi_linear_args *args;
+    tfi_dtype y;
+    char *scratch;
+    int64_t scratch_bytes;
+    _Atomic int64_t next_tile;
+    _Atomic int failed;
+} op_job;
+
+static void run_fast(void *arg, int index, int count)
+{
+    op_job *j = arg;
+    const tfi_worker w = {index, count, j->scratch + index * j->scratch_bytes};
+    if (tfi_linear_run(((tfi_cpu *)fast)->linear, j->args, j->y, &w, &j->next_tile) < 0) j->failed = 1;
+}
+
+static void *random_values(int64_t n, tfi_dtype t)
+{
+    uint8_t *p = check_bytes(n * (int64_t)tfi_dtype_size(t));
+    for (int64_t i = 0; i < n; i++) put(p + i * (int64_t)tfi_dtype_size(t), t, check_uniform(-1, 1));
+    return p;
+}
+
+static float *as_floats(const void *p, tfi_dtype t, int64_t n)
+{
+    float *out = check_out(n);
+    for (int64_t i = 0; i < n; i++) out[i] = t == TFI_F32 ? ((const float *)p)[i] : tfi_bf16_to_f32(((const uint16_t *)p)[i]);
+    return out;
+}
+
+static void *out_values(int64_t n, tfi_dtype t)
+{
+    void *p = check_bytes(n * (int64_t)tfi_dtype_size(t));
+    memset(p, 0xff, (size_t)(n * (int64_t)tfi_dtype_size(t))); /* NaN in both types */
+    return p;
+}
+
+static void one_linear(int64_t M, int64_t N, int64_t K)
+{
+    const tfi_dtype dtype = pick(0, 1) ? TFI_BF16 : TFI_F32, y = pick(0, 1) ? TFI_BF16 : TFI_F32;
+    const int parts = N >= 3 && pick(0, 1) ? 3 : 1;
+    const int64_t scratch = tfi_linear_scratch(K, dtype);
+    stored s;
+
+    store(&s, N, K, dtype, (tfi_dtype)pick(TFI_F32, TFI_F64), parts, (int)pick(0, 1), TFI_READ_LINEAR);
+    const tfi_weight_form packed = prepare(fast, &s), rows = prepare(plain, &s);
+    tfi_linear_args a = {.x = random_values(M * K, dtype), .weight = &s.weight, .form = &packed, .M = M, .N = N, .K = K};
+    a.activation = (tfi_activation)pick(0, TFI_ACT_COUNT - 1);
+    if (pick(0, 3)) a.bias = check_floats(N, -1, 1);
+    if (pick(0, 1)) a.residual = random_values(M * N, y);
+
+    a.y = out_values(M * N, y);
+    op_job job = {.args = &a, .y = y, .scratch = check_bytes(2 * scratch), .scratch_bytes = scratch};
+    CHECK_OK(tfi_pool_run(((tfi_cpu *)fast)->pool, run_fast, &job));
+    CHECK_INT(job.failed, 0);
+    const float *got = as_floats(a.y, y, M * N);
+
+    a.form = &rows;
+    a.y = out_values(M * N, y);
+    tfi_ref_resolve(TFI_OP_LINEAR, (tfi_op_types){.x = dtype, .y = y})(&a, &(tfi_worker){.count = 1});
+    const float *expected = as_floats(a.y, y, M * N);
+    const double error = check_relative_l2(got, expected, M * N), bound = y == TFI_BF16 ? 3e-3 : 1e-6;
+    check_count++;
+    if (!(error <= bound))
+        check_failed(__FILE__, __LINE__, "M %d N %d K %d %s giving %s, source %s, %d parts, transposed %d, activation %d, bias %d, "
+                     "residual %d: relative error %g", (int)M, (int)N, (int)K, tfi_dtype_name(dtype), tfi_dtype_name(y),
+                     tfi_dtype_name(s.tensors[0].dtype), parts, s.weight.transposed, (int)a.activation, a.bias != NULL,
+                     a.residual != NULL, error);
+}
+
+static void random_shapes(void)
+{
+    static const int64_t Ns[] = {1, 2, 7, 63, 64, 65, 101, 128, 130, 768}, Ks[] = {1, 7, 16, 31, 32, 64, 101, 130, 768, 1030};
+
+    for (int i = 0; i < 10; i++) one_linear(pick(1, 200), Ns[pick(0, 9)], Ks[pick(0, 9)]);
+}
+
+/* Every height of a last tile. */
+static void all_heights(void)
+{
+    const int64_t from = pick(0, 3);
+    for (int64_t M = 1 + from; M <= 200; M += 4) one_linear(M, 20, 33);
+}
+
+/* Several pieces of the source, in both orders of cutting. */
+static void long_weights(void)
+{
+    for (int transposed = 0; transposed < 2; transposed++) {
+        stored s;
+        store(&s, 2100, 2050, TFI_F32, TFI_F64, 1, transposed, TFI_READ_LINEAR | TFI_READ_ROWS);
+        const tfi_weight_form packed = prepare(fast, &s), rows = prepare(plain, &s);
+        const int64_t units = tfi_packed_units(TFI_LAYOUT_PACKED_F32, 2050);
+        CHECK_INT(packed.layout, TFI_LAYOUT_PACKED_F32);
+        for (int64_t n = 0; n < 2100; n++)
+            for (int64_t k = 0; k < 2050; k++)
+                if (((float *)packed.data)[(n / 64 * units + k) * 64 + n % 64] != ((float *)rows.data)[n * 2050 + k]) {
+                    CHECK_INT(n, -1);
+                    return;
+                }
+    }
+}
+
+/* A tied table: EMBED gives the same numbers, to the bit, as from a plain one. */
+static void tied_rows(void)
+{
+    for (int i = 0; i < 8; i++) {
+        const int64_t V = pick(1, 150), E = pick(1, 140), R = pick(1, 40);
+        const tfi_dtype dtype = i % 2 ? TFI_BF16 : TFI_F32, y = i / 2 % 2 ? TFI_BF16 : TFI_F32;
+        const tfi_op_types types = {.x = dtype, .y = y};
+        stored s;
+
+        store(&s, V, E, dtype, (tfi_dtype)pick(TFI_F32, TFI_F64), 1, 0, TFI_READ_LINEAR | TFI_READ_ROWS);
+        const tfi_weight_form packed = prepare(fast, &s), rows = prepare(plain, &s);
+        int32_t *ids = check_bytes(R * 4), *types_ids = check_bytes(R * 4);
+        for (int64_t r = 0; r < R; r++) {
+            ids[r] = (int32_t)pick(0, V - 1);
+            types_ids[r] = (int32_t)pick(0, 1);
+        }
+        tfi_embed_args a = {.ids = ids, .type_ids = types_ids, .word_weight = &s.weight, .word = &packed,
+                            .types = random_values(2 * E, dtype), .R = R, .E = E};
+        const size_t bytes = (size_t)(R * E) * tfi_dtype_size(y);
+        void *got = a.y = out_values(R * E, y);
+        for (int w = 0; w < 3; w++) tfi_cpu_embed_packed(types)(&a, &(tfi_worker){.index = w, .count = 3});
+        void *expected = a.y = out_values(R * E, y);
+        a.word = &rows;
+        tfi_ref_resolve(TFI_OP_EMBED, types)(&a, &(tfi_worker){.count = 1});
+        CHECK(memcmp(got, expected, bytes) == 0);
+    }
+}
+
+static void bad_sources(void)
+{
+    tfi_weight_form form;
+    stored s;
+
+    store(&s, 4, 4, TFI_F32, TFI_F32, 1, 0, TFI_READ_LINEAR);
+    s.tensors[0].dtype = TFI_I64;
+    CHECK_STATUS(fast->weight_form(fast, &s.weight, &form), TF_STATUS_UNSUPPORTED);
+    CHECK_ERROR_SAYS("part");
+    CHECK_ERROR_SAYS("int64");
+    s.tensors[0].dtype = TFI_F32;
+    s.weight.dtype = TFI_F16;
+    CHECK_STATUS(fast->weight_form(fast, &s.weight, &form), TF_STATUS_UNSUPPORTED);
+    CHECK_ERROR_SAYS("fp16");
+    s.weight.dtype = TFI_F32;
+    s.weight.rows = s.weight.cols = INT64_MAX / 4;
+    CHECK_STATUS(fast->weight_form(fast, &s.weight, &form), TF_STATUS_NOMEM);
+}
+
+/* Vectors: parts one behind the other, as fp32; one of them missing. */
+static void vectors(void)
+{
+    tfi_tensor t[2];
+    uint8_t *data = check_bytes(2 * 5 * 2 + 2 * 3 * 8);
+    tfi_weight w = {.name = "b", .rows = 1, .cols = 12, .dtype = TFI_F32, .readers = TFI_READ_VECTOR, .parts = 3,
+                    .part = {&t[0], NULL, &t[1]}, .part_rows = {5, 4, 3}};
+    float expected[12] = {0};
+    tfi_weight_form form;
+
+    t[0] = (tfi_tensor){.name = "a", .dtype = TFI_F16, .rank = 1, .shape = {5}, .stride = {2}, .data = data, .span = 18};
+    t[1] = (tfi_tensor){.name = "c", .dtype = TFI_F64, .rank = 2, .shape = {1, 3}, .stride = {9, 1}, .data = data + 20, .span = 24};
+    for (int i = 0; i < 5; i++) put(data + 4 * i, TFI_F16, expected[i] = (float)pick(-64, 64) / 64);
+    for (int i = 0; i < 3; i++) put(data + 20 + 8 * i, TFI_F64, expected[9 + i] = check_uniform(-1, 1));
+    CHECK_OK(fast->weight_form(fast, &w, &form));
+    CHECK_INT(form.bytes, 48);
+    form.data = check_bytes(48);
+    CHECK_OK(fast->weight_prepare(fast, &w, &form, NULL));
+    CHECK(memcmp(form.data, expected, sizeof expected) == 0);
+}
+
+static double exactly(tfi_activation activation, double v)
+{
+    switch (activation) {
+    case TFI_ACT_RELU: return v > 0 ? v : 0;
+    case TFI_ACT_GELU: return 0.5 * v * erfc(-v * 0.70710678118654752);
+    case TFI_ACT_GELU_TANH: return v / (1 + exp(-1.5957691216057308 * (v + 0.044715 * v * v * v)));
+    case TFI_ACT_SILU: return v / (1 + exp(-v));
+    case TFI_ACT_TANH: return tanh(v);
+    case TFI_ACT_SIGMOID: return 1 / (1 + exp(-v));
+    default: return v;
+    }
+}
+
+/* Each activation of each tier against double precision, relative to the result's size or its argument's, whichever is less. */
+static void activations(void)
+{
+    const tfi_linear_tier *tiers[] = {&tfi_linear_plain, tfi_cpu_features() & TFI_CPU_AVX2 ? &tfi_linear_avx2 : NULL,
+                                      tfi_cpu_features() & TFI_CPU_AVX512 ? &tfi_linear_avx512 : NULL};
+    float *x = check_floats(1 << 16, -12, 12), *y = check_out(1 << 16);
+
+    for (int i = 0; i < 1 << 16; i += 4) x[i] *= 1e-3f;
+    for (int i = 1; i < 1 << 16; i += 64) x[i] *= 100;
+    for (int t = 0; t < 3; t++) {
+        for (int act = 0; tiers[t] && act < TFI_ACT_COUNT; act++) {
+            double worst = 0, at = 0;
+            tiers[t]->finish[act][TFI_F32](&(tfi_linear_tile){.sums = x, .rows = 512, .cols = 128, .stride = 128, .y = y, .y_stride = 128});
+            for (int i = 0; i < 1 << 16; i++) {
+                const double exact = exactly((tfi_activation)act, x[i]), error = fabs(y[i] - exact) / (fabs(exact) + 0.1 * fmin(fabs(x[i]), 1) + 1e-30);
+                if (!(error <= worst)) {
+                    worst = error;
+                    at = x[i];
+                }
+            }
+            check_count++;
+            if (!(worst < 1e-6)) check_failed(__FILE__, __LINE__, "tier %d, activation %d: error %g at %g", t, act, worst, at);
+            y[0] = 0;
+            x[0] = NAN;
+            tiers[t]->finish[act][TFI_F32](&(tfi_linear_tile){.sums = x, .rows = 1, .cols = 1, .stride = 64, .y = y, .y_stride = 1});
+            CHECK(isnan(y[0]));
+            x[0] = 1e-3f;
+        }
+    }
+}
+
+/* ---- speed ---- */
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void bench_one(tfi_dtype dtype, int64_t M, int64_t N, int64_t K, tfi_activation activation)
+{
+    static char *space;
+    const int64_t room = 64 << 20;
+    tfi_tensor t = {.name = "w", .dtype = dtype, .rank = 2, .shape = {N, K}, .stride = {K, 1}};
+    tfi_weight w = {.name = "w", .rows = N, .cols = K, .dtype = dtype, .readers = TFI_READ_LINEAR, .parts = 1, .part = {&t}, .part_rows = {N}};
+    tfi_weight_form form;
+    double best = 1e9;
+
+    if (!space && (space = tfi_zalloc(&memory, (size_t)(5 * room))) == NULL) return;
+    t.data = (uint8_t *)space;
+    CHECK_OK(fast->weight_form(fast, &w, &form));
+    form.data = space + room;
+    CHECK_OK(fast->weight_prepare(fast, &w, &form, NULL));
+    const tfi_linear_args a = {.x = space + 2 * room, .weight = &w, .form = &form, .bias = (float *)(void *)space, .y = space + 3 * room,
+                               .M = M, .N = N, .K = K, .activation = activation};
+    op_job job = {.args = &a, .y = dtype, .scratch = space + 4 * room, .scratch_bytes = tfi_linear_scratch(K, dtype)};
+    const double begin = seconds();
+    for (int i = 0; i < 5 || (seconds() - begin < 0.15 && i < 1000); i++) {
+        const double from = seconds();
+        atomic_store(&job.next_tile, 0);
+        CHECK_OK(tfi_pool_run(((tfi_cpu *)fast)->pool, run_fast, &job));
+        if (seconds() - from < best) best = seconds() - from;
+    }
+    printf("%-4s M %4d K %4d N %4d activation %d: %7.1f us  %6.1f GFLOP/s\n", tfi_dtype_name(dtype), (int)M, (int)K, (int)N,
+           (int)activation, best * 1e6, 2e-9 * (double)(M * N * K) / best);
+}
+
+static void bench(void)
+{
+    static const int64_t Ms[] = {1, 16, 128, 512, 1024, 1296}, shapes[][2] = {{768, 2304}, {768, 768}, {768, 3072}, {3072, 768}};
+
+    for (int type = 0; type < 2; type++)
+        for (int i = 0; i < 4; i++)
+            for (int m = 0; m < 6; m++)
+                bench_one(type ? TFI_BF16 : TFI_F32, Ms[m], shapes[i][1], shapes[i][0], i == 2 ? TFI_ACT_GELU : TFI_ACT_NONE);
+}
+
+int main(int argc, char **argv)
+{
+    tfi_cpu_options o = {.memory = &memory, .threads = 2, .features = tfi_cpu_features()};
+
+    tfi_memory_init(&memory, NULL, TF_UNSET);
+    if (tfi_cpu_open(&o, &fast) < 0) return 2;
+    o.reference = 1;
+    if (tfi_cpu_open(&o, &plain) < 0) return 2;
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench();
+        return 0;
+    }
+    for (int i = 0; i < 10; i++) check_run(argc, argv, "random_shapes", random_shapes);
+    check_run(argc, argv, "all_heights", all_heights);
+    check_run(argc, argv, "long_weights", long_weights);
+    check_run(argc, argv, "tied_rows", tied_rows);
+    check_run(argc, argv, "bad_sources", bad_sources);
+    check_run(argc, argv, "vectors", vectors);
+    check_run(argc, argv, "activations", activations);
+    fast->close(fast);
+    plain->close(plain);
+    CHECK_INT(memory.used, 0);
+    return check_done();
+}

@@ -1,0 +1,421 @@
+/* Ops that work row by row: NORM, EMBED, GATHER_ROWS, POOL, L2NORM, and the reference LINEAR. */
+#include "opcheck.h"
+
+static const int64_t row_counts[] = {0, 1, 7, 33}, widths[] = {1, 3, 16, 31, 64, 100, 384, 1000};
+enum { ROW_COUNTS = 4, WIDTHS = 8, CASES = ROW_COUNTS * WIDTHS };
+
+static int case_number; /* the case that check_run() runs now: shape, magnitude and all else follow from it */
+
+static void run_cases(int argc, char **argv, const char *op, void (*body)(void))
+{
+    char name[64];
+    for (case_number = 0; case_number < CASES; case_number++) {
+        snprintf(name, sizeof name, "%s_R%d_E%d", op, (int)row_counts[case_number % ROW_COUNTS],
+                 (int)widths[case_number / ROW_COUNTS]);
+        check_run(argc, argv, name, body);
+        op_end();
+    }
+}
+
+static int64_t case_rows(void)
+{
+    return row_counts[case_number % ROW_COUNTS];
+}
+
+static int64_t case_width(void)
+{
+    return widths[case_number / ROW_COUNTS];
+}
+
+/* All tiers, 1 to 3 workers: right, and the same bits for any number of workers. */
+static void check_tiers(tfi_op_kind kind, tfi_op_types types, const void *args, void **y_slot, const double *expected,
+                        int64_t rows, int64_t cols, double tolerance)
+{
+    for (int tier = 0; tier < tier_count; tier++) {
+        const tfi_host_fn fn = op_fn(kind, types, tier);
+        void *first = NULL;
+        CHECK(fn != NULL);
+        if (!fn) return;
+        for (int workers = 1; workers <= 3; workers++) {
+            *y_slot = op_out(types.y, rows * cols);
+            op_call(fn, args, workers, 0);
+            op_check_rows(*y_slot, types.y, expected, rows, cols, tolerance);
+            if (workers == 1) first = *y_slot;
+            op_check_same(first, *y_slot, types.y, rows * cols);
+        }
+    }
+}
+
+static tfi_op_types types_of(int i)
+{
+    return (tfi_op_types){i & 1 ? TFI_BF16 : TFI_F32, i & 2 ? TFI_BF16 : TFI_F32, i & 4 ? TFI_BF16 : TFI_F32};
+}
+
+/* ---- NORM ---- */
+
+static void norm_expected(const tfi_norm_args *a, tfi_op_types t, double *expected)
+{
+    for (int64_t r = 0; r < a->R; r++) {
+        double *z = expected + r * a->E, sum = 0, squares = 0;
+        for (int64_t i = 0; i < a->E; i++) {
+            z[i] = op_get(a->x, t.x, r * a->E + i);
+            if (a->residual) z[i] += op_get(a->residual, t.residual, r * a->E + i);
+            sum += z[i] / (double)a->E;
+        }
+        for (int64_t i = 0; i < a->E; i++) squares += (z[i] - sum) * (z[i] - sum) / (double)a->E;
+        for (int64_t i = 0; i < a->E; i++)
+            z[i] = (z[i] - sum) / sqrt(squares + (double)a->eps) * (double)a->gain[i] + (double)a->bias[i];
+    }
+}
+
+static void norm_case(void)
+{
+    const int64_t R = case_rows(), E = case_width();
+    const float m = op_magnitude(case_number), eps = case_number % 2 ? 1e-12f : 1e-5f;
+    double *expected = op_zeros(R * E * (int64_t)sizeof *expected);
+
+    for (int i = 0; i < 16; i++) {
+        const tfi_op_types t = types_of(i);
+        tfi_norm_args a = {.R = R, .E = E, .eps = eps};
+        a.x = op_values(t.x, R * E, -m, m);
+        a.residual = i < 8 ? op_values(t.residual, R * E, -m, m) : NULL;
+        a.gain = op_values(TFI_F32, E, 0.5f, 2);
+        a.bias = op_values(TFI_F32, E, -0.1f, 0.1f);
+        norm_expected(&a, t, expected);
+        check_tiers(TFI_OP_NORM, t, &a, &a.y, expected, R, E, E < 16 ? 1e-4 : 1e-6);
+    }
+}
+
+/* A mean far from 0 (10,000 deviations) is no reason to lose digits: the statistics see all of them. */
+static void norm_far_mean(void)
+{
+    enum { R = 5, E = 768 };
+    double expected[R * E];
+    tfi_norm_args a = {.R = R, .E = E, .eps = 1e-12f};
+
+    a.x = op_values(TFI_F32, R * E, 9999, 10001);
+    a.gain = op_values(TFI_F32, E, 1, 1);
+    a.bias = op_values(TFI_F32, E, 0, 0);
+    norm_expected(&a, types_of(0), expected);
+    check_tiers(TFI_OP_NORM, types_of(0), &a, &a.y, expected, R, E, 1e-6);
+    op_end();
+}
+
+/* y may be x or residual. */
+static void norm_in_place(void)
+{
+    enum { R = 9, E = 100 };
+    double expected[R * E];
+    tfi_norm_args a = {.R = R, .E = E, .eps = 1e-5f};
+
+    for (int i = 0; i < 2 * tier_count; i++) {
+        float *x = op_values(TFI_F32, R * E, -1, 1), *residual = op_values(TFI_F32, R * E, -1, 1);
+        a.x = x;
+        a.residual = residual;
+        a.gain = op_values(TFI_F32, E, 0.5f, 2);
+        a.bias = op_values(TFI_F32, E, -1, 1);
+        norm_expected(&a, types_of(0), expected);
+        a.y = i % 2 ? x : residual;
+        op_call(op_fn(TFI_OP_NORM, types_of(0), i / 2), &a, 2, 0);
+        op_check_rows(a.y, TFI_F32, expected, R, E, 1e-6);
+    }
+    op_end();
+}
+
+/* NaN in a row stays in the row. */
+static void norm_nan(void)
+{
+    enum { R = 3, E = 37 };
+    tfi_norm_args a = {.R = R, .E = E, .eps = 1e-5f};
+
+    for (int tier = 0; tier < tier_count; tier++) {
+        float *x = op_values(TFI_F32, R * E, -1, 1);
+        x[E + 36] = NAN;
+        a.x = x;
+        a.gain = a.bias = op_values(TFI_F32, E, 0.5f, 2);
+        a.y = op_out(TFI_F32, R * E);
+        op_call(op_fn(TFI_OP_NORM, types_of(0), tier), &a, 1, 0);
+        for (int i = 0; i < R * E; i++) CHECK(isnan(((float *)a.y)[i]) == (i / E == 1));
+    }
+    op_end();
+}
+
+void check_norm(int argc, char **argv)
+{
+    run_cases(argc, argv, "norm", norm_case);
+    check_run(argc, argv, "norm_far_mean", norm_far_mean);
+    check_run(argc, argv, "norm_in_place", norm_in_place);
+    check_run(argc, argv, "norm_nan", norm_nan);
+}
+
+/* ---- EMBED ---- */
+
+static void embed_case(void)
+{
+    enum { WORDS = 50, POSITIONS = 20, TYPES = 2 };
+    const int64_t R = case_rows(), E = case_width();
+    const float m = op_magnitude(case_number);
+    double *expected = op_zeros(R * E * (int64_t)sizeof *expected);
+
+    for (int i = 0; i < 16;
+         i++) { /* types of the tables and of y, given embeddings or none, with and without the small tables */
+        const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
+        const tfi_weight weight = {.rows = WORDS, .cols = E, .dtype = t.x};
+        const tfi_weight_form form = {.data = op_values(t.x, WORDS * E, -m, m)};
+        tfi_embed_args a = {.word_weight = &weight, .word = &form, .R = R, .E = E};
+        if (i & 4) {
+            a.embeddings = op_values(TFI_F32, R * E, -m, m);
+        } else {
+            a.ids = op_indices(R, WORDS);
+        }
+        if (!(i & 8)) {
+            a.positions = op_values(t.x, POSITIONS * E, -m, m);
+            a.position_ids = op_indices(R, POSITIONS);
+        }
+        if (i != 15) {
+            a.types = op_values(t.x, TYPES * E, -m, m);
+            a.type_ids = op_indices(R, TYPES);
+        }
+        for (int64_t k = 0; k < R * E; k++) {
+            const int64_t r = k / E, c = k % E;
+            expected[k] = a.embeddings ? (double)a.embeddings[k] : op_get(form.data, t.x, a.ids[r] * E + c);
+            if (a.positions) expected[k] += op_get(a.positions, t.x, a.position_ids[r] * E + c);
+            if (a.types) expected[k] += op_get(a.types, t.x, a.type_ids[r] * E + c);
+        }
+        check_tiers(TFI_OP_EMBED, t, &a, &a.y, expected, R, E, E < 16 ? 1e-4 : 3e-7);
+    }
+}
+
+void check_embed(int argc, char **argv)
+{
+    run_cases(argc, argv, "embed", embed_case);
+}
+
+/* ---- GATHER_ROWS ---- */
+
+static void gather_case(void)
+{
+    enum { X_ROWS = 11 };
+    const int64_t S = case_rows(), E = case_width();
+    double *expected = op_zeros(S * E * (int64_t)sizeof *expected);
+
+    for (int i = 0; i < 2; i++) {
+        const tfi_op_types t = {i ? TFI_BF16 : TFI_F32, TFI_F32, i ? TFI_BF16 : TFI_F32};
+        tfi_gather_args a = {.S = S, .E = E};
+        a.x = op_values(t.x, X_ROWS * E, -1, 1);
+        a.rows = op_indices(S, X_ROWS);
+        for (int64_t k = 0; k < S * E; k++) expected[k] = op_get(a.x, t.x, a.rows[k / E] * E + k % E);
+        check_tiers(TFI_OP_GATHER_ROWS, t, &a, &a.y, expected, S, E, 0);
+    }
+}
+
+void check_gather(int argc, char **argv)
+{
+    run_cases(argc, argv, "gather", gather_case);
+}
+
+/* ---- POOL ---- */
+
+static double pool_expected(const tfi_pool_args *a, tfi_op_types t, int pooling, int64_t b, int64_t i)
+{
+    const int64_t begin = a->offsets[b], T = a->offsets[b + 1] - begin;
+    double max = -1e300, sum = 0, weighted = 0, weights = 0;
+
+    for (int64_t r = 0; r < T; r++) {
+        const double v = op_get(a->x, t.x, (begin + r) * a->E + i);
+        max = v > max ? v : max;
+        sum += v;
+        weighted += v * (double)(r + 1);
+        weights += (double)(r + 1);
+    }
+    switch (pooling) {
+    case TFI_POOL_CLS:
+        return op_get(a->x, t.x, begin * a->E + i);
+    case TFI_POOL_MAX:
+        return max;
+    case TFI_POOL_MEAN:
+        return sum / (double)T;
+    case TFI_POOL_MEAN_SQRT:
+        return sum / sqrt((double)T);
+    case TFI_POOL_WEIGHTED:
+        return weighted / weights;
+    default:
+        return op_get(a->x, t.x, (begin + T - 1) * a->E + i);
+    }
+}
+
+static void pool_case(void)
+{
+    const int64_t B = case_rows(), E = case_width();
+    const float m = op_magnitude(case_number);
+
+    for (int i = 0; i < 28; i++) { /* each pooling alone, and a random set of them */
+        const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
+        tfi_pool_args a = {.B = B, .E = E, .pooling = i / 4 < 6 ? 1 << i / 4 : (int)(1 + check_random() % 63)};
+        int32_t *offsets = op_zeros((B + 1) * (int64_t)sizeof *offsets);
+        int64_t at = 0, count = 0;
+        for (int64_t b = 0; b < B; b++) offsets[b + 1] = offsets[b] + 1 + (int32_t)(check_random() % 9);
+        a.offsets = offsets;
+        a.x = op_values(t.x, offsets[B] * E, -m, 3 * m);
+        for (int pooling = 1; pooling <= 32; pooling *= 2) count += (a.pooling & pooling) != 0;
+        double *expected = op_zeros(B * count * E * (int64_t)sizeof *expected);
+        for (int64_t b = 0; b < B; b++) {
+            for (int pooling = 1; pooling <= 32; pooling *= 2) {
+                for (int64_t k = 0; (a.pooling & pooling) && k < E; k++) expected[at++] = pool_expected(&a, t, pooling, b, k);
+            }
+        }
+        check_tiers(TFI_OP_POOL, t, &a, &a.y, expected, B, count * E, E < 16 ? 1e-4 : 1e-6);
+    }
+}
+
+static void pool_nan(void)
+{
+    static const int32_t offsets[] = {0, 4, 8};
+    enum { E = 19 };
+
+    for (int i = 0; i < tier_count * 4; i++) { /* the four poolings that see every row */
+        float *x = op_values(TFI_F32, 8 * E, -1, 1), y[2 * E];
+        tfi_pool_args a = {.x = x, .offsets = offsets, .y = y, .B = 2, .E = E, .pooling = TFI_POOL_MAX << i % 4};
+        x[5 * E + 18] = x[5 * E] = NAN;
+        op_call(op_fn(TFI_OP_POOL, types_of(0), i / 4), &a, 1, 0);
+        for (int k = 0; k < 2 * E; k++) CHECK(isnan(y[k]) == (k == E || k == E + 18));
+    }
+    op_end();
+}
+
+void check_pool(int argc, char **argv)
+{
+    run_cases(argc, argv, "pool", pool_case);
+    check_run(argc, argv, "pool_nan", pool_nan);
+}
+
+/* ---- L2NORM ---- */
+
+static void l2norm_case(void)
+{
+    const int64_t R = case_rows(), E = case_width();
+    const float m = op_magnitude(case_number);
+    double *expected = op_zeros(R * E * (int64_t)sizeof *expected);
+
+    for (int i = 0; i < 8; i++) { /* with an eps that has no effect, and one that rules */
+        const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
+        tfi_l2norm_args a = {.R = R, .E = E, .eps = i & 4 ? 100 * m : 1e-12f};
+        a.x = op_values(t.x, R * E, -m, m);
+        for (int64_t r = 0; r < R; r++) {
+            double sum = 0;
+            for (int64_t k = 0; k < E; k++) sum += pow(op_get(a.x, t.x, r * E + k), 2);
+            for (int64_t k = 0; k < E; k++) expected[r * E + k] = op_get(a.x, t.x, r * E + k) / fmax(sqrt(sum), (double)a.eps);
+        }
+        check_tiers(TFI_OP_L2NORM, t, &a, &a.y, expected, R, E, 5e-7);
+    }
+}
+
+void check_l2norm(int argc, char **argv)
+{
+    run_cases(argc, argv, "l2norm", l2norm_case);
+}
+
+/* ---- LINEAR: the reference alone ---- */
+
+static double activated(tfi_activation activation, double v)
+{
+    const double inner = sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * pow(v, 3));
+    switch (activation) {
+    case TFI_ACT_RELU:
+        return fmax(v, 0);
+    case TFI_ACT_GELU:
+        return v * erfc(-v / sqrt(2)) / 2;
+    case TFI_ACT_GELU_TANH:
+        return v * (1 - 1 / (1 + exp(2 * inner)));
+    case TFI_ACT_SILU:
+        return v * (0.5 + 0.5 * tanh(v / 2));
+    case TFI_ACT_TANH:
+        return 1 - 2 / (1 + exp(2 * v));
+    case TFI_ACT_SIGMOID:
+        return 0.5 + 0.5 * tanh(v / 2);
+    default:
+        return v;
+    }
+}
+
+static void linear_case(void)
+{
+    enum { N = 5 };
+    const int64_t M = case_rows(), K = case_width();
+    const float range = 2 / sqrtf((float)K); /* keeps activations where they are curved */
+    double *expected = op_zeros(M * N * (int64_t)sizeof *expected);
+
+    for (int i = 0; i < 8 * TFI_ACT_COUNT; i++) {
+        const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
+        const tfi_dtype stored = i & 4 ? TFI_BF16 : TFI_F32;
+        const tfi_weight weight = {.rows = N, .cols = K, .dtype = stored};
+        const tfi_weight_form form = {.data = op_values(stored, N * K, -range, range)};
+        tfi_linear_args a = {.weight = &weight, .form = &form, .M = M, .N = N, .K = K, .activation = (tfi_activation)(i / 8)};
+        a.x = op_values(t.x, M * K, -2, 2);
+        a.bias = i % 3 ? op_values(TFI_F32, N, -1, 1) : NULL;
+        a.residual = i % 5 ? op_values(t.y, M * N, -1, 1) : NULL;
+        for (int64_t k = 0; k < M * N; k++) {
+            double sum = a.bias ? (double)a.bias[k % N] : 0;
+            for (int64_t c = 0; c < K; c++) sum += op_get(a.x, t.x, k / N * K + c) * op_get(form.data, stored, k % N * K + c);
+            expected[k] = activated(a.activation, sum) + (a.residual ? op_get(a.residual, t.y, k) : 0);
+        }
+        check_tiers(TFI_OP_LINEAR, t, &a, &a.y, expected, M, N, 1e-7);
+    }
+}
+
+void check_linear(int argc, char **argv)
+{
+    run_cases(argc, argv, "linear", linear_case);
+}
+
+/* ---- figures ---- */
+
+static void bench_one(const char *name, tfi_op_kind kind, tfi_op_types t, const void *args, double bytes)
+{
+    for (int tier = 0; tier < tier_count; tier++) {
+        const double seconds = op_seconds(op_fn(kind, t, tier), args, 0, 0, 1);
+        printf("%-28s x %s y %s  %-9s %8.1f us %7.1f GB/s\n", name, tfi_dtype_name(t.x), tfi_dtype_name(t.y), tier_names[tier],
+               seconds * 1e6, bytes / seconds * 1e-9);
+    }
+}
+
+void bench_rows(void)
+{
+    enum { R = 1024, E = 768 };
+    static const int32_t offsets[] = {0, 128, 256, 384, 512, 640, 768, 896, 1024};
+    const double elements = (double)R * E;
+
+    for (int i = 0; i < 2; i++) {
+        const tfi_dtype d = i ? TFI_BF16 : TFI_F32;
+        const tfi_op_types t = {d, d, d};
+        const double size = (double)tfi_dtype_size(d);
+        const tfi_weight weight = {.rows = 30522, .cols = E, .dtype = d};
+        const tfi_weight_form form = {.data = op_values(d, 30522 * E, -1, 1)};
+        void *x = op_values(d, R * E, -1, 1), *residual = op_values(d, R * E, -1, 1), *y = op_zeros(R * E * 4);
+        const float *gain = op_values(TFI_F32, E, 0.5f, 2);
+        bench_one(
+            "norm R=1024 E=768", TFI_OP_NORM, t,
+            &(tfi_norm_args){.x = x, .residual = residual, .gain = gain, .bias = gain, .y = y, .R = R, .E = E, .eps = 1e-12f},
+            elements * 3 * size);
+        bench_one("embed R=1024 E=768", TFI_OP_EMBED, t,
+                  &(tfi_embed_args){.ids = op_indices(R, 30522),
+                                    .position_ids = op_indices(R, 512),
+                                    .type_ids = op_indices(R, 2),
+                                    .word_weight = &weight,
+                                    .word = &form,
+                                    .positions = form.data,
+                                    .types = form.data,
+                                    .y = y,
+                                    .R = R,
+                                    .E = E},
+                  elements * 4 * size);
+        bench_one("gather S=1024 E=768", TFI_OP_GATHER_ROWS, t,
+                  &(tfi_gather_args){.x = x, .rows = op_indices(R, R), .y = y, .S = R, .E = E}, elements * 2 * size);
+        bench_one("pool mean 8 x 128 E=768", TFI_OP_POOL, t,
+                  &(tfi_pool_args){.x = x, .offsets = offsets, .y = y, .B = 8, .E = E, .pooling = TFI_POOL_MEAN},
+                  elements * size);
+        bench_one("l2norm R=1024 E=768", TFI_OP_L2NORM, t, &(tfi_l2norm_args){.x = x, .y = y, .R = R, .E = E, .eps = 1e-12f},
+                  elements * 2 * size);
+        op_end();
+    }
+}
