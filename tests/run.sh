@@ -85,8 +85,11 @@ install_python() {
 }
 
 build() { # PRESET
-    cmake --preset "$1" -DTFINFER_WERROR=ON >"build/$1.log" 2>&1 || { tail -30 "build/$1.log"; return 1; }
-    cmake --build --preset "$1" -j "$jobs" >"build/$1.log" 2>&1 || { grep -A12 -E 'error|FAILED' "build/$1.log" | head -60; return 1; }
+    # Sanitizers' code makes the compiler warn of things that are not there, so warnings count in the release build alone.
+    local strict=OFF
+    [ "$1" = release ] && strict=ON
+    cmake --preset "$1" -DTFINFER_WERROR=$strict >"build/$1.log" 2>&1 || { tail -30 "build/$1.log"; return 1; }
+    cmake --build --preset "$1" -j "$jobs" >"build/$1.log" 2>&1 || { grep -A12 -E 'error:|FAILED:' "build/$1.log" | head -60; return 1; }
     echo "build/$1: $(grep -c warning: "build/$1.log") warnings"
 }
 
@@ -155,6 +158,8 @@ if [ $quick = 0 ]; then
         extra_failed=$((extra_failed + 1))
     elif [ ! -x "$venv/bin/python" ]; then
         skipped "conformance" "no Python environment at $venv"
+    elif [ ! -x build/release/src/cli/tfinfer ]; then
+        skipped "conformance" "the release build failed"
     else
         stage "conformance against transformers" conformance
         [ -s "$reports/pytest.xml" ] || extra_failed=$((extra_failed + 1))

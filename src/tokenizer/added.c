@@ -67,7 +67,7 @@ static tf_status set_add(tfi_added_set *set, const uint8_t *text, size_t size, i
 
     if (size == 0) return TF_STATUS_OK; /* the normalizer left nothing of it */
     if ((status = tfi_trie_add(&set->trie, text, size, &value)) < 0) return status;
-    if (*value == TFI_TRIE_NONE) *value = index;
+    if (*value == TFI_TRIE_NONE) *value = index; /* of two with one normal form the reference takes either: here the first */
     set->first[text[0]] = 1;
     set->count++;
     return TF_STATUS_OK;
@@ -143,7 +143,8 @@ int tfi_added_next(const tf_tokenizer *t, const tfi_added_set *set, const uint8_
         }
         if (e->rstrip) {
             uint32_t c_size;
-            while (end < size && tfi_unicode_flags(&t->unicode, tfi_utf8_decode(text + end, &c_size)) & TFI_UNICODE_SPACE) end += c_size;
+            while (end < size && tfi_unicode_flags(&t->unicode, tfi_utf8_decode(text + end, &c_size)) & TFI_UNICODE_SPACE)
+                end += c_size;
         }
         *match = (tfi_match){.begin = begin, .end = end, .resume = at + length, .index = index};
         return 1;

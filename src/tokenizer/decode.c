@@ -10,11 +10,11 @@ typedef struct replacement {
 } replacement;
 
 /* Of the decoder, for each token with the space before it. */
-static const replacement token_clean[] = {{" .", "."},    {" ?", "?"},     {" !", "!"},          {" ,", ","},
-                                          {" ' ", "'"},   {" n't", "n't"}, {" 'm", "'m"},        {" do not", " don't"},
-                                          {" 's", "'s"},  {" 've", "'ve"}, {" 're", "'re"}};
+static const replacement token_clean[] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                          {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                          {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
 /* Of clean_up_tokenization, for the whole text. */
-static const replacement text_clean[] = {{" .", "."},  {" ?", "?"},     {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+static const replacement text_clean[] = {{" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
                                          {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
 
 /* Replace each occurrence from left to right, in place; returns the new size. */
@@ -89,8 +89,8 @@ static tf_status decode(const tf_tokenizer *t, const int32_t *ids, int64_t count
     return TF_STATUS_OK;
 }
 
-tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *options, char *text,
-                              int64_t capacity, int64_t *size)
+tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *options,
+                              char *text, int64_t capacity, int64_t *size)
 {
     tf_decode_options o;
     output out = {0};
@@ -111,9 +111,9 @@ tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t
     if ((status = decode(t, ids, count, &o, &out)) == TF_STATUS_OK) {
         *size = (int64_t)out.size;
         if (*size > capacity)
-            status = tfi_fail(TF_STATUS_TOO_SMALL, "the text has %lld bytes, the buffer %lld", (long long)*size, (long long)capacity);
-        else if (out.size > 0)
-            memcpy(text, out.data, out.size);
+            status = tfi_fail(TF_STATUS_TOO_SMALL, "the text has %lld bytes, the buffer %lld", (long long)*size,
+                              (long long)capacity);
+        else if (out.size > 0) memcpy(text, out.data, out.size);
     }
     tfi_free(t->memory, out.data, out.capacity);
     return status;

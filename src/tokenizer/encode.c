@@ -1,6 +1,6 @@
-/* tf_encoding: texts to rows. Tokens of a text come from tfi_words(); here they are cut to length, windows are laid over what was
- * cut away, special tokens go around them, and a batch is shared among threads. Lengths, windows and their order are those of
- * the reference (truncate_encodings, Encoding::truncate and merge_with). */
+/* tf_encoding: texts to rows. Tokens of a text come from tfi_words(); here they are cut to length, windows are laid over what
+ * was cut away, special tokens go around them, and a batch is shared among threads. Lengths, windows and their order are those
+ * of the reference (truncate_encodings, Encoding::truncate and merge_with). */
 #include <stdio.h>
 #include <string.h>
 
@@ -128,7 +128,8 @@ static void rows_clear(rows *r)
 
 /* Truncation. */
 
-/* A text's tokens and the windows over them: `size` tokens each, neighbours `step` apart; the first keeps what truncation keeps. */
+/* A text's tokens and the windows over them: `size` tokens each, neighbours `step` apart; the first keeps what truncation
+ * keeps. */
 typedef struct windows {
     const tfi_token *tokens;
     int64_t count, size, step, number;
@@ -151,7 +152,8 @@ static tf_status cut(const settings *set, int64_t text, windows *w, int64_t keep
     w->size = keep;
     if (keep >= w->count || !set->overflow) return TF_STATUS_OK;
     if (keep <= set->stride)
-        return tfi_fail(TF_STATUS_INVALID, "text %lld: windows of %lld tokens cannot share %lld; max_length is too small or stride too large",
+        return tfi_fail(TF_STATUS_INVALID,
+                        "text %lld: windows of %lld tokens cannot share %lld; max_length is too small or stride too large",
                         (long long)text, (long long)keep, (long long)set->stride);
     w->step = keep - set->stride;
     w->number = 1 + (w->count - keep + w->step - 1) / w->step;
@@ -179,24 +181,23 @@ static tf_status truncate(const settings *set, int64_t text, int is_pair, int32_
 
     if (set->truncation == TF_TRUNCATION_NONE) return TF_STATUS_OK;
     if (room < 0)
-        return tfi_fail(TF_STATUS_INVALID, "max_length is %lld, but %d special tokens are added", (long long)set->max_length, specials);
+        return tfi_fail(TF_STATUS_INVALID, "max_length is %lld, but %d special tokens are added", (long long)set->max_length,
+                        specials);
     if (excess <= 0) return TF_STATUS_OK;
-    if (set->truncation == TF_TRUNCATION_LONGEST_FIRST) {
-        if (is_pair)
-            longest_first(room, &keep[0], &keep[1]);
-        else
-            keep[0] = room;
+    if (room == 0) {
+        keep[0] = keep[1] = 0;
+    } else if (set->truncation == TF_TRUNCATION_LONGEST_FIRST) {
+        if (is_pair) longest_first(room, &keep[0], &keep[1]);
+        else keep[0] = room;
     } else {
         const int target = set->truncation == TF_TRUNCATION_ONLY_SECOND;
         if (target && !is_pair)
-            return tfi_fail(TF_STATUS_INVALID, "text %lld: truncation is ONLY_SECOND, but there is no second text", (long long)text);
-        if (room == 0 && !target)
-            keep[0] = keep[1] = 0;
-        else if (keep[target] <= excess)
+            return tfi_fail(TF_STATUS_INVALID, "text %lld: truncation is ONLY_SECOND, but there is no second text",
+                            (long long)text);
+        if (keep[target] <= excess)
             return tfi_fail(TF_STATUS_INVALID, "text %lld: its %s text has %lld tokens, %lld would have to go", (long long)text,
                             target ? "second" : "first", (long long)keep[target], (long long)excess);
-        else
-            keep[target] -= excess;
+        keep[target] -= excess;
     }
     if ((status = cut(set, text, &w[0], keep[0])) < 0) return status;
     return cut(set, text, &w[1], keep[1]);
@@ -246,12 +247,9 @@ static tf_status put_row(worker *k, const tfi_template *template, int64_t text, 
     if ((status = reserve_tokens(r, need)) < 0 || (status = reserve_rows(r, 1)) < 0) return status;
     for (int32_t p = 0; p < template->count; p++) {
         const tfi_piece *piece = &template->pieces[p];
-        if (piece->id == TFI_PIECE_FIRST)
-            put_text(r, piece, &w[0], i);
-        else if (piece->id == TFI_PIECE_SECOND)
-            put_text(r, piece, &w[1], j);
-        else if (k->set->special)
-            put_special(r, piece);
+        if (piece->id == TFI_PIECE_FIRST) put_text(r, piece, &w[0], i);
+        else if (piece->id == TFI_PIECE_SECOND) put_text(r, piece, &w[1], j);
+        else if (k->set->special) put_special(r, piece);
     }
     r->row_text[r->row_count] = text;
     r->row_start[++r->row_count] = (int64_t)r->token_count;
@@ -304,10 +302,8 @@ static uint32_t original_offset(const tfi_scratch *s, uint32_t at)
 
     while (low < high) { /* the first repair that ends behind `at` */
         const size_t middle = (low + high) / 2;
-        if (s->repairs[middle].at <= at)
-            low = middle + 1;
-        else
-            high = middle;
+        if (s->repairs[middle].at <= at) low = middle + 1;
+        else high = middle;
     }
     return low ? (uint32_t)(at + s->repairs[low - 1].shift) : at;
 }
@@ -326,8 +322,7 @@ static tf_status text_tokens(worker *k, int64_t number, int second)
         return tfi_fail(TF_STATUS_INVALID, "%s %lld: %zu bytes, at most %d", which, (long long)number, size, TEXT_MAX);
     const size_t good = tfi_utf8_valid(data, size, &bad);
     if (good == size) return tfi_words(k->t, s, data, (uint32_t)size);
-    if (!k->set->replace)
-        return tfi_fail(TF_STATUS_INVALID, "%s %lld: not UTF-8 at byte %zu", which, (long long)number, good);
+    if (!k->set->replace) return tfi_fail(TF_STATUS_INVALID, "%s %lld: not UTF-8 at byte %zu", which, (long long)number, good);
     if ((status = repair(s, data, size)) < 0) return status;
     if (s->repaired_size > TEXT_MAX)
         return tfi_fail(TF_STATUS_INVALID, "%s %lld: more than %d bytes once repaired", which, (long long)number, TEXT_MAX);
@@ -498,7 +493,8 @@ tf_status tf_tokenizer_encode(const tf_tokenizer *t, const tf_text *texts, const
     rows_clear(&out->workers[0].rows);
     if (count < 0 || (count > 0 && !texts))
         return tfi_fail(TF_STATUS_INVALID, "count is %lld, texts is %s", (long long)count, texts ? "set" : "NULL");
-    if ((status = read_settings(t, options, &set)) < 0 || (status = check_texts(texts, pairs, count, &bytes)) < 0) return status;
+    if ((status = read_settings(t, options, &set)) < 0 || (status = check_texts(texts, pairs, count, &bytes)) < 0)
+        return status;
     int64_t threads = set.threads < THREADS_MAX ? set.threads : THREADS_MAX;
     if (threads > count) threads = count;
     if (threads > bytes / THREAD_BYTES_MIN) threads = bytes / THREAD_BYTES_MIN;

@@ -1,12 +1,14 @@
 /* Opening: which files and which rules a directory asks for, as transformers' AutoTokenizer decides it.
  *
  * A BERT class (named in tokenizer_config.json or config.json, or meant by config.json's model_type) is built from
- * tokenizer_config.json's settings; of a tokenizer.json it takes only the vocabulary and the added tokens. A class that stands for
- * "what tokenizer.json says" takes tokenizer.json whole. A vocab.txt with no class at all is read as BERT. Everything else is
- * refused by name. */
+ * tokenizer_config.json's settings; of a tokenizer.json it takes only the vocabulary and the added tokens. A class that stands
+ * for "what tokenizer.json says" takes tokenizer.json whole. A vocab.txt with no class at all is read as BERT. Everything else
+ * is refused by name. */
+#define _POSIX_C_SOURCE 200809L
 #include "tokenizer/load.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -34,11 +36,10 @@ typedef struct loading {
     tfi_file vocab;       /* vocab.txt; data NULL if there is none */
     const char *vocab_name;
     tfi_entries entries;
-    tfi_added names[NAMED]; /* text NULL: not named */
-    uint8_t given[NAMED];   /* named by a file, not by the class */
-    struct declared *declared;   /* added tokens with the ids they claim, which decide the order only */
+    tfi_added names[NAMED];    /* text NULL: not named */
+    uint8_t given[NAMED];      /* named by a file, not by the class */
+    struct declared *declared; /* added tokens with the ids they claim, which decide the order only */
     size_t declared_count, declared_capacity;
-    int64_t model_max_length;
 } loading;
 
 struct declared {
@@ -57,8 +58,8 @@ static int is_listed(const char *const *list, size_t count, const char *name)
 /* Classes; "Fast" at the end was cut off. */
 static int is_bert_class(const char *name)
 {
-    static const char *const list[] = {"BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer",
-                                       "LayoutLMTokenizer", "LxmertTokenizer", "SqueezeBertTokenizer"};
+    static const char *const list[] = {"BertTokenizer",     "DistilBertTokenizer", "ElectraTokenizer",    "MobileBertTokenizer",
+                                       "LayoutLMTokenizer", "LxmertTokenizer",     "SqueezeBertTokenizer"};
     return is_listed(list, COUNT(list), name);
 }
 
@@ -138,14 +139,14 @@ static tf_status add_line(tf_tokenizer *t, const char *name, const uint8_t *line
     tf_status status;
 
     size = trim(t, line, size);
-    if (out->count > TFI_TOKEN_ID_MAX) return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: more than %d lines", name, TFI_TOKEN_ID_MAX + 1);
+    if (out->count > TFI_TOKEN_ID_MAX)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: more than %d lines", name, TFI_TOKEN_ID_MAX + 1);
     if ((status = tfi_trie_add(&t->vocab, line, size, &id)) < 0) return tfi_fail_prefix(status, "%s: ", name);
-    if (*id == TFI_TRIE_NONE)
-        t->vocab_entries++;
-    else
-        out->data[*id].text = NULL;
+    if (*id == TFI_TRIE_NONE) t->vocab_entries++;
+    else out->data[*id].text = NULL;
     *id = (int32_t)out->count;
-    if ((status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, out->count + 1, sizeof *out->data)) < 0) return status;
+    if ((status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, out->count + 1, sizeof *out->data)) < 0)
+        return status;
     out->data[out->count++] = (tfi_entry){.text = (const char *)line, .size = (uint32_t)size, .id = *id};
     return TF_STATUS_OK;
 }
@@ -187,7 +188,8 @@ static tf_status read_limits(loading *l)
     /* Of tokenizer.json's truncation only the side is kept, and only where tokenizer_config.json says nothing. */
     if (json_is_object(truncation.object) && (status = tfi_json_string(truncation, "direction", &direction)) < 0) return status;
     if (side && strcmp(side, "left") != 0 && strcmp(side, "right") != 0)
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: \"truncation_side\" is \"%.32s\", neither left nor right", l->config.file, side);
+        return tfi_fail(TF_STATUS_CORRUPT, "%s: \"truncation_side\" is \"%.32s\", neither left nor right", l->config.file,
+                        side);
     t->truncation_side = side ? strcmp(side, "left") == 0 : direction && strcmp(direction, "Left") == 0;
     return TF_STATUS_OK;
 }
@@ -220,7 +222,8 @@ static tf_status read_names(loading *l, int bert, int with_map)
             if ((status = tfi_read_added(value, l->config.file, named[i].key, 1, &l->names[i])) < 0) return status;
             /* An object there says nothing of "special", so its normal form counts unless it says otherwise. */
             const json_t *normalized = json_object_get(value, "normalized");
-            if (json_is_object(value) && !json_object_get(value, "special")) l->names[i].normalized = !json_is_false(normalized);
+            if (json_is_object(value) && !json_object_get(value, "special"))
+                l->names[i].normalized = !json_is_false(normalized);
         } else if (bert && named[i].bert) {
             l->names[i] = (tfi_added){.text = named[i].bert, .size = (uint32_t)strlen(named[i].bert)};
         }
@@ -235,7 +238,8 @@ static tf_status read_names(loading *l, int bert, int with_map)
 static tf_status declare(loading *l, int64_t id, const tfi_added *token)
 {
     const size_t n = l->declared_count;
-    const tf_status status = tfi_reserve(l->t->memory, (void **)&l->declared, &l->declared_capacity, n + 1, sizeof *l->declared);
+    const tf_status status =
+        tfi_reserve(l->t->memory, (void **)&l->declared, &l->declared_capacity, n + 1, sizeof *l->declared);
 
     if (status < 0) return status;
     l->declared[l->declared_count++] = (struct declared){.id = id, .order = n, .token = *token};
@@ -271,10 +275,12 @@ static tf_status declare_decoder(loading *l, const json_t *decoder)
 
     if (!json_is_object(decoder))
         return tfi_fail(TF_STATUS_CORRUPT, "%s: \"added_tokens_decoder\" is not an object", l->config.file);
-    json_object_foreach ((json_t *)decoder, key, value) {
+    json_object_foreach((json_t *)decoder, key, value)
+    {
         const int64_t id = id_of_key(key);
         if (id < 0 || !json_is_object(value))
-            return tfi_fail(TF_STATUS_CORRUPT, "%s: added_tokens_decoder: \"%.64s\" is not an id with an object", l->config.file, key);
+            return tfi_fail(TF_STATUS_CORRUPT, "%s: added_tokens_decoder: \"%.64s\" is not an id with an object",
+                            l->config.file, key);
         if ((status = tfi_read_added(value, l->config.file, key, 0, &token)) < 0) return status;
         if ((status = declare(l, id, &token)) < 0) return status;
     }
@@ -305,9 +311,11 @@ static int is_extra(tfi_json from, const tfi_added *token)
     const json_t *list = extra_list(from), *value;
     size_t i;
 
-    json_array_foreach (list, i, value) {
+    json_array_foreach(list, i, value)
+    {
         const json_t *content = json_is_object(value) ? json_object_get(value, "content") : value;
-        if (json_string_length(content) == token->size && memcmp(json_string_value(content), token->text, token->size) == 0) return 1;
+        if (json_string_length(content) == token->size && memcmp(json_string_value(content), token->text, token->size) == 0)
+            return 1;
     }
     return 0;
 }
@@ -318,7 +326,8 @@ static tf_status declare_added_file(loading *l)
     json_t *value;
     tf_status status;
 
-    json_object_foreach ((json_t *)l->added.object, key, value) {
+    json_object_foreach((json_t *)l->added.object, key, value)
+    {
         tfi_added token = {.text = key, .size = (uint32_t)strlen(key)};
         if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > TFI_TOKEN_ID_MAX)
             return tfi_fail(TF_STATUS_CORRUPT, "%s: \"%.64s\" has no id in [0, %d]", l->added.file, key, TFI_TOKEN_ID_MAX);
@@ -327,6 +336,18 @@ static tf_status declare_added_file(loading *l)
         if ((status = declare(l, json_integer_value(value), &token)) < 0) return status;
     }
     return TF_STATUS_OK;
+}
+
+/* A token that the vocabulary lacks gets the next free id whatever the file says, as in the reference; tell if they differ. */
+static void warn_of_id(const tf_tokenizer *t, const char *file, const tfi_added *token, int64_t claimed)
+{
+    const int32_t id = tfi_token_id(t, token->text, token->size);
+    char text[256];
+
+    if (!t->log || claimed < 0 || id == claimed) return;
+    snprintf(text, sizeof text, "%s: the added token \"%.64s\" says id %lld and gets %d", file, token->text, (long long)claimed,
+             (int)id);
+    t->log(t->log_user, TF_LOG_WARNING, text);
 }
 
 /* The added_tokens of tokenizer.json: declared, or, for a tokenizer.json that is taken whole, added at once. */
@@ -339,13 +360,15 @@ static tf_status json_added(loading *l, int at_once)
 
     if (!list || json_is_null(list)) return TF_STATUS_OK;
     if (!json_is_array(list)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"added_tokens\" is not an array", l->tokens.file);
-    json_array_foreach (list, i, value) {
-        int64_t id = (int64_t)i;
+    json_array_foreach(list, i, value)
+    {
+        int64_t id = -1;
         const tfi_json j = {.object = value, .file = l->tokens.file};
         if ((status = tfi_read_added(value, l->tokens.file, "added_tokens", 0, &token)) < 0) return status;
         if (json_is_object(value) && (status = tfi_json_int(j, "id", 0, TFI_TOKEN_ID_MAX, &id)) < 0) return status;
         status = at_once ? tfi_added_token(l->t, &token) : declare(l, id, &token);
         if (status < 0) return tfi_fail_prefix(status, "%s: added_tokens: ", l->tokens.file);
+        if (at_once) warn_of_id(l->t, l->tokens.file, &token, id);
     }
     return TF_STATUS_OK;
 }
@@ -360,9 +383,11 @@ static tf_status add_extra(loading *l, tfi_json from)
     tfi_added token;
     tf_status status;
 
-    json_object_foreach ((json_t *)from.object, key, value) {
+    json_object_foreach((json_t *)from.object, key, value)
+    {
         const size_t n = strlen(key);
-        int known = n < 6 || strcmp(key + n - 6, "_token") != 0 || !(json_is_string(value) || json_object_get(value, "content"));
+        int known = n < 6 || strcmp(key + n - 6, "_token") != 0 ||
+                    !(json_is_string(value) || json_object_get(value, "content"));
         for (int k = 0; k < NAMED && !known; k++) known = strcmp(key, named[k].key) == 0;
         if (known) continue;
         if ((status = tfi_read_added(value, from.file, key, 1, &token)) < 0) return status;
@@ -370,14 +395,16 @@ static tf_status add_extra(loading *l, tfi_json from)
         if ((status = tfi_added_token(l->t, &token)) < 0) return status;
     }
     if (json_is_object(list)) {
-        json_object_foreach ((json_t *)list, key, value) {
+        json_object_foreach((json_t *)list, key, value)
+        {
             if ((status = tfi_read_added(value, from.file, key, 1, &token)) < 0) return status;
             token.special = 1;
             if ((status = tfi_added_token(l->t, &token)) < 0) return status;
         }
         return TF_STATUS_OK;
     }
-    json_array_foreach (list, i, value) {
+    json_array_foreach(list, i, value)
+    {
         if ((status = tfi_read_added(value, from.file, "additional_special_tokens", 1, &token)) < 0) return status;
         if (tfi_trie_find(&l->t->added_ids, (const uint8_t *)token.text, token.size) != TFI_TRIE_NONE) continue;
         if ((status = tfi_added_token(l->t, &token)) < 0) return status;
@@ -470,10 +497,8 @@ static void set_ids(loading *l)
     for (int i = 0; i < NAMED; i++) {
         if (i == UNK) continue;
         *ids[i] = TFI_TRIE_NONE;
-        if (l->names[i].text)
-            *ids[i] = tfi_token_id(t, l->names[i].text, l->names[i].size);
-        else if (named[i].bert)
-            *ids[i] = tfi_token_id(t, named[i].bert, strlen(named[i].bert));
+        if (l->names[i].text) *ids[i] = tfi_token_id(t, l->names[i].text, l->names[i].size);
+        else if (named[i].bert) *ids[i] = tfi_token_id(t, named[i].bert, strlen(named[i].bert));
     }
 }
 
@@ -501,7 +526,8 @@ static tf_status bert_template(tf_tokenizer *t)
 static tf_status set_model(tf_tokenizer *t, const char *unk, const char *file)
 {
     t->unk_id = tfi_trie_find(&t->vocab, (const uint8_t *)unk, strlen(unk));
-    if (t->unk_id == TFI_TRIE_NONE) return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary has no unknown token \"%.64s\"", file, unk);
+    if (t->unk_id == TFI_TRIE_NONE)
+        return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary has no unknown token \"%.64s\"", file, unk);
     t->inner_node = tfi_trie_walk(&t->vocab, (const uint8_t *)t->prefix, t->prefix_size);
     t->has_inner = t->inner_node != TFI_TRIE_ROOT || t->prefix_size == 0;
     return TF_STATUS_OK;
@@ -521,10 +547,8 @@ static tf_status build(loading *l, int whole)
     if ((status = tfi_unicode_init(&t->unicode, &t->arena)) < 0) return status;
     if ((status = read_limits(l)) < 0 || (status = read_names(l, !whole, legacy)) < 0) return status;
     if (!whole && l->names[UNK].text) unk = l->names[UNK].text;
-    if (l->tokens.object)
-        status = tfi_read_json_model(t, l->tokens, whole, &unk, &l->entries);
-    else
-        status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, &l->entries);
+    if (l->tokens.object) status = tfi_read_json_model(t, l->tokens, whole, &unk, &l->entries);
+    else status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, &l->entries);
     if (status < 0) return status;
     if ((status = whole ? tfi_read_json_pipeline(t, l->tokens) : read_bert_settings(l)) < 0) return status;
     if ((status = set_model(t, unk, l->tokens.object ? l->tokens.file : l->vocab_name)) < 0) return status;
@@ -539,7 +563,8 @@ static tf_status build(loading *l, int whole)
 
 static tf_status nothing_here(tfi_files *files)
 {
-    static const char *const others[] = {"vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"};
+    static const char *const others[] = {"vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+                                         "tokenizer.model"};
     tfi_file file;
 
     for (size_t i = 0; i < COUNT(others); i++) {
@@ -564,8 +589,8 @@ static tf_status check_kinds(loading *l)
         const tf_status status = tfi_json_string(l->config, kinds[i].key, &kind);
         if (status < 0) return status;
         if (kind && strcmp(kind, kinds[i].fine) != 0)
-            return tfi_fail(TF_STATUS_UNSUPPORTED, "%s/%s: %s is \"%.64s\", which is not supported", l->files->label, l->config.file,
-                            kinds[i].key, kind);
+            return tfi_fail(TF_STATUS_UNSUPPORTED, "%s/%s: %s is \"%.64s\", which is not supported", l->files->label,
+                            l->config.file, kinds[i].key, kind);
     }
     return TF_STATUS_OK;
 }
@@ -594,7 +619,8 @@ static tf_status choose(loading *l, int *whole)
     }
     if (type && is_bert_model(type)) return *whole = 0, TF_STATUS_OK;
     if (type && !l->tokens.object && l->vocab.data)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: the tokenizer of model_type \"%.64s\" is not supported", l->files->label, type);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: the tokenizer of model_type \"%.64s\" is not supported", l->files->label,
+                        type);
     return TF_STATUS_OK;
 }
 
@@ -604,7 +630,8 @@ static tf_status load_directory(loading *l)
     tf_status status;
 
     l->vocab_name = "vocab.txt";
-    if ((status = read_json(l, "tokenizer_config.json", &l->config)) < 0 || (status = read_json(l, "config.json", &l->model)) < 0)
+    if ((status = read_json(l, "tokenizer_config.json", &l->config)) < 0 ||
+        (status = read_json(l, "config.json", &l->model)) < 0)
         return status;
     if ((status = read_json(l, "tokenizer.json", &l->tokens)) < 0) return status;
     if ((status = read_json(l, "special_tokens_map.json", &l->special_map)) < 0) return status;
@@ -638,10 +665,8 @@ static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, tf_to
     t->arena.memory = t->memory;
     const tf_status status = name ? load_file(&l, name) : load_directory(&l);
     loading_close(&l);
-    if (status < 0)
-        tf_tokenizer_close(t);
-    else
-        *out = t;
+    if (status < 0) tf_tokenizer_close(t);
+    else *out = t;
     return status;
 }
 
@@ -681,7 +706,8 @@ tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *
     tf_status status;
 
     if (stat(path, &st) < 0)
-        return tfi_fail(errno == ENOENT || errno == ENOTDIR ? TF_STATUS_NOT_FOUND : TF_STATUS_IO, "%s: %s", path, strerror(errno));
+        return tfi_fail(errno == ENOENT || errno == ENOTDIR ? TF_STATUS_NOT_FOUND : TF_STATUS_IO, "%s: %s", path,
+                        strerror(errno));
     status = S_ISDIR(st.st_mode) ? tfi_files_directory(&files, path) : open_parent(path, &files, &name);
     if (status < 0) return status;
     tfi_memory_init(&memory, options->allocator, TF_UNSET);

@@ -44,7 +44,8 @@ static tf_status read_vocab(tf_tokenizer *t, const json_t *vocab, const char *fi
     if ((status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, n, sizeof *out->data)) < 0) return status;
     nodes = n < TFI_TOKEN_ID_MAX / 4 ? (uint32_t)n * 3 : TFI_TOKEN_ID_MAX;
     if ((status = tfi_trie_open(&t->vocab, t->memory, nodes)) < 0) return status;
-    json_object_foreach ((json_t *)vocab, text, value) {
+    json_object_foreach((json_t *)vocab, text, value)
+    {
         const json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
         const size_t size = strlen(text);
         if (number < 0 || number > TFI_TOKEN_ID_MAX)
@@ -79,7 +80,10 @@ tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const c
 
     if ((status = expect(model.object, JSON_OBJECT, root.file, "model", "an object")) < 0) return status;
     if ((status = tfi_json_string(model, "type", &type)) < 0) return status;
-    if (!type) type = json_object_get(model.object, "merges") ? "BPE" : json_object_get(model.object, "unk_id") ? "Unigram" : "WordPiece";
+    if (!type)
+        type = json_object_get(model.object, "merges")   ? "BPE"
+               : json_object_get(model.object, "unk_id") ? "Unigram"
+                                                         : "WordPiece";
     if (strcmp(type, "WordPiece") != 0) return refuse(root, "the model", type);
     const json_t *vocab = json_object_get(model.object, "vocab");
     if ((status = expect(vocab, JSON_OBJECT, root.file, "model.vocab", "an object")) < 0) return status;
@@ -146,14 +150,15 @@ static tf_status bad_template(tfi_json root, const char *what)
 }
 
 /* Append the ids that a special token of the template stands for. */
-static tf_status special_pieces(tf_tokenizer *t, tfi_json root, const json_t *known, const char *name, int32_t type, tfi_piece *pieces,
-                                int32_t *count)
+static tf_status special_pieces(tf_tokenizer *t, tfi_json root, const json_t *known, const char *name, int32_t type,
+                                tfi_piece *pieces, int32_t *count)
 {
     const json_t *ids = name ? json_object_get(json_object_get(known, name), "ids") : NULL, *id;
     size_t i;
 
     if (!json_is_array(ids)) return bad_template(root, "a special token of the template has no ids in special_tokens");
-    json_array_foreach (ids, i, id) {
+    json_array_foreach(ids, i, id)
+    {
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= t->vocab_size)
             return bad_template(root, "the id of a special token is outside the vocabulary");
         if (*count == PIECES_MAX) return bad_template(root, "the template has too many steps");
@@ -162,8 +167,8 @@ static tf_status special_pieces(tf_tokenizer *t, tfi_json root, const json_t *kn
     return TF_STATUS_OK;
 }
 
-static tf_status one_piece(tf_tokenizer *t, tfi_json root, const json_t *known, const json_t *step, int is_pair, tfi_piece *pieces,
-                           int32_t *count)
+static tf_status one_piece(tf_tokenizer *t, tfi_json root, const json_t *known, const json_t *step, int is_pair,
+                           tfi_piece *pieces, int32_t *count)
 {
     const json_t *text = json_object_get(step, "Sequence"), *special = json_object_get(step, "SpecialToken");
     const tfi_json part = {.object = text ? text : special, .file = root.file};
@@ -193,8 +198,8 @@ static tf_status read_template(tf_tokenizer *t, tfi_json root, tfi_json part, in
     tf_status status;
 
     if ((status = expect(steps, JSON_ARRAY, root.file, key, "an array")) < 0) return status;
-    json_array_foreach (steps, i, step)
-        if ((status = one_piece(t, root, known, step, is_pair, pieces, &count)) < 0) return status;
+    json_array_foreach(steps, i,
+                       step) if ((status = one_piece(t, root, known, step, is_pair, pieces, &count)) < 0) return status;
     return tfi_template_set(t, out, pieces, count);
 }
 
@@ -204,7 +209,8 @@ static tf_status pair_id(tf_tokenizer *t, tfi_json part, const char *key, int32_
     const json_t *number = json_array_get(json_object_get(part.object, key), 1);
 
     if (!json_is_integer(number) || json_integer_value(number) < 0 || json_integer_value(number) >= t->vocab_size)
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: post_processor: \"%s\" is not a token with an id of the vocabulary", part.file, key);
+        return tfi_fail(TF_STATUS_CORRUPT, "%s: post_processor: \"%s\" is not a token with an id of the vocabulary", part.file,
+                        key);
     *id = (int32_t)json_integer_value(number);
     return TF_STATUS_OK;
 }

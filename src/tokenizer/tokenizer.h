@@ -89,7 +89,7 @@ struct tf_tokenizer {
     /* Added tokens. */
     tfi_added *added;
     int32_t added_count, added_capacity, added_largest;
-    tfi_trie added_ids; /* text -> index into added */
+    tfi_trie added_ids;   /* text -> index into added */
     tfi_added_set raw;    /* found in the text as it is */
     tfi_added_set folded; /* found in the normalised text */
     int split_special;    /* special tokens in the text are text */

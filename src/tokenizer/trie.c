@@ -69,7 +69,8 @@ static tf_status child(tfi_trie *t, uint32_t node, uint8_t byte, uint32_t *out)
     const uint32_t key = node << 8 | byte;
 
     if ((*out = tfi_trie_step(t, node, byte)) != 0) return TF_STATUS_OK;
-    if (t->nodes == NODES_MAX) return tfi_fail(TF_STATUS_UNSUPPORTED, "a vocabulary of more than %d distinct prefixes", NODES_MAX);
+    if (t->nodes == NODES_MAX)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "a vocabulary of more than %d distinct prefixes", NODES_MAX);
     if (t->nodes > (t->mask + 1) / 4 * 3 && edges_resize(t, 32 - t->shift + 1) < 0) return TF_STATUS_NOMEM;
     if (node_add(t, out) < 0) return TF_STATUS_NOMEM;
     uint32_t slot = key * 0x9e3779b1u >> t->shift;

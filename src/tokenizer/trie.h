@@ -1,5 +1,6 @@
 /* A set of byte strings with a number each, walked byte by byte: the vocabulary, the added tokens.
- * All edges are in one open-addressing table keyed by (node, byte), so that building needs no sorting and a step is one probe. */
+ * All edges are in one open-addressing table keyed by (node, byte), so that building needs no sorting and a step is one probe.
+ */
 #ifndef TFI_TOKENIZER_TRIE_H
 #define TFI_TOKENIZER_TRIE_H
 
@@ -19,8 +20,8 @@ typedef struct tfi_trie_edge {
 typedef struct tfi_trie {
     tfi_memory *memory;
     tfi_trie_edge *edges;
-    int32_t *values;         /* [nodes] the number of the string that ends here, or TFI_TRIE_NONE */
-    uint32_t mask, shift;    /* slots - 1; 32 - log2(slots) */
+    int32_t *values;      /* [nodes] the number of the string that ends here, or TFI_TRIE_NONE */
+    uint32_t mask, shift; /* slots - 1; 32 - log2(slots) */
     uint32_t nodes, node_capacity;
 } tfi_trie;
 
@@ -28,7 +29,8 @@ typedef struct tfi_trie {
 tf_status tfi_trie_open(tfi_trie *t, tfi_memory *memory, uint32_t nodes);
 void tfi_trie_close(tfi_trie *t);
 
-/* Add `text` and point *value at its number: TFI_TRIE_NONE if it is new. Valid until the next call. OK, NOMEM, UNSUPPORTED (size). */
+/* Add `text` and point *value at its number: TFI_TRIE_NONE if it is new. Valid until the next call. OK, NOMEM, UNSUPPORTED
+ * (size). */
 tf_status tfi_trie_add(tfi_trie *t, const uint8_t *text, size_t size, int32_t **value);
 
 /* The child of `node` along `byte`, or 0. */

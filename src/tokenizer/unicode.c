@@ -6,12 +6,12 @@
 
 #include "tokenizer/unicode_tables.h"
 
+enum { UNASSIGNED_FIRST = 0x400, UNASSIGNED_LAST = 0xdff }; /* pages of planes 4 to 13, where nothing is */
 enum { FLIPS = sizeof flag_flips / sizeof flag_flips[0], DELTAS = sizeof lower_deltas / sizeof lower_deltas[0] };
 
 /* The flags by utf8proc alone; unicode_tables.py holds the same rules. */
-static uint8_t rules(uint32_t c)
+static uint8_t rules(uint32_t c, const utf8proc_property_t *property)
 {
-    const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
     const int category = property->category;
     uint8_t flags = 0;
 
@@ -29,19 +29,27 @@ static uint8_t rules(uint32_t c)
     /* Hangul syllables decompose by arithmetic, without an entry. Compatibility forms have a type and stay. */
     if ((property->decomp_seqindex != UINT16_MAX && property->decomp_type == 0) || (c >= 0xac00 && c < 0xac00 + 11172))
         flags |= TFI_UNICODE_DECOMPOSES;
-    if ((uint32_t)utf8proc_tolower((utf8proc_int32_t)c) != c) flags |= TFI_UNICODE_LOWERED;
+    if (property->lowercase_seqindex != UINT16_MAX) flags |= TFI_UNICODE_LOWERED;
     return flags;
 }
 
 tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena)
 {
-    uint8_t page[256];
+    const utf8proc_property_t *last = NULL;
+    uint8_t page[256], flags = 0;
     int flip = 0;
 
     for (uint32_t p = 0; p < TFI_UNICODE_PAGES; p++) {
+        if (p > UNASSIGNED_FIRST && p <= UNASSIGNED_LAST) {
+            u->page[p] = u->page[UNASSIGNED_FIRST];
+            continue;
+        }
         for (uint32_t i = 0; i < 256; i++) {
             const uint32_t c = p << 8 | i;
-            page[i] = rules(c);
+            const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
+            if (property != last || c < 0xd800) flags = rules(c, property); /* no rule looks at larger numbers themselves */
+            last = property;
+            page[i] = flags;
             while (flip < FLIPS && flag_flips[flip].last < c) flip++;
             if (flip < FLIPS && flag_flips[flip].first <= c) page[i] ^= flag_flips[flip].flip;
         }
@@ -61,8 +69,8 @@ int tfi_unicode_decompose(uint32_t c, uint32_t out[TFI_DECOMPOSITION_MAX])
 {
     utf8proc_int32_t parts[TFI_DECOMPOSITION_MAX];
     int boundary = 0;
-    const utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, TFI_DECOMPOSITION_MAX, UTF8PROC_DECOMPOSE,
-                                                       &boundary);
+    const utf8proc_ssize_t n =
+        utf8proc_decompose_char((utf8proc_int32_t)c, parts, TFI_DECOMPOSITION_MAX, UTF8PROC_DECOMPOSE, &boundary);
 
     if (n < 1 || n > TFI_DECOMPOSITION_MAX) return out[0] = c, 1;
     for (int i = 0; i < n; i++) out[i] = (uint32_t)parts[i];

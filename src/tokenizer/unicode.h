@@ -58,7 +58,8 @@ static inline uint32_t tfi_utf8_encode(uint32_t c, uint8_t out[4])
     if (c < 0x80) return out[0] = (uint8_t)c, 1;
     if (c < 0x800) return out[0] = (uint8_t)(0xc0 | c >> 6), out[1] = (uint8_t)(0x80 | (c & 63)), 2;
     if (c < 0x10000)
-        return out[0] = (uint8_t)(0xe0 | c >> 12), out[1] = (uint8_t)(0x80 | (c >> 6 & 63)), out[2] = (uint8_t)(0x80 | (c & 63)), 3;
+        return out[0] = (uint8_t)(0xe0 | c >> 12), out[1] = (uint8_t)(0x80 | (c >> 6 & 63)),
+               out[2] = (uint8_t)(0x80 | (c & 63)), 3;
     out[0] = (uint8_t)(0xf0 | c >> 18);
     out[1] = (uint8_t)(0x80 | (c >> 12 & 63));
     out[2] = (uint8_t)(0x80 | (c >> 6 & 63));

@@ -1,8 +1,8 @@
 /* Text to tokens: BERT's normalizer, its splitting into words, and WordPiece.
  *
- * ASCII words take the short way: one pass that folds and walks the vocabulary. Whatever holds another byte is cut out up to the
- * next ASCII space or punctuation and takes the long way: a normal form with, for each of its code points, the code point of
- * the text it came from. Both ways allocate nothing a word; the long way's buffers hold one cut-out. */
+ * ASCII words take the short way: one pass that folds and walks the vocabulary. Whatever holds another byte is cut out up to
+ * the next ASCII space or punctuation and takes the long way: a normal form with, for each of its code points, the code point
+ * of the text it came from. Both ways allocate nothing a word; the long way's buffers hold one cut-out. */
 #include <string.h>
 
 #include "base/status.h"
@@ -152,7 +152,8 @@ static tf_status decompose(const tf_tokenizer *t, tfi_scratch *s, uint32_t c, or
     return TF_STATUS_OK;
 }
 
-tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end, uint32_t *chars)
+tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end,
+                        uint32_t *chars)
 {
     tf_status status;
     uint32_t size;
@@ -283,10 +284,8 @@ static size_t char_index(const tfi_scratch *s, uint32_t at)
 
     while (low < high) {
         const size_t middle = (low + high) / 2;
-        if (s->chars[middle].at < at)
-            low = middle + 1;
-        else
-            high = middle;
+        if (s->chars[middle].at < at) low = middle + 1;
+        else high = middle;
     }
     return low;
 }
@@ -325,8 +324,9 @@ static uint32_t cut_end(const tf_tokenizer *t, const uint8_t *text, uint32_t at,
         const uint32_t c = tfi_utf8_decode(text + at, &size);
         if (c < 128) {
             if (t->ascii_class[c] == TFI_ASCII_SPACE || t->ascii_class[c] == TFI_ASCII_PUNCTUATION) break;
-        } else if (at > aim && ((t->split_cjk && tfi_unicode_is_cjk(c)) ||
-                                (tfi_unicode_flags(&t->unicode, c) & (TFI_UNICODE_SPACE | TFI_UNICODE_REMOVED)) == TFI_UNICODE_SPACE)) {
+        } else if (at > aim &&
+                   ((t->split_cjk && tfi_unicode_is_cjk(c)) ||
+                    (tfi_unicode_flags(&t->unicode, c) & (TFI_UNICODE_SPACE | TFI_UNICODE_REMOVED)) == TFI_UNICODE_SPACE)) {
             break;
         }
     }

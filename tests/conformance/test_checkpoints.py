@@ -250,6 +250,15 @@ def test_config_defaults(made, rng, tally):
         tally.near("fp32", outputs(path, ids)["hidden"], make.run(reference, ids)["hidden"], 1e-5, cls)
 
 
+def test_without_architectures(made, rng, tally):
+    """A config.json that names no class is the base model, as AutoModel has it."""
+    path, cfg = made("DistilBertModel")
+    ids, _ = make.draw_ids(rng, cfg, [9, 30])
+    want = outputs(path, ids)["hidden"]
+    edit_config(path, architectures=None)
+    tally.near("formats", outputs(path, ids)["hidden"], want, 1e-7, "no architectures")
+
+
 # --------------------------------------------------------------- refusals ----
 
 MISSING = [
@@ -342,16 +351,13 @@ def test_unsupported_settings_are_named(settings, word, made):
         (dict(max_position_embeddings=400), "position_embeddings"),
         (dict(type_vocab_size=5), "token_type_embeddings"),
         (dict(layer_norm_eps=-1.0), "layer_norm_eps"),
-        (dict(pad_token_id=-5), ""),
+        (dict(pad_token_id=-5), "pad_token_id"),
     ],
 )
 def test_absurd_sizes(settings, word, made, rng):
     path, cfg = made("BertModel")
     before = (path / "config.json").read_text()
     edit_config(path, **settings)
-    if settings == dict(pad_token_id=-5):  # BERT's positions do not depend on it: only that nothing breaks is asked
-        outputs(path, *make.draw_ids(rng, cfg, [5]))
-        return
     refused(path, ("CORRUPT", "UNSUPPORTED", "NOT_FOUND", "INVALID"), word)
     with pytest.raises(tfi.Error):
         tfi.plan(path)
@@ -456,6 +462,16 @@ def test_bad_input_and_the_next_call(made, rng, tally):
             with pytest.raises(tfi.Error) as e:
                 session.encode(tfi.Inputs(ids=good), layers=[layer])
             assert e.value.status == "INVALID", e.value
+
+
+def test_sequence_longer_than_a_step(made, rng):
+    path, cfg = made("BertModel")
+    ids, types = make.draw_ids(rng, cfg, [33])
+    with tfi.Model(path, dtype="fp32") as model, tfi.Session(model, max_step_tokens=32) as session:
+        with pytest.raises(tfi.Error) as e:
+            session.encode(tfi.Inputs(ids=ids, types=types))
+        assert e.value.status == "INVALID" and "32" in e.value.text, e.value
+        session.encode(tfi.Inputs(ids=[ids[0][:32]], types=[types[0][:32]]))
 
 
 def test_nan_weights(made, rng):

@@ -165,6 +165,18 @@ def test_selected_rows_and_layers(cls, rng, tally, tmp_path):
                     assert e.value.status == "INVALID"
 
 
+def test_large_vocabulary(rng, tally, tmp_path):
+    """Logits of every token, more than a step holds at once."""
+    cfg = make.config("bert", rng, layers=1, vocab=50021)
+    make.save(make.build("BertForMaskedLM", cfg, rng), tmp_path)
+    ids, types = make.draw_ids(rng, cfg, [150, 1, 230])
+    want = make.run(make.load_double(tmp_path, "BertForMaskedLM"), ids, types)["token_logits"]
+    with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
+        got = session.encode(tfi.Inputs(ids=ids, types=types))["token_logits"]
+        for i in range(0, len(want), 20):
+            tally.near("fp32", got[i : i + 20], want[i : i + 20], 1e-5, f"logits from token {i}")
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads, rng, tally, tmp_path):
     cfg = prepare("bert", "BertModel", 1, rng, tmp_path)

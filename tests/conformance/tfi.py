@@ -200,7 +200,8 @@ class FillMaskOptions(Struct):
     _fields_ = fields("""
         u64 struct_size
         i32 top_k target_count
-        ints targets""")
+        ints targets
+        i32 mask_id reserved""")
 
 
 class Fill(Struct):

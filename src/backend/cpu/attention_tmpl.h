@@ -1,15 +1,18 @@
 /* ATTENTION, vectorised; meaning: backend/ref/attention.c.
  *
- * Shapes    packed sequences of any length, any H, D in [1, 256]; qkv and y F32 or BF16; everything inside is fp32.
- * Work      one (sequence, head) after the other. Its keys are packed once, transposed, in panels [D][PANEL]; its values in
- *           panels [T][up to PANEL]. Then, for 48 query rows at a time and 512 keys at a time: scores S = Q K^T, softmax
- * numerators P in place of S, O += P V. Sequences over 512 keys carry each row's running maximum and sum from one chunk to the
- *           next (Milakov, Gimelshein 2018); shorter ones have one chunk. P is divided by its sum once, in the output.
- * Products  both are C[rows][vecs] (+)= A[rows][depth] B[depth][vecs] on tiles of TILE_ROWS x TILE_VECS registers: an element
- * of A is broadcast against TILE_VECS vectors of B. 48 rows share a panel of K in the first-level cache; 128 rows of V lie
- * there at a time. Workers   the rows of all (sequence, head) in order are cut into shares of equal cost (a row costs its
- * sequence's length), so a long sequence never waits for one worker; the two owners of a cut head each pack it. Order     the
- * arithmetic of a row depends on its own sequence alone: to the bit the same in any batch, for any workers.
+ * Shapes    packed sequences of any length, any H, D in [1, 256]; qkv and y F32 or BF16. Sums, scores and softmax in fp32;
+ *           products of fp32 elements, or of bf16 pairs (operand_*.h), where the numerators P are rounded to bf16 too.
+ * Work      one (sequence, head) after the other. Its keys are packed once, transposed, in panels [D][PANEL]; its values
+ *           in panels [T][up to PANEL]. Then, for 48 query rows at a time and 512 keys at a time: scores S = Q K^T,
+ *           softmax numerators P in place of S, O += P V. Sequences over 512 keys carry each row's running maximum and
+ *           sum from one chunk to the next (Milakov, Gimelshein 2018); shorter ones have one chunk. O is divided by its
+ *           sum once, at the end.
+ * Products  C[rows][vecs] (+)= A[rows][depth] B[depth][vecs] on tiles of TILE_ROWS x TILE_VECS registers: an element of A
+ *           is broadcast against TILE_VECS vectors of B. 48 rows share a panel of K in the first-level cache; 128 rows of
+ *           V lie there at a time.
+ * Workers   the rows of all (sequence, head) in order are cut into shares of equal cost (a row costs its sequence's
+ *           length), so no long sequence keeps the others waiting; the two owners of a cut head each pack it.
+ * Order     the arithmetic of a row depends on its own sequence alone: the same bits in any batch, for any workers.
  */
 
 enum { PANEL = TILE_VECS * VEC, VALUE_ROWS = 128 };
@@ -24,25 +27,27 @@ TFI_INLINE void tile(const float *a, int64_t lda, const float *b, int64_t ldb, f
 {
     vec sum[TILE_ROWS][TILE_VECS];
 
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
+    TFI_UNROLL
+    for (int r = 0; r < rows; r++) {
+        TFI_UNROLL
         for (int v = 0; v < vecs; v++) sum[r][v] = add ? vec_load(c + r * ldc + v * VEC) : vec_set(0);
+    }
     for (int64_t k = 0; k < depth; k++) {
         vec row[TILE_VECS];
-#pragma GCC unroll 8
+        TFI_UNROLL
         for (int v = 0; v < vecs; v++) row[v] = vec_load(b + k * ldb + v * VEC);
-#pragma GCC unroll 8
+        TFI_UNROLL
         for (int r = 0; r < rows; r++) {
             const vec element = vec_set(a[r * lda + k]);
-#pragma GCC unroll 8
+            TFI_UNROLL
             for (int v = 0; v < vecs; v++) sum[r][v] = operand_fma(element, row[v], sum[r][v]);
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
+    TFI_UNROLL
+    for (int r = 0; r < rows; r++) {
+        TFI_UNROLL
         for (int v = 0; v < vecs; v++) vec_store(c + r * ldc + v * VEC, sum[r][v]);
+    }
 }
 
 /* Any number of rows against one panel of `vecs` vectors, a constant. */
@@ -128,7 +133,7 @@ TFI_INLINE void pack_keys(const head_state *s, tfi_op_types t)
         for (int64_t d = 0; d < s->depth; d += VEC) {
             const int64_t n = at_most(VEC, s->depth - d), values = at_most(VEC * PER_ELEMENT, s->D - d * PER_ELEMENT);
             vec block[VEC];
-#pragma GCC unroll 16
+            TFI_UNROLL
             for (int i = 0; i < VEC; i++) {
                 block[i] = vec_set(0);
                 if (key + i < s->T)

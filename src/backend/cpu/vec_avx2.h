@@ -140,7 +140,7 @@ TFI_INLINE void vec_transpose(vec r[VEC])
 {
     vec t[VEC];
 
-#pragma GCC unroll 2
+    TFI_UNROLL
     for (int i = 0; i < VEC; i += 4) { /* 4x4 blocks inside the 128-bit lanes */
         const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(r[i], r[i + 1])),
                       b = _mm256_castps_pd(_mm256_unpackhi_ps(r[i], r[i + 1]));
@@ -151,7 +151,7 @@ TFI_INLINE void vec_transpose(vec r[VEC])
         t[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
         t[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
     }
-#pragma GCC unroll 4
+    TFI_UNROLL
     for (int i = 0; i < 4; i++) {
         r[i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x20);
         r[4 + i] = _mm256_permute2f128_ps(t[i], t[4 + i], 0x31);

@@ -136,7 +136,7 @@ TFI_INLINE void vec_transpose(vec r[VEC])
 {
     vec t[VEC];
 
-#pragma GCC unroll 4
+    TFI_UNROLL
     for (int i = 0; i < VEC; i += 4) { /* 4x4 blocks inside the 128-bit lanes */
         const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(r[i], r[i + 1])),
                       b = _mm512_castps_pd(_mm512_unpackhi_ps(r[i], r[i + 1]));
@@ -147,7 +147,7 @@ TFI_INLINE void vec_transpose(vec r[VEC])
         t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
         t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
-#pragma GCC unroll 4
+    TFI_UNROLL
     for (int i = 0; i < 4; i++) { /* then the lanes: t[4k + i] holds columns i, 4 + i, 8 + i, 12 + i of rows 4k .. 4k + 3 */
         vec low01, high01, low23, high23;
         vec_swap_lanes(&low01, &high01, t[i], t[4 + i]);

@@ -223,9 +223,11 @@ tf_status tf_model_plan(const char *path, const tf_model_options *options, const
         p.weight_bytes = m->weight_bytes;
         p.load_bytes = m->backend->load_bytes(m->backend);
     }
+    const int64_t with_sources = atomic_load(&m->memory.used);
     tfi_source_close(&source);
     tfi_sentence_close(&m->sentence);
     p.model_bytes = atomic_load(&m->memory.used);
+    p.load_bytes += with_sources - p.model_bytes;
     p.total_bytes = p.weight_bytes + p.mapped_bytes + p.model_bytes + p.session_bytes;
     tfi_model_release(m);
     return st == TF_STATUS_OK ? tfi_result_write(out, &p, sizeof p, "tf_plan") : st;

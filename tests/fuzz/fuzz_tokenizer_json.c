@@ -1,0 +1,79 @@
+/* Any bytes as tokenizer.json, alone (taken whole) and beside a tokenizer_config.json that follows it after a NUL. What opens
+ * must encode and decode. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <tfinfer/tokenizer.h>
+
+#include "base/files.h"
+#include "tokenizer/tokenizer.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The input as a set of files. */
+static struct {
+    const char *name;
+    const uint8_t *data;
+    size_t size;
+} held[3];
+
+static tf_status open_held(tfi_files *f, const char *name, tfi_file *out)
+{
+    (void)f;
+    for (int i = 0; i < 3; i++) {
+        if (!held[i].name || strcmp(name, held[i].name) != 0) continue;
+        *out = (tfi_file){.data = held[i].data, .size = held[i].size};
+        return TF_STATUS_OK;
+    }
+    return TF_STATUS_NOT_FOUND;
+}
+
+static void close_held(tfi_files *f, tfi_file *file)
+{
+    (void)f;
+    memset(file, 0, sizeof *file);
+}
+
+static void use(const tf_tokenizer *t)
+{
+    static const char text[] = "Fox [MASK] \xc3\x89t\xc3\xa9 \xe4\xbd\xa0!  a\xcc\x81";
+    const tf_text texts[] = {tf_text_of(text), tf_text_of("[CLS] b")};
+    const int32_t ids[] = {0, 1, 2, 3};
+    tf_tokenizer_info info;
+    tf_encoding *e;
+    char out[256];
+    int64_t out_size;
+    const char *token;
+
+    tf_tokenizer_info_init(&info);
+    if (tf_tokenizer_get_info(t, &info) < 0 || info.vocab_size <= 0) abort();
+    for (int32_t i = 0; i < info.vocab_size && i < 100; i++)
+        if (tf_tokenizer_token(t, i, &token) < 0) abort();
+    if (tf_encoding_open(t, &e) < 0) abort();
+    if (tf_tokenizer_encode(t, texts, NULL, 2, NULL, e) < 0 || tf_tokenizer_encode(t, texts, texts, 2, NULL, e) < 0) abort();
+    (void)tf_tokenizer_decode(t, ids, info.vocab_size < 4 ? info.vocab_size : 4, NULL, out, sizeof out, &out_size);
+    tf_encoding_close(e);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const uint8_t *split = memchr(data, 0, size);
+    tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
+    tfi_memory memory;
+    tf_tokenizer *t;
+
+    tfi_memory_init(&memory, NULL, 1 << 28);
+    held[0].name = "tokenizer.json";
+    held[0].data = data;
+    held[0].size = split ? (size_t)(split - data) : size;
+    held[1].name = split ? "tokenizer_config.json" : NULL;
+    held[1].data = split ? split + 1 : NULL;
+    held[1].size = split ? size - held[0].size - 1 : 0;
+    if (tfi_tokenizer_open_files(&files, &memory, NULL, NULL, &t) == TF_STATUS_OK) {
+        use(t);
+        tf_tokenizer_close(t);
+    }
+    if (memory.used != 0) abort();
+    return 0;
+}
