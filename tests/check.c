@@ -9,10 +9,20 @@
 #include <time.h>
 #include <unistd.h>
 
-int64_t check_count;
+#if defined(__SANITIZE_THREAD__)
+/* oneDNN's cache of primitives is locked by code that the sanitizer does not see. */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+    return "called_from_lib:libdnnl.so\nrace:libdnnl.so\n";
+}
+#endif
+
+_Atomic int64_t check_count;
 
 static const char *case_name = "";
-static int passed, failed, case_failures;
+static int passed, failed;
+static _Atomic int case_failures;
 static uint64_t seed, state;
 
 enum { GUARD = 64, BUFFERS_MAX = 4096 };

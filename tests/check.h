@@ -10,7 +10,7 @@
 #include <tfinfer/base.h>
 
 void check_failed(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
-extern int64_t check_count; /* checks made so far */
+extern _Atomic int64_t check_count; /* checks made so far; checks may be made on any thread */
 
 #define CHECK(condition)                                                                                                 \
     do {                                                                                                                 \

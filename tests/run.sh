@@ -131,12 +131,13 @@ from pathlib import Path
 passed, failed, skipped = map(int, sys.argv[2:])
 for report in sorted(Path(sys.argv[1]).glob("*.xml")):
     for case in tree.parse(report).getroot().iter("testcase"):
+        name = " ".join(dict.fromkeys([case.get("classname") or "", case.get("name")])).strip()
         if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
             failed += 1
-            print(f"FAILED {report.stem}: {case.get('classname') or ''} {case.get('name')}")
+            print(f"FAILED {report.stem}: {name}")
         elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
             skipped += 1
-            print(f"skipped {report.stem}: {case.get('name')}")
+            print(f"skipped {report.stem}: {name}")
         else:
             passed += 1
 print(f"{passed} passed, {failed} failed, {skipped} skipped")
@@ -165,7 +166,7 @@ if [ $quick = 0 ]; then
         [ -s "$reports/pytest.xml" ] || extra_failed=$((extra_failed + 1))
     fi
 
-    export ASAN_OPTIONS=detect_stack_use_after_return=1:allocator_may_return_null=1
+    export ASAN_OPTIONS=allocator_may_return_null=1
     [ -e tests/lsan.supp ] && export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
     c_suite asan
 

@@ -93,7 +93,7 @@ static tf_status describe(tf_model *m, const char *path, const tf_model_options 
 {
     char transformer[600];
     tfi_files files;
-    tfi_dtype dtype;
+    tfi_dtype dtype = TFI_F32;
     tf_status st;
 
     if ((st = tfi_files_directory(&files, path)) < 0) return st;

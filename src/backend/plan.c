@@ -6,7 +6,7 @@
 typedef struct life {
     int32_t first, last; /* ops; last < first: never written */
     int64_t bytes;
-    int32_t next;        /* placed values by offset, a list; -1 ends it */
+    int32_t next; /* placed values by offset, a list; -1 ends it */
 } life;
 
 static void reads(life *lives, int32_t value, int32_t op)
@@ -90,7 +90,8 @@ tf_status tfi_plan_values(const tfi_graph *g, const int64_t limits[TFI_ROWS_COUN
     if (!(lives = tfi_alloc(memory, size))) return TF_STATUS_NOMEM;
     find_lives(g, lives);
     status = find_bytes(g, limits, slack, lives);
-    for (v = 0; v < g->value_count; v++) offsets[v] = lives[v].last < lives[v].first ? 0 : -1; /* never written: takes nothing */
+    for (v = 0; v < g->value_count; v++)
+        offsets[v] = lives[v].last < lives[v].first ? 0 : -1; /* never written: takes nothing */
     while (status == TF_STATUS_OK && (v = largest_left(lives, offsets, g->value_count)) >= 0)
         status = place(lives, &head, v, offsets, bytes);
     tfi_free(memory, lives, size);

@@ -39,13 +39,13 @@ struct tfi_pool {
     int count;
     /* Process the rest of this struct belongs to; negative while that process is making it its own after a fork. */
     _Atomic pid_t owner;
-    pthread_mutex_t lock;  /* guards the queue and the starting of threads */
-    job *first, **last;    /* the running job and those behind it */
+    pthread_mutex_t lock; /* guards the queue and the starting of threads */
+    job *first, **last;   /* the running job and those behind it */
     int started;
     _Atomic int stop;
-    _Alignas(LINE) gate turn;            /* the word counts jobs begun */
-    _Alignas(LINE) _Atomic int running;  /* workers inside the first job */
-    _Alignas(LINE) gate phase;           /* the word counts barriers passed */
+    _Alignas(LINE) gate turn;           /* the word counts jobs begun */
+    _Alignas(LINE) _Atomic int running; /* workers inside the first job */
+    _Alignas(LINE) gate phase;          /* the word counts barriers passed */
     _Alignas(LINE) _Atomic int arrived;
     _Alignas(LINE) worker workers[];
 };

@@ -1,6 +1,6 @@
 /* A pool of worker threads that run one job at a time together: every worker calls the same function with its own number, and
- * they meet at barriers inside it. A job walks a whole list of ops, so that going from one op to the next costs a barrier (about
- * a microsecond) and no wake-up.
+ * they meet at barriers inside it. A job walks a whole list of ops, so that going from one op to the next costs a barrier
+ * (about a microsecond) and no wake-up.
  *
  * The calling thread only hands over and blocks: what workers set on themselves (OpenMP's thread count, signal masks) never
  * touches the host's threads. Any number of callers; their jobs run in the order they came. */

@@ -103,7 +103,7 @@ static tf_status read_shape(tfi_family *f, const dialect *d, tfi_encoder_shape *
         (st = tfi_config_int(c, "pad_token_id", -1, 1 << 27, pad)) < 0 ||
         (st = tfi_config_activation(c, d->key_activation, &s->activation)) < 0)
         return st;
-    if (!is_distilbert(d) && ((st = tfi_config_int(c, "type_vocab_size", 0, 1 << 16, &s->types)) < 0 ||
+    if (!is_distilbert(d) && ((st = tfi_config_int(c, "type_vocab_size", 1, 1 << 16, &s->types)) < 0 ||
                               (st = tfi_json_float(c, "layer_norm_eps", 0, 1, &eps)) < 0))
         return st;
     s->eps = (float)eps;

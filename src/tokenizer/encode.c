@@ -12,7 +12,7 @@
 enum {
     THREADS_MAX = 256,
     ERROR_BYTES = 512,
-    TEXT_MAX = INT32_MAX,
+    TEXT_MAX = 1 << 30,         /* its normal form, at most three times as long, still has 32-bit offsets */
     THREAD_BYTES_MIN = 16 << 10 /* less text than this is not worth a thread */
 };
 
@@ -269,6 +269,11 @@ static tf_status put_rows(worker *k, const tfi_template *template, int64_t text,
 
 /* Text. */
 
+static int64_t text_bytes(const tf_text *text)
+{
+    return text->size < 0 ? (int64_t)strlen(text->data) : text->size;
+}
+
 static tf_status repair(tfi_scratch *s, const uint8_t *text, size_t size)
 {
     size_t at = 0;
@@ -312,14 +317,12 @@ static tf_status text_tokens(worker *k, int64_t number, int second)
 {
     const tf_text text = second ? k->pairs[number] : k->texts[number];
     const uint8_t *data = (const uint8_t *)text.data;
-    const size_t size = text.size < 0 ? strlen(text.data) : (size_t)text.size, first = k->scratch.token_count;
+    const size_t size = (size_t)text_bytes(&text), first = k->scratch.token_count;
     const char *which = second ? "second text" : "text";
     tfi_scratch *s = &k->scratch;
     uint32_t bad;
     tf_status status;
 
-    if (size > TEXT_MAX)
-        return tfi_fail(TF_STATUS_INVALID, "%s %lld: %zu bytes, at most %d", which, (long long)number, size, TEXT_MAX);
     const size_t good = tfi_utf8_valid(data, size, &bad);
     if (good == size) return tfi_words(k->t, s, data, (uint32_t)size);
     if (!k->set->replace) return tfi_fail(TF_STATUS_INVALID, "%s %lld: not UTF-8 at byte %zu", which, (long long)number, good);
@@ -347,7 +350,7 @@ static tf_status encode_text(worker *k, int64_t number)
     const int64_t n2 = (int64_t)s->token_count - n1;
     const int left = k->set->side == TF_SIDE_LEFT;
     windows w[2] = {{.tokens = s->tokens, .count = n1, .size = n1, .step = 1, .number = 1, .left = left},
-                    {.tokens = s->tokens + n1, .count = n2, .size = n2, .step = 1, .number = 1, .left = left}};
+                    {.tokens = n1 ? s->tokens + n1 : s->tokens, .count = n2, .size = n2, .step = 1, .number = 1, .left = left}};
     if ((status = truncate(k->set, number, k->pairs != NULL, template->specials, w)) < 0) return status;
     return put_rows(k, template, number, w);
 }
@@ -400,20 +403,28 @@ static tf_status read_settings(const tf_tokenizer *t, const tf_tokenize_options 
     return TF_STATUS_OK;
 }
 
-static int64_t text_bytes(const tf_text *text)
+static tf_status check_text(const tf_text *text, const char *which, int64_t number, int64_t *bytes)
 {
-    return text->size < 0 ? (int64_t)strlen(text->data) : text->size;
+    if (!text->data && text->size != 0)
+        return tfi_fail(TF_STATUS_INVALID, "%s %lld: data must not be NULL", which, (long long)number);
+    const int64_t size = text_bytes(text);
+    if (size > TEXT_MAX)
+        return tfi_fail(TF_STATUS_INVALID, "%s %lld: %lld bytes, at most %d", which, (long long)number, (long long)size,
+                        TEXT_MAX);
+    *bytes = *bytes < INT64_MAX - size ? *bytes + size : INT64_MAX;
+    return TF_STATUS_OK;
 }
 
 static tf_status check_texts(const tf_text *texts, const tf_text *pairs, int64_t count, int64_t *bytes)
 {
+    tf_status status = TF_STATUS_OK;
+
     *bytes = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if ((!texts[i].data && texts[i].size != 0) || (pairs && !pairs[i].data && pairs[i].size != 0))
-            return tfi_fail(TF_STATUS_INVALID, "text %lld: data must not be NULL", (long long)i);
-        *bytes += text_bytes(&texts[i]) + (pairs ? text_bytes(&pairs[i]) : 0);
+    for (int64_t i = 0; i < count && status == TF_STATUS_OK; i++) {
+        status = check_text(&texts[i], "text", i, bytes);
+        if (status == TF_STATUS_OK && pairs) status = check_text(&pairs[i], "second text", i, bytes);
     }
-    return TF_STATUS_OK;
+    return status;
 }
 
 static tf_status reserve_workers(tf_encoding *e, int32_t count)

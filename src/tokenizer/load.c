@@ -100,12 +100,6 @@ static void close_json(tfi_json *j)
     j->object = NULL;
 }
 
-void tfi_entries_close(tfi_entries *e)
-{
-    tfi_free(e->memory, e->data, e->capacity * sizeof *e->data);
-    *e = (tfi_entries){.memory = e->memory};
-}
-
 static void loading_close(loading *l)
 {
     close_json(&l->config);
@@ -116,57 +110,6 @@ static void loading_close(loading *l)
     if (l->vocab.data) l->files->close(l->files, &l->vocab);
     tfi_free(l->t->memory, l->declared, l->declared_capacity * sizeof *l->declared);
     tfi_entries_close(&l->entries);
-}
-
-/* vocab.txt. */
-
-/* `size` without the White_Space at the end, which the reference's reader trims. */
-static size_t trim(const tf_tokenizer *t, const uint8_t *line, size_t size)
-{
-    while (size > 0) {
-        size_t at = size - 1;
-        uint32_t c_size;
-        while (at > 0 && (line[at] & 0xc0) == 0x80) at--;
-        if (!(tfi_unicode_flags(&t->unicode, tfi_utf8_decode(line + at, &c_size)) & TFI_UNICODE_SPACE)) break;
-        size = at;
-    }
-    return size;
-}
-
-static tf_status add_line(tf_tokenizer *t, const char *name, const uint8_t *line, size_t size, tfi_entries *out)
-{
-    int32_t *id;
-    tf_status status;
-
-    size = trim(t, line, size);
-    if (out->count > TFI_TOKEN_ID_MAX)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: more than %d lines", name, TFI_TOKEN_ID_MAX + 1);
-    if ((status = tfi_trie_add(&t->vocab, line, size, &id)) < 0) return tfi_fail_prefix(status, "%s: ", name);
-    if (*id == TFI_TRIE_NONE) t->vocab_entries++;
-    else out->data[*id].text = NULL;
-    *id = (int32_t)out->count;
-    if ((status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, out->count + 1, sizeof *out->data)) < 0)
-        return status;
-    out->data[out->count++] = (tfi_entry){.text = (const char *)line, .size = (uint32_t)size, .id = *id};
-    return TF_STATUS_OK;
-}
-
-tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, tfi_entries *out)
-{
-    uint32_t bad = 0;
-    const size_t good = tfi_utf8_valid(file->data, file->size, &bad);
-    tf_status status;
-
-    if (bad) return tfi_fail(TF_STATUS_CORRUPT, "%s: not UTF-8 at byte %zu", name, good);
-    if (file->size > INT32_MAX) return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %zu bytes", name, file->size);
-    if ((status = tfi_trie_open(&t->vocab, t->memory, (uint32_t)(file->size * 2 / 5))) < 0) return status;
-    for (size_t at = 0; at < file->size;) {
-        const uint8_t *end = memchr(file->data + at, '\n', file->size - at);
-        const size_t size = end ? (size_t)(end - file->data) - at : file->size - at;
-        if ((status = add_line(t, name, file->data + at, size, out)) < 0) return status;
-        at += size + 1;
-    }
-    return TF_STATUS_OK;
 }
 
 /* Settings. */
@@ -366,7 +309,7 @@ static tf_status json_added(loading *l, int at_once)
         const tfi_json j = {.object = value, .file = l->tokens.file};
         if ((status = tfi_read_added(value, l->tokens.file, "added_tokens", 0, &token)) < 0) return status;
         if (json_is_object(value) && (status = tfi_json_int(j, "id", 0, TFI_TOKEN_ID_MAX, &id)) < 0) return status;
-        status = at_once ? tfi_added_token(l->t, &token) : declare(l, id, &token);
+        status = at_once ? tfi_added_token(l->t, &token) : declare(l, id < 0 ? (int64_t)i : id, &token);
         if (status < 0) return tfi_fail_prefix(status, "%s: added_tokens: ", l->tokens.file);
         if (at_once) warn_of_id(l->t, l->tokens.file, &token, id);
     }
@@ -516,6 +459,8 @@ tf_status tfi_template_set(tf_tokenizer *t, tfi_template *template, const tfi_pi
 
 static tf_status bert_template(tf_tokenizer *t)
 {
+    if (t->cls_id < 0 || t->sep_id < 0)
+        return tfi_fail(TF_STATUS_CORRUPT, "tokenizer_config.json: \"%s\" is empty", t->cls_id < 0 ? "cls_token" : "sep_token");
     const tfi_piece pieces[] = {{t->cls_id, 0}, {TFI_PIECE_FIRST, 0}, {t->sep_id, 0}, {TFI_PIECE_SECOND, 1}, {t->sep_id, 1}};
     const tf_status status = tfi_template_set(t, &t->single, pieces, 3);
 

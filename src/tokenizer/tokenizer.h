@@ -1,6 +1,6 @@
 /* What the files of this module share, and the one entry the model layer uses.
  *
- *   load.c    files -> tf_tokenizer           added.c   added tokens: the rules of adding, finding them in text
+ *   load*.c   files -> tf_tokenizer           added.c   added tokens: the rules of adding, finding them in text
  *   words.c   text -> tokens of one text      encode.c  texts -> rows: truncation, windows, special tokens, threads
  *   decode.c  ids -> text                     tokenizer.c  the small public calls
  *
@@ -169,7 +169,7 @@ typedef struct tfi_scratch {
 
 void tfi_scratch_close(tfi_scratch *s);
 
-/* Append the tokens of one text, valid UTF-8 of less than 2^31 bytes. OK or NOMEM. */
+/* Append the tokens of one text, valid UTF-8 of at most 2^30 bytes. OK or NOMEM. */
 tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size);
 
 /* Replace s->normal and s->chars by the normal form of text[begin, end); *chars counts code points. OK or NOMEM. */

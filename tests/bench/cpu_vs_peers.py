@@ -121,13 +121,12 @@ ENGINES = {
 
 
 def make_models(path, names):
-    """The same weights for all: a Hugging Face directory, an ONNX file that onnxruntime's BERT optimizer fused, CTranslate2's form."""
+    """The same weights for all: a Hugging Face directory, an ONNX file that onnxruntime fused, CTranslate2's form."""
     import torch
     import transformers
 
-    cfg = transformers.BertConfig(
-        vocab_size=VOCAB, position_embedding_type="absolute"
-    )  # BERT-base's shape; CTranslate2 asks for the key
+    # The defaults are BERT-base's shape; CTranslate2 asks for the key.
+    cfg = transformers.BertConfig(vocab_size=VOCAB, position_embedding_type="absolute")
     torch.manual_seed(1)
     model = transformers.BertModel(cfg).eval()
     model.save_pretrained(path / "hf")
@@ -343,8 +342,9 @@ def main():
         for pipe in running.values():
             pipe.send(None)
         print(
-            f"{a.threads} threads, {a.rounds} rounds; oneDNN matmul in the same run: fp32 {ceiling[0]:.0f}, bf16 {ceiling[1]:.0f} GFLOP/s; "
-            f"memory {ceiling[2]:.1f} GB/s; load before {load_before:.1f} (near 0 on a machine that can be trusted)"
+            f"{a.threads} threads, {a.rounds} rounds; oneDNN matmul in the same run: "
+            f"fp32 {ceiling[0]:.0f}, bf16 {ceiling[1]:.0f} GFLOP/s; "
+            f"memory {ceiling[2]:.1f} GB/s; load before {load_before:.1f} (figures hold for an idle machine only)"
         )
         report(times, ceiling, list(running))
     if any(n.startswith("ours") for n in a.only):

@@ -592,6 +592,19 @@ def test_answer(cls, allow_none, made, words, tally):
                 compare_answers(tally, context, ours, theirs, top_k)
 
 
+def test_no_answer_over_windows(made, words, tally):
+    """Small windows and every candidate listed, so that "no answer" has its rank: its lowest score over the windows."""
+    path = made("BertForQuestionAnswering", scale=8.0)
+    model, tokenizer = reference(path, "BertForQuestionAnswering")
+    context = words.text(18)
+    with open_session(path) as session:
+        inputs = tfi.Inputs(texts=["who"], pairs=[context])
+        ours = session.answer(inputs, allow_none=1, top_k=400, max_tokens=16, stride=3)[0]
+        theirs = best_answers(model, tokenizer, "who", context, 400, 15, 16, 3, True)
+        assert (0, 0) in [(s.char_begin, s.char_end) for s in ours]
+        compare_answers(tally, context, ours, theirs, 400)
+
+
 def test_answer_ids_like_texts(made, words, tally):
     path = made("BertForQuestionAnswering", scale=60.0)
     questions, contexts = words.texts(4, 9), words.texts(30, 60)
@@ -646,6 +659,7 @@ def test_fill_mask(cls, made, words, tally):
     starts = np.cumsum([0] + [len(r) for r in given["ids"]])
     logits = [flat[starts[i] + np.array(p)] for i, p in enumerate(positions)]
     targets = [int(i) for i in np.random.default_rng(len(texts[0])).integers(1000, 30000, 7)]
+    targets.append(targets[0])  # named twice, found once
     with open_session(path) as session:
         for options in (dict(), dict(top_k=1), dict(top_k=50), dict(targets=targets), dict(targets=targets, top_k=3)):
             chosen = options.get("targets")
@@ -750,3 +764,23 @@ def test_fill_mask_without_a_tokenizer(cls, rng, tally, tmp_path):
         with pytest.raises(tfi.Error) as e:
             session.fill_mask(tfi.Inputs(ids=ids))
         assert e.value.status == "UNSUPPORTED" and "mask_id" in e.value.text, e.value
+
+
+def test_fill_many_masks(rng, tally, tmp_path):
+    """More masks than one forward pass gives logits for, some sequences with many."""
+    cfg = make.config("bert", rng, layers=1, vocab=5000)
+    make.save(make.build("BertForMaskedLM", cfg, rng), tmp_path)
+    ids = [rng.integers(5, 4000, n) for n in rng.integers(4, 60, 90)]
+    for s in ids:
+        s[rng.integers(0, len(s), len(s) // 3 + 1)] = 4
+    ids[50] = np.full(400, 4)
+    flat = make.run(make.load_double(tmp_path, "BertForMaskedLM"), ids)["token_logits"]
+    starts = np.cumsum([0] + [len(s) for s in ids])
+    with open_session(tmp_path) as session:
+        found = session.fill_mask(tfi.Inputs(ids=ids), mask_id=4, top_k=2)
+        for i, s in enumerate(ids):
+            masks = np.flatnonzero(s == 4)
+            compare_fills(tally, found[i], flat[starts[i] + masks], None, 2, len(masks))
+            assert [f.position for f in found[i]] == [int(m) for m in masks for _ in range(2)]
+        vectors = tfi.Inputs(embeddings=[np.zeros((3, 64))])  # which have no mask token
+        refuse(lambda: session.fill_mask(vectors, mask_id=4), "INVALID")

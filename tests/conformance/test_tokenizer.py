@@ -11,6 +11,7 @@ import random
 import re
 import shutil
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -202,6 +203,19 @@ def test_random_texts(both, name, rng):
     texts = [random_text(rng) for _ in range(5000)]
     both[name].check(texts)
     both[name].check(texts[:1000], texts[1000:2000])
+
+
+@pytest.mark.parametrize("name", ["uncased", "cased"])
+def test_mark_order(both, name, rng):
+    """Canonical ordering among marks that stay and marks that go: offsets follow the reference's positions."""
+    marks = [chr(c) for c in range(0x110000) if unicodedata.combining(chr(c))] + ["\u0344", "\u0f73", "\u0f75", "\u0f81", "\u00ad"]
+    kept = [chr(c) for c in (*range(0x8D4, 0x8E2), *range(0x1DF6, 0x1DFC), 0x20D0, 0x302E, 0x1D165, 0xA8C5, 0x11C3F)]
+    starts = ["", "", "a", "\u00e9", "\u1ed9", "\uac00", "\u0915"]
+    texts = []
+    for _ in range(3000):
+        words = [rng.choice(starts) + "".join(rng.choice(rng.choice([marks, kept])) for _ in range(rng.randrange(1, 6))) for _ in range(6)]
+        texts.append(" ".join(words))
+    both[name].check(texts)
 
 
 def test_long_words(both, rng):

@@ -1,4 +1,5 @@
 /* Any bytes as text: with and without repair, alone and as a pair, cut and not; offsets must lie in the text and in order. */
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -29,8 +29,11 @@ static void make(random_graph *r)
     r->graph = (tfi_graph){.values = r->values, .ops = r->ops, .value_count = n, .op_count = n};
     for (int i = 0; i < TFI_ROWS_COUNT; i++) r->limits[i] = below(100);
     for (int32_t i = 0; i < n; i++) {
-        r->values[i] = (tfi_value){.name = "v", .dtype = below(2) ? TFI_BF16 : TFI_F32, .rows = (tfi_rows)below(TFI_ROWS_COUNT),
-                                   .cols = 1 + below(200), .keep = below(8) == 0};
+        r->values[i] = (tfi_value){.name = "v",
+                                   .dtype = below(2) ? TFI_BF16 : TFI_F32,
+                                   .rows = (tfi_rows)below(TFI_ROWS_COUNT),
+                                   .cols = 1 + below(200),
+                                   .keep = below(8) == 0};
         r->ops[i] = (tfi_op){.x = i ? below(i) : -1, .residual = i && below(2) ? below(i) : -1, .y = i};
         if (i > 2 && below(2)) r->ops[i].x = i - 1; /* mostly chains, as models are */
     }
@@ -63,7 +66,8 @@ static void no_overlap(void)
         sum += (bytes_of(&r, a) + slack + TFI_PLAN_ALIGN - 1) / TFI_PLAN_ALIGN * TFI_PLAN_ALIGN;
         for (int32_t b = a + 1; b < r.graph.value_count; b++) {
             const int together = r.values[a].keep || r.values[b].keep || last_use(&r, a) >= b;
-            const int overlap = offsets[a] < offsets[b] + bytes_of(&r, b) + slack && offsets[b] < offsets[a] + bytes_of(&r, a) + slack;
+            const int overlap = offsets[a] < offsets[b] + bytes_of(&r, b) + slack &&
+                                offsets[b] < offsets[a] + bytes_of(&r, a) + slack;
             CHECK(!(together && overlap));
         }
     }

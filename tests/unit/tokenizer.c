@@ -117,8 +117,12 @@ static void test_pairs_and_windows(void)
     const tf_text a = tf_text_of("fox fox fox fox fox"), b = tf_text_of("two");
     tf_tokenize_options o;
 
+    const tf_text empty = {NULL, 0};
+
     CHECK_OK(tf_encoding_open(t, &e));
     tf_tokenize_options_init(&o);
+    CHECK_OK(tf_tokenizer_encode(t, &empty, &empty, 1, NULL, e));
+    CHECK_INT(view(e).tokens, 3);
     CHECK_OK(tf_tokenizer_encode(t, &b, &a, 1, NULL, e));
     tf_encoding_data d = view(e);
     IDS(&d, 0, CLS, TWO, SEP, FOX, FOX, FOX, FOX, FOX, SEP);
@@ -254,7 +258,7 @@ static void test_null_arguments(void)
     tf_encoding *e;
     tf_encoding_data d;
     tf_tokenizer_info i;
-    const tf_text null_text = {NULL, 3}, null_string = {NULL, -1};
+    const tf_text null_text = {NULL, 3}, null_string = {NULL, -1}, endless = {"x", INT64_MAX};
     int64_t size;
     const char *token;
     int32_t id;
@@ -278,6 +282,8 @@ static void test_null_arguments(void)
     CHECK_STATUS(tf_tokenizer_encode(t, NULL, NULL, -1, NULL, e), TF_STATUS_INVALID);
     CHECK_STATUS(tf_tokenizer_encode(t, &null_text, NULL, 1, NULL, e), TF_STATUS_INVALID);
     CHECK_STATUS(tf_tokenizer_encode(t, &null_string, NULL, 1, NULL, e), TF_STATUS_INVALID);
+    CHECK_STATUS(tf_tokenizer_encode(t, &endless, &endless, 1, NULL, e), TF_STATUS_INVALID);
+    CHECK_ERROR_SAYS("text 0: 9223372036854775807 bytes");
     CHECK_STATUS(tf_encoding_get(NULL, &d), TF_STATUS_INVALID);
     CHECK_STATUS(tf_encoding_get(e, NULL), TF_STATUS_INVALID);
     CHECK_STATUS(tf_tokenizer_decode(NULL, NULL, 0, NULL, NULL, 0, &size), TF_STATUS_INVALID);
@@ -446,6 +452,8 @@ static void test_directories(void)
                "\"a\"");
     refuse_dir("d9", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"mask_token\":[]}", NULL},
                TF_STATUS_CORRUPT, "mask_token");
+    refuse_dir("da", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"sep_token\":\"\"}", NULL},
+               TF_STATUS_CORRUPT, "sep_token");
     CHECK_OK(tf_tokenizer_open(write_dir("e0", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json",
                                                                      "{\"model_max_length\":1000000000000000019884624838656,"
                                                                      "\"do_lower_case\":false}",
@@ -454,6 +462,32 @@ static void test_directories(void)
     CHECK_OK(tf_tokenizer_get_info(t, &i));
     CHECK_INT(i.model_max_length, INT32_MAX);
     CHECK_INT(i.lowercase, 0);
+    tf_tokenizer_close(t);
+}
+
+static void remember(void *user, tf_log_level level, const char *text)
+{
+    (void)level;
+    snprintf(user, 200, "%s", text);
+}
+
+static void test_log(void)
+{
+    char text[4096], said[200] = "";
+    tf_tokenizer_options o;
+    tf_tokenizer *t;
+    int32_t id;
+
+    tf_tokenizer_options_init(&o);
+    o.log = remember;
+    o.log_user = said;
+    snprintf(text, sizeof text,
+             "{\"added_tokens\":[{\"id\":40,\"content\":\"new\"}],\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},%s",
+             json_tail);
+    CHECK_OK(tf_tokenizer_open(write_text("log.json", text), &o, &t));
+    CHECK(strstr(said, "\"new\" says id 40 and gets 9") != NULL);
+    CHECK_OK(tf_tokenizer_id(t, tf_text_of("new"), &id));
+    CHECK_INT(id, 9);
     tf_tokenizer_close(t);
 }
 
@@ -621,6 +655,7 @@ int main(int argc, char **argv)
     check_run(argc, argv, "bad_vocab", test_bad_vocab);
     check_run(argc, argv, "bad_json", test_bad_json);
     check_run(argc, argv, "directories", test_directories);
+    check_run(argc, argv, "log", test_log);
     check_run(argc, argv, "allocations", test_allocations);
     check_run(argc, argv, "threads", test_threads);
     check_run(argc, argv, "long_text", test_long_text);

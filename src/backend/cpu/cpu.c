@@ -23,7 +23,9 @@ static tf_status supports(tfi_backend *b, tfi_dtype dtype)
     const tfi_cpu *cpu = (const tfi_cpu *)b;
 
     if (dtype == TFI_F32 || (dtype == TFI_BF16 && (b->has_bf16 || cpu->reference))) return TF_STATUS_OK;
-    if (dtype == TFI_BF16) return tfi_fail(TF_STATUS_UNSUPPORTED, "bf16 on cpu: this processor has no bf16 instructions (AVX512_BF16)");
+    if (dtype == TFI_BF16)
+        return tfi_fail(TF_STATUS_UNSUPPORTED,
+                        "bf16 on cpu: this processor has no bf16 instructions (AVX512_BF16) that oneDNN uses");
     return tfi_fail(TF_STATUS_UNSUPPORTED, "%s on cpu: only fp32 and bf16 are supported", tfi_dtype_name(dtype));
 }
 
@@ -56,7 +58,6 @@ tf_status tfi_cpu_open(const tfi_cpu_options *o, tfi_backend **out)
     cpu->reference = o->reference;
     cpu->base = (tfi_backend){.name = "cpu",
                               .threads = threads,
-                              .has_bf16 = (tfi_cpu_features() & TFI_CPU_AVX512_BF16) != 0,
                               .supports = supports,
                               .weight_form = tfi_cpu_weight_form,
                               .load_bytes = load_bytes,
@@ -68,6 +69,7 @@ tf_status tfi_cpu_open(const tfi_cpu_options *o, tfi_backend **out)
                               .close = cpu_close};
     if ((status = tfi_pool_open(o->memory, threads, begin_worker, &cpu->pool)) < 0) goto fail;
     if ((status = tfi_linear_open(o->memory, threads, o->features, &cpu->linear)) < 0) goto fail;
+    cpu->base.has_bf16 = tfi_linear_layout(cpu->linear, TFI_BF16) != TFI_LAYOUT_PLAIN;
     *out = &cpu->base;
     return TF_STATUS_OK;
 fail:

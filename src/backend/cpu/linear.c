@@ -37,6 +37,7 @@ static tf_status onednn(dnnl_status_t status, const char *what)
 {
     if (status == dnnl_success) return TF_STATUS_OK;
     if (status == dnnl_out_of_memory) return tfi_fail(TF_STATUS_NOMEM, "oneDNN, %s: out of memory", what);
+    if (status == dnnl_unimplemented) return tfi_fail(TF_STATUS_UNSUPPORTED, "oneDNN, %s: not on this processor", what);
     return tfi_fail(TF_STATUS_INTERNAL, "oneDNN, %s: status %d", what, (int)status);
 }
 
@@ -45,7 +46,8 @@ static dnnl_data_type_t onednn_type(tfi_dtype t)
     return t == TFI_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
-static void matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride)
+static void matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows, int64_t cols, int64_t row_stride,
+                   int64_t col_stride)
 {
     const dnnl_dims_t dims = {rows, cols}, strides = {row_stride, col_stride};
     (void)dnnl_memory_desc_init_by_strides(out, 2, dims, type, strides);
@@ -54,7 +56,8 @@ static void matrix(dnnl_memory_desc_t *out, dnnl_data_type_t type, int64_t rows,
 /* oneDNN sees weights as [K, cols]. */
 static void weights_matrix(dnnl_memory_desc_t *out, const primitive *p)
 {
-    static const dnnl_format_tag_t tags[] = {[TFI_LAYOUT_PACKED_F32] = dnnl_BA16a64b, [TFI_LAYOUT_PACKED_BF16] = dnnl_BA16a64b2a};
+    static const dnnl_format_tag_t tags[] = {
+        [TFI_LAYOUT_PACKED_F32] = dnnl_BA16a64b, [TFI_LAYOUT_PACKED_BF16] = dnnl_BA16a64b2a};
     const dnnl_dims_t dims = {p->K, p->cols};
 
     if (p->layout == TFI_LAYOUT_PLAIN) {
@@ -65,7 +68,7 @@ static void weights_matrix(dnnl_memory_desc_t *out, const primitive *p)
 }
 
 typedef struct tile_descs {
-    dnnl_memory_desc_t x, weights, sums, scratch;
+    dnnl_memory_desc_t x, weights, sums;
 } tile_descs;
 
 /* sums = x W, fp32 throughout. */
@@ -85,7 +88,6 @@ static dnnl_status_t describe(dnnl_engine_t engine, const primitive *p, dnnl_scr
     if (status == dnnl_success) status = dnnl_primitive_attr_set_fpmath_mode(attr, dnnl_fpmath_mode_strict);
     if (status == dnnl_success) status = dnnl_primitive_desc_create(out, &op, attr, engine, NULL);
     dnnl_primitive_attr_destroy(attr);
-    if (status == dnnl_success) d->scratch = *dnnl_primitive_desc_query_md(*out, dnnl_query_scratchpad_md, 0);
     return status;
 }
 
@@ -99,6 +101,23 @@ static void primitive_close(primitive *p)
     memset(p, 0, sizeof *p);
 }
 
+static size_t scratch_bytes(const_dnnl_primitive_desc_t desc)
+{
+    return dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0));
+}
+
+static dnnl_status_t primitive_fill(dnnl_engine_t engine, primitive *p, const tile_descs *d, const_dnnl_primitive_desc_t desc)
+{
+    const dnnl_memory_desc_t *scratch = dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
+    dnnl_status_t status = dnnl_primitive_create(&p->run, desc);
+
+    if (status == dnnl_success) status = dnnl_memory_create(&p->x, &d->x, engine, DNNL_MEMORY_NONE);
+    if (status == dnnl_success) status = dnnl_memory_create(&p->weights, &d->weights, engine, DNNL_MEMORY_NONE);
+    if (status == dnnl_success) status = dnnl_memory_create(&p->sums, &d->sums, engine, DNNL_MEMORY_NONE);
+    if (status == dnnl_success) status = dnnl_memory_create(&p->scratch, scratch, engine, DNNL_MEMORY_NONE);
+    return status;
+}
+
 static tf_status primitive_open(dnnl_engine_t engine, primitive *p)
 {
     dnnl_primitive_desc_t desc;
@@ -106,18 +125,14 @@ static tf_status primitive_open(dnnl_engine_t engine, primitive *p)
     tile_descs d;
 
     status = describe(engine, p, dnnl_scratchpad_mode_user, &d, &desc);
-    if (status == dnnl_success && dnnl_memory_desc_get_size(&d.scratch) > ONEDNN_SCRATCH) {
+    if (status == dnnl_success && scratch_bytes(desc) > ONEDNN_SCRATCH) {
         dnnl_primitive_desc_destroy(desc);
         status = describe(engine, p, dnnl_scratchpad_mode_library, &d, &desc);
     }
     if (status == dnnl_success) {
-        status = dnnl_primitive_create(&p->run, desc);
+        status = primitive_fill(engine, p, &d, desc);
         dnnl_primitive_desc_destroy(desc);
     }
-    if (status == dnnl_success) status = dnnl_memory_create(&p->x, &d.x, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success) status = dnnl_memory_create(&p->weights, &d.weights, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success) status = dnnl_memory_create(&p->sums, &d.sums, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success) status = dnnl_memory_create(&p->scratch, &d.scratch, engine, DNNL_MEMORY_NONE);
     if (status == dnnl_success) return TF_STATUS_OK;
     primitive_close(p);
     return onednn(status, "matrix product");
@@ -144,7 +159,8 @@ static tf_status primitive_for(tfi_linear *l, linear_worker *own, const tfi_line
     } else {
         p = &own->table[own->count];
     }
-    *p = (primitive){.K = a->K, .rows = (int32_t)rows, .cols = (int32_t)cols, .layout = a->form->layout, .dtype = (int32_t)dtype};
+    *p = (primitive){
+        .K = a->K, .rows = (int32_t)rows, .cols = (int32_t)cols, .layout = a->form->layout, .dtype = (int32_t)dtype};
     if ((status = primitive_open(l->engine, p)) < 0) return status; /* the entry is all zeros: nothing asks for K = 0 */
     if (own->count < PRIMITIVES) own->count++;
     *out = p;
@@ -246,8 +262,8 @@ static const void *weights_at(const tfi_linear_args *a, int64_t n)
     return (const uint32_t *)a->form->data + n * tfi_packed_units(a->form->layout, a->K);
 }
 
-static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_args *a, tfi_dtype y, const void *x, row_tile rows,
-                          int64_t n, int64_t cols, char *scratch)
+static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_args *a, tfi_dtype y, const void *x,
+                          row_tile rows, int64_t n, int64_t cols, char *scratch)
 {
     const int64_t live = a->N - n < cols ? a->N - n : cols;
     const int64_t width = a->form->layout == TFI_LAYOUT_PLAIN ? live : ceil_divide(live, TFI_BLOCK) * TFI_BLOCK;
@@ -258,14 +274,15 @@ static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_ar
     if ((status = primitive_for(l, own, a, rows.height, width, &p)) < 0) return status;
     x = tfi_at(x, a->weight->dtype, rows.first * a->K);
     if ((status = product(own, p, x, weights_at(a, n), sums, scratch + SUMS_BYTES)) < 0) return status;
-    l->tier->finish[a->activation][y](&(tfi_linear_tile){.sums = sums + (rows.begin - rows.first) * width,
-                                                         .rows = rows.end - rows.begin,
-                                                         .cols = live,
-                                                         .stride = width,
-                                                         .bias = a->bias ? a->bias + n : NULL,
-                                                         .residual = a->residual ? tfi_at(a->residual, y, rows.begin * a->N + n) : NULL,
-                                                         .y = tfi_at_out(a->y, y, rows.begin * a->N + n),
-                                                         .y_stride = a->N});
+    l->tier->finish[a->activation][y](
+        &(tfi_linear_tile){.sums = sums + (rows.begin - rows.first) * width,
+                           .rows = rows.end - rows.begin,
+                           .cols = live,
+                           .stride = width,
+                           .bias = a->bias ? a->bias + n : NULL,
+                           .residual = a->residual ? tfi_at(a->residual, y, rows.begin * a->N + n) : NULL,
+                           .y = tfi_at_out(a->y, y, rows.begin * a->N + n),
+                           .y_stride = a->N});
     return TF_STATUS_OK;
 }
 

@@ -2,9 +2,9 @@
  * rounding) is done by functions of ours on the tile while it is in the first-level cache. So a oneDNN primitive depends on
  * nothing but the tile's shape and K: a model needs a dozen of them, whatever its ops, outputs and row counts are.
  *
- * Weights lie in blocks of 64 outputs, the inputs of a block interleaved so that the innermost loop reads whole vectors: the form
- * that oneDNN's AVX-512 kernels want (its tags BA16a64b and BA16a64b2a). Any slice of whole blocks is a weight of its own, which
- * is how the work is cut along outputs. Where oneDNN has no such kernels the form is plain row-major. */
+ * Weights lie in blocks of 64 outputs, the inputs of a block interleaved so that the innermost loop reads whole vectors: the
+ * form that oneDNN's AVX-512 kernels want (its tags BA16a64b and BA16a64b2a). Any slice of whole blocks is a weight of its own,
+ * which is how the work is cut along outputs. Where oneDNN has no such kernels the form is plain row-major. */
 #ifndef TFI_BACKEND_CPU_LINEAR_H
 #define TFI_BACKEND_CPU_LINEAR_H
 
@@ -29,14 +29,14 @@ static inline int64_t tfi_packed_units(int32_t layout, int64_t K)
     return layout == TFI_LAYOUT_PACKED_F32 ? (K + 15) / 16 * 16 : (K + 31) / 32 * 16;
 }
 
-/* ---- what comes after the product, by tier (linear_tmpl.h) ---- */
+/* ---- what comes after the product, and before it when weights are loaded, by tier (linear_tmpl.h) ---- */
 
 typedef struct tfi_linear_tile {
-    const float *sums;            /* [rows, stride], a multiple of TFI_BLOCK wide */
+    const float *sums; /* [rows, stride], a multiple of TFI_BLOCK wide */
     int64_t rows, cols, stride;
-    const float *bias;            /* [cols] or NULL */
-    const void *residual;         /* [rows, y_stride] in y's dtype, or NULL */
-    void *y;                      /* [rows, y_stride] */
+    const float *bias;    /* [cols] or NULL */
+    const void *residual; /* [rows, y_stride] in y's dtype, or NULL */
+    void *y;              /* [rows, y_stride] */
     int64_t y_stride;
 } tfi_linear_tile;
 
@@ -46,6 +46,8 @@ typedef struct tfi_linear_tier {
     tfi_linear_finish finish[TFI_ACT_COUNT][2]; /* by activation and dtype of y: F32, BF16 */
     /* out [units][TFI_BLOCK] from TFI_BLOCK rows of `units` 32-bit units that lie row_bytes apart */
     void (*pack)(const void *rows, int64_t row_bytes, int64_t units, uint32_t *out);
+    /* fp32 to bf16; floats may be unaligned */
+    void (*round)(const void *floats, int64_t n, uint16_t *out);
 } tfi_linear_tier;
 
 extern const tfi_linear_tier tfi_linear_plain, tfi_linear_avx2, tfi_linear_avx512;

@@ -7,14 +7,21 @@
 static float activate(float x, tfi_activation activation)
 {
     switch (activation) {
-    case TFI_ACT_RELU: return x < 0 ? 0 : x;
-    case TFI_ACT_GELU: return 0.5f * x * erfcf(x * -0.707106781f);
-    case TFI_ACT_GELU_TANH: return x / (1 + expf(-1.59576912f * (x + 0.044715f * x * x * x)));
-    case TFI_ACT_SILU: return x / (1 + expf(-x));
-    case TFI_ACT_TANH: return tanhf(x);
-    case TFI_ACT_SIGMOID: return 1 / (1 + expf(-x));
+    case TFI_ACT_RELU:
+        return x < 0 ? 0 : x;
+    case TFI_ACT_GELU:
+        return 0.5f * x * erfcf(x * -0.707106781f);
+    case TFI_ACT_GELU_TANH:
+        return x / (1 + expf(-1.59576912f * (x + 0.044715f * x * x * x)));
+    case TFI_ACT_SILU:
+        return x / (1 + expf(-x));
+    case TFI_ACT_TANH:
+        return tanhf(x);
+    case TFI_ACT_SIGMOID:
+        return 1 / (1 + expf(-x));
     case TFI_ACT_NONE:
-    case TFI_ACT_COUNT: break;
+    case TFI_ACT_COUNT:
+        break;
     }
     return x;
 }
@@ -37,6 +44,15 @@ static void pack(const void *rows, int64_t row_bytes, int64_t units, uint32_t *o
     for (int64_t u = 0; u < units; u++)
         for (int64_t row = 0; row < TFI_BLOCK; row++)
             memcpy(out + u * TFI_BLOCK + row, (const char *)rows + row * row_bytes + u * 4, 4);
+}
+
+static void round_floats(const void *floats, int64_t n, uint16_t *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float f;
+        memcpy(&f, (const char *)floats + 4 * i, sizeof f);
+        out[i] = tfi_f32_to_bf16(f);
+    }
 }
 
 #include "backend/cpu/linear_table.h"

@@ -115,4 +115,12 @@ static void pack(const void *rows, int64_t row_bytes, int64_t units, uint32_t *o
         for (int64_t row = 0; row < TFI_BLOCK; row++) memcpy(out + u * TFI_BLOCK + row, from + row * row_bytes + u * 4, 4);
 }
 
+static void round_floats(const void *floats, int64_t n, uint16_t *out)
+{
+    for (int64_t i = 0; i < n; i += VEC) {
+        const int64_t some = n - i < VEC ? n - i : VEC;
+        store_n(out, TFI_BF16, i, load_n(floats, TFI_F32, i, some), some);
+    }
+}
+
 #include "backend/cpu/linear_table.h"

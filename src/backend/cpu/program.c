@@ -19,9 +19,9 @@ typedef union op_args {
 
 /* An op ready to run; args and next_tile are set anew for each run. */
 typedef struct step {
-    tfi_host_fn fn;    /* NULL: LINEAR through oneDNN */
+    tfi_host_fn fn; /* NULL: LINEAR through oneDNN */
     tfi_op_types types;
-    int needed;        /* in this run */
+    int needed; /* in this run */
     _Atomic int64_t next_tile;
     op_args args;
 } step;
@@ -32,10 +32,10 @@ struct tfi_program {
     const tfi_weight_form *forms;
     tfi_memory *memory;
     int64_t limits[TFI_ROWS_COUNT];
-    step *steps;           /* [op_count], behind this struct */
-    int64_t *offsets;      /* [value_count] of values in block */
-    int8_t *wanted;        /* [value_count] in this run: to be computed */
-    char *block;           /* activations, then each worker's scratch */
+    step *steps;      /* [op_count], behind this struct */
+    int64_t *offsets; /* [value_count] of values in block */
+    int8_t *wanted;   /* [value_count] in this run: to be computed */
+    char *block;      /* activations, then each worker's scratch */
     int64_t block_bytes, scratch_at, scratch_bytes;
 };
 
@@ -239,11 +239,14 @@ static void bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
         a->gather = (tfi_gather_args){.x = x, .rows = run->inputs[TFI_INPUT_SELECTED], .y = y, .S = rows, .E = cols};
         break;
     case TFI_OP_POOL:
-        a->pool = (tfi_pool_args){
-            .x = x, .offsets = offsets, .y = y, .B = rows, .E = g->values[op->x].cols, .pooling = op->pooling};
+        a->pool =
+            (tfi_pool_args){.x = x, .offsets = offsets, .y = y, .B = rows, .E = g->values[op->x].cols, .pooling = op->pooling};
         break;
-    case TFI_OP_L2NORM: a->l2norm = (tfi_l2norm_args){.x = x, .y = y, .R = rows, .E = cols, .eps = op->eps}; break;
-    case TFI_OP_COUNT: break;
+    case TFI_OP_L2NORM:
+        a->l2norm = (tfi_l2norm_args){.x = x, .y = y, .R = rows, .E = cols, .eps = op->eps};
+        break;
+    case TFI_OP_COUNT:
+        break;
     }
     atomic_store_explicit(&s->next_tile, 0, memory_order_relaxed);
 }
