@@ -318,15 +318,6 @@ static inline void tf_encode_output_init(tf_encode_output *o)
  */
 TF_API tf_status tf_encode(tf_session *s, const tf_input *in, const tf_encode_output *out);
 
-typedef enum tf_pooling { /* bits: several are concatenated in this order, as sentence-transformers does */
-    TF_POOLING_CLS = 1,
-    TF_POOLING_MAX = 2,
-    TF_POOLING_MEAN = 4,
-    TF_POOLING_MEAN_SQRT_LEN = 8,
-    TF_POOLING_WEIGHTED_MEAN = 16,
-    TF_POOLING_LAST = 32
-} tf_pooling;
-
 typedef struct tf_embed_options {
     uint64_t struct_size;
     int32_t normalize;       /**< 1: L2-normalise; unset: what modules.json says, else 0 */

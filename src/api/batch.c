@@ -42,7 +42,8 @@ static tf_status encode_texts(tfi_batch *b, const tf_input *in, const tf_tokeniz
     tf_tokenize_options o;
     tf_status st;
 
-    if ((st = tf_model_tokenizer(b->model, &tokenizer)) < 0) return st;
+    if ((st = tf_model_tokenizer(b->model, &tokenizer)) < 0) /* as a task's status: texts are not supported by this checkpoint */
+        return tfi_fail_prefix(st == TF_STATUS_NOT_FOUND ? TF_STATUS_UNSUPPORTED : st, "texts need a tokenizer: ");
     tf_tokenize_options_init(&o);
     if (tokenize) o = *tokenize;
     o.replace_invalid = in->replace_invalid;

@@ -40,6 +40,7 @@ typedef struct tfi_batch {
     const int32_t *ids;         /* [tokens], NULL with embeddings */
     const float *embeddings;    /* [tokens, input_width] or NULL */
     const int32_t *type_ids;    /* [tokens], NULL: all 0 */
+    int32_t skip;               /* leading tokens of each sequence that poolings leave out */
     tf_progress_fn progress;
     void *progress_user;
     tf_encoding *encoding;      /* of texts, with offsets; NULL for ids and embeddings */

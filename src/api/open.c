@@ -39,7 +39,8 @@ static tf_status read_options(const tf_model_options *options, tf_model_options 
         return tfi_fail(strncmp(o->device, "cuda", 4) == 0 ? TF_STATUS_UNSUPPORTED : TF_STATUS_INVALID,
                         "device \"%s\": this build has \"cpu\" alone", o->device);
     if (o->quantization != TF_QUANTIZATION_NONE)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "quantization %d is not built", (int)o->quantization);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "quantization \"%s\" is not built",
+                        o->quantization == TF_QUANTIZATION_INT8 ? "int8" : "fp8");
     return TF_STATUS_OK;
 }
 

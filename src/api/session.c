@@ -217,6 +217,7 @@ static tf_status run_step(tf_session *s, const tfi_batch *b, const step *p, cons
     run.inputs[TFI_INPUT_TYPES] = b->type_ids ? b->type_ids + p->begin : s->types;
     run.inputs[TFI_INPUT_OFFSETS] = s->offsets;
     run.inputs[TFI_INPUT_SELECTED] = s->selected;
+    run.inputs[TFI_INPUT_SKIP] = &b->skip;
     do {
         const int64_t chunk = to - from < s->limits[TFI_ROWS_SELECTED] ? to - from : s->limits[TFI_ROWS_SELECTED];
         run.rows[TFI_ROWS_SELECTED] = chunk;

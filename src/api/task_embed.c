@@ -44,17 +44,36 @@ static tf_status put_prompt(tfi_arena *arena, const char *prompt, tf_input *in)
 }
 
 /* Settings of the directory that concern texts and that this call cannot follow are refused, not ignored. */
-static tf_status check_text_settings(const tf_model *m, const char *prompt)
+static tf_status check_text_settings(const tf_model *m)
 {
     tf_tokenizer_info info;
 
-    if (*prompt && !m->sentence.include_prompt)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "tf_embed: pooling without the prompt (\"include_prompt\": false) is not built");
     if (!m->sentence.lowercase || !m->tokenizer) return TF_STATUS_OK;
     tf_tokenizer_info_init(&info);
     const tf_status st = tf_tokenizer_get_info(m->tokenizer, &info);
     if (st == TF_STATUS_OK && !info.lowercase)
         return tfi_fail(TF_STATUS_UNSUPPORTED, "tf_embed: \"do_lower_case\" in front of a cased tokenizer is not built");
+    return st;
+}
+
+/* "include_prompt": false leaves the prompt's tokens, the special one before them too, out of pooling. */
+static tf_status skip_prompt(const tf_model *m, const char *prompt, tfi_batch *b)
+{
+    const tf_text text = tf_text_of(prompt);
+    tf_encoding_data data;
+    tf_encoding *encoding;
+    tf_status st;
+
+    if (!*prompt || m->sentence.include_prompt || !b->encoding) return TF_STATUS_OK;
+    tf_encoding_data_init(&data);
+    if ((st = tf_encoding_open(m->tokenizer, &encoding)) < 0) return st;
+    if ((st = tf_tokenizer_encode(m->tokenizer, &text, NULL, 1, NULL, encoding)) == TF_STATUS_OK &&
+        (st = tf_encoding_get(encoding, &data)) == TF_STATUS_OK)
+        b->skip = (int32_t)data.tokens - 1;
+    tf_encoding_close(encoding);
+    for (int64_t i = 0; st == TF_STATUS_OK && i < b->count; i++)
+        if (b->starts[i + 1] - b->starts[i] <= b->skip)
+            st = tfi_fail(TF_STATUS_INVALID, "tf_embed: the prompt's %d tokens leave none of text %lld", (int)b->skip, (long long)i);
     return st;
 }
 
@@ -86,7 +105,7 @@ tf_status tf_embed(tf_session *s, const tf_input *in, const tf_embed_options *op
 
     tfi_arena arena = {.memory = (tfi_memory *)&m->memory};
     if (input.texts && input.count > 0) {
-        if ((st = check_text_settings(m, prompt)) < 0) return st;
+        if ((st = check_text_settings(m)) < 0) return st;
         if (*prompt && (st = put_prompt(&arena, prompt, &input)) < 0) {
             tfi_arena_close(&arena);
             return st;
@@ -95,7 +114,7 @@ tf_status tf_embed(tf_session *s, const tf_input *in, const tf_embed_options *op
     tf_tokenize_options_init(&tokenize);
     tokenize.truncation = TF_TRUNCATION_LONGEST_FIRST;
     tokenize.max_length = o.max_tokens;
-    if ((st = tfi_batch_open(&b, m, &input, &tokenize)) == TF_STATUS_OK) {
+    if ((st = tfi_batch_open(&b, m, &input, &tokenize)) == TF_STATUS_OK && (st = skip_prompt(m, prompt, &b)) == TF_STATUS_OK) {
         const int32_t value = o.normalize ? m->def.embedding_normalized : m->def.embedding;
         st = tfi_session_run(s, &b, &(tfi_output){value, out, out_stride}, 1, NULL, 0);
     }

@@ -36,6 +36,13 @@ static tf_status find_masks(filler *f, int32_t mask_id)
     return TF_STATUS_OK;
 }
 
+static int is_listed(const int32_t *ids, int32_t n, int32_t id)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (ids[i] == id) return 1;
+    return 0;
+}
+
 /* The best ids of a row of logits into f->top: insertion into a short sorted list, most candidates fail the first comparison. */
 static int32_t select_top(const filler *f, const float *logits)
 {
@@ -46,6 +53,7 @@ static int32_t select_top(const filler *f, const float *logits)
     for (int64_t c = 0; c < candidates; c++) {
         const int32_t id = o->targets ? o->targets[c] : (int32_t)c;
         if (n == o->top_k && logits[id] <= logits[f->top[n - 1]]) continue;
+        if (o->targets && is_listed(f->top, n, id)) continue; /* a target given twice is one candidate */
         int32_t at = n < o->top_k ? n++ : n - 1;
         for (; at > 0 && logits[f->top[at - 1]] < logits[id]; at--) f->top[at] = f->top[at - 1];
         f->top[at] = id;

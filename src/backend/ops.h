@@ -32,6 +32,7 @@ typedef enum tfi_input_id {
     TFI_INPUT_TYPES,      /* int32 [R] rows of the type table */
     TFI_INPUT_OFFSETS,    /* int32 [B + 1] first token row of each sequence, ends with R */
     TFI_INPUT_SELECTED,   /* int32 [S] token rows */
+    TFI_INPUT_SKIP,       /* int32 [1] leading tokens of each sequence that POOL leaves out; NULL: none */
     TFI_INPUT_COUNT
 } tfi_input_id;
 
@@ -71,8 +72,9 @@ typedef enum tfi_activation {
     TFI_ACT_NONE, TFI_ACT_RELU, TFI_ACT_GELU /* erf */, TFI_ACT_GELU_TANH, TFI_ACT_SILU, TFI_ACT_TANH, TFI_ACT_SIGMOID, TFI_ACT_COUNT
 } tfi_activation;
 
-/* Bits; several are concatenated in this order. The values are those of tf_pooling. */
-enum { TFI_POOL_CLS = 1, TFI_POOL_MAX = 2, TFI_POOL_MEAN = 4, TFI_POOL_MEAN_SQRT = 8, TFI_POOL_WEIGHTED = 16, TFI_POOL_LAST = 32 };
+/* A way to make one vector of a sequence. Several are concatenated: a list of them is an octal number, the first in its lowest
+ * digit, so that walking it is `for (int32_t p = list; p; p >>= 3)` with the kind p & 7. */
+enum { TFI_POOL_CLS = 1, TFI_POOL_MAX, TFI_POOL_MEAN, TFI_POOL_MEAN_SQRT, TFI_POOL_WEIGHTED, TFI_POOL_LAST, TFI_POOL_LIST_MAX = 10 };
 
 typedef enum tfi_op_kind {
     TFI_OP_EMBED, TFI_OP_NORM, TFI_OP_LINEAR, TFI_OP_ATTENTION, TFI_OP_GATHER_ROWS, TFI_OP_POOL, TFI_OP_L2NORM, TFI_OP_COUNT
@@ -89,7 +91,7 @@ typedef struct tfi_op {
     float eps;                    /* NORM, L2NORM */
     int32_t heads, head_size;     /* ATTENTION */
     float scale;                  /* ATTENTION */
-    int32_t pooling;              /* POOL: TFI_POOL_ bits */
+    int32_t pooling;              /* POOL: a list of TFI_POOL_ kinds */
 } tfi_op;
 
 typedef struct tfi_graph {
@@ -153,14 +155,16 @@ typedef struct tfi_gather_args {
     int64_t S, E;
 } tfi_gather_args;
 
-/* One vector a sequence: the poolings of `pooling`, concatenated. MEAN_SQRT divides by sqrt(length), WEIGHTED weighs token i
- * (from 0) with i + 1. Sums in fp32. */
+/* One vector a sequence, over its tokens from number `skip` on, of which there is at least one: the poolings of `pooling`,
+ * concatenated. CLS is the first of these tokens. MEAN_SQRT divides by the square root of their number, WEIGHTED weighs token i of
+ * the whole sequence (from 0) with i + 1. Sums in fp32. */
 typedef struct tfi_pool_args {
     const void *x;                        /* [R, E] */
     const int32_t *offsets;               /* [B + 1] */
-    void *y;                              /* [B, n*E], n bits in pooling */
+    void *y;                              /* [B, n*E], n kinds in pooling */
     int64_t B, E;
     int32_t pooling;
+    int32_t skip;
 } tfi_pool_args;
 
 /* y = x / max(|x|_2, eps) */

@@ -208,7 +208,7 @@ int32_t tfi_build_pool(tfi_builder *b, const char *name, int32_t x, int32_t pool
     int64_t kinds = 0;
 
     if (!in) return -1;
-    for (int32_t bits = pooling; bits; bits &= bits - 1) kinds++;
+    for (int32_t p = pooling; p; p >>= 3) kinds++;
     op.x = x;
     op.pooling = pooling;
     return add_op(b, name, op, dtype, TFI_ROWS_SEQUENCES, in->cols * kinds);

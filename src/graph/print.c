@@ -31,6 +31,8 @@ static const char *const op_names[TFI_OP_COUNT] = {"EMBED", "NORM", "LINEAR", "A
 static const char *const row_names[TFI_ROWS_COUNT] = {"R", "B", "S"};
 static const char *const activation_names[TFI_ACT_COUNT] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"};
 
+static const char *const pooling_names[] = {"", "cls", "max", "mean", "mean_sqrt_len", "weighted_mean", "last", ""};
+
 static void put_attributes(sink *s, const tfi_op *op)
 {
     switch (op->kind) {
@@ -45,9 +47,7 @@ static void put_attributes(sink *s, const tfi_op *op)
         put(s, " heads=%d head_size=%d scale=%g", (int)op->heads, (int)op->head_size, (double)op->scale);
         break;
     case TFI_OP_POOL:
-        put(s, " pooling=%s%s%s%s%s%s", op->pooling & TFI_POOL_CLS ? "cls," : "", op->pooling & TFI_POOL_MAX ? "max," : "",
-            op->pooling & TFI_POOL_MEAN ? "mean," : "", op->pooling & TFI_POOL_MEAN_SQRT ? "mean_sqrt_len," : "",
-            op->pooling & TFI_POOL_WEIGHTED ? "weighted_mean," : "", op->pooling & TFI_POOL_LAST ? "last," : "");
+        for (int32_t p = op->pooling; p; p >>= 3) put(s, "%s%s", p == op->pooling ? " pooling=" : "+", pooling_names[p & 7]);
         break;
     default:
         break;

@@ -35,7 +35,7 @@ static tf_status read_module(tfi_files *files, const char *folder, const char *n
 
 static const struct {
     const char *mode, *legacy;
-    int32_t bit;
+    int32_t kind;
 } poolings[] = {
     {"cls", "pooling_mode_cls_token", TFI_POOL_CLS},
     {"max", "pooling_mode_max_tokens", TFI_POOL_MAX},
@@ -47,17 +47,19 @@ static const struct {
 
 enum { POOLINGS = sizeof poolings / sizeof poolings[0] };
 
-/* Add one mode of a list; concatenation follows the fixed order of the bits, so a list in another order is refused. */
-static tf_status add_pooling(tfi_json j, const char *mode, int32_t *pooling)
+/* Put a kind behind the list, whose length is *count. */
+static tf_status add_pooling(tfi_json j, int32_t kind, int32_t *list, int *count)
 {
-    for (int i = 0; i < POOLINGS; i++) {
-        if (!mode || strcmp(poolings[i].mode, mode) != 0) continue;
-        if (*pooling >= poolings[i].bit)
-            return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"pooling_mode\": \"%s\" out of the order cls, max, mean, ... is not built",
-                            j.file, mode);
-        *pooling |= poolings[i].bit;
-        return TF_STATUS_OK;
-    }
+    if (*count == TFI_POOL_LIST_MAX)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"pooling_mode\" has more than %d entries", j.file, (int)TFI_POOL_LIST_MAX);
+    *list |= kind << 3 * (*count)++;
+    return TF_STATUS_OK;
+}
+
+static tf_status add_named_pooling(tfi_json j, const char *mode, int32_t *list, int *count)
+{
+    for (int i = 0; i < POOLINGS; i++)
+        if (mode && strcmp(poolings[i].mode, mode) == 0) return add_pooling(j, poolings[i].kind, list, count);
     return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"pooling_mode\": \"%s\" is not built", j.file, mode ? mode : "(no text)");
 }
 
@@ -65,18 +67,19 @@ static tf_status parse_pooling(tfi_sentence *s, tfi_json j)
 {
     const json_t *mode = json_object_get(j.object, "pooling_mode");
     int32_t pooling = 0;
+    int count = 0;
     tf_status st = TF_STATUS_OK;
 
     if (json_is_array(mode)) {
         for (size_t i = 0; i < json_array_size(mode) && st == TF_STATUS_OK; i++)
-            st = add_pooling(j, json_string_value(json_array_get(mode, i)), &pooling);
+            st = add_named_pooling(j, json_string_value(json_array_get(mode, i)), &pooling, &count);
     } else if (mode && !json_is_null(mode)) {
-        st = add_pooling(j, json_string_value(mode), &pooling);
+        st = add_named_pooling(j, json_string_value(mode), &pooling, &count);
     } else {
         for (int i = 0; i < POOLINGS && st == TF_STATUS_OK; i++) {
             int on = 0;
             st = tfi_json_bool(j, poolings[i].legacy, &on);
-            if (on) pooling |= poolings[i].bit;
+            if (on && st == TF_STATUS_OK) st = add_pooling(j, poolings[i].kind, &pooling, &count);
         }
     }
     if (pooling) s->pooling = pooling;

@@ -19,7 +19,7 @@ typedef struct tfi_dense {
 
 typedef struct tfi_sentence {
     char transformer_path[64];  /* folder of the transformer's files, "" for the directory itself */
-    int32_t pooling;            /* TFI_POOL_ bits */
+    int32_t pooling;            /* a list of TFI_POOL_ kinds */
     int32_t pooled_width;       /* of the token embeddings, as the pooling module says; 0: not said */
     int include_prompt;
     int32_t dense_count;

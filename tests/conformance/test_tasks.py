@@ -156,6 +156,7 @@ def modules_of(kind, rng):
         "all": lambda t: [
             models.Pooling(64, pooling_mode=("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"))
         ],
+        "order": lambda t: [models.Pooling(64, pooling_mode=("mean", "cls", "max", "mean"))],
         "tanh": lambda t: [models.Pooling(64), dense(t, out_features=32)],
         "identity": lambda t: [
             models.Pooling(64),
@@ -184,6 +185,7 @@ KINDS = [
     "weightedmean",
     "lasttoken",
     "all",
+    "order",
     "tanh",
     "identity",
     "gelu",
@@ -267,18 +269,24 @@ def test_embed_prompts(made, words, rng, tally, tmp_path):
             assert "nothing" in e.value.text
 
 
-def test_embed_refusals_are_named(made, words, rng, tmp_path):
-    """What sentence-transformers can do and this library cannot: said by name, never computed as something else."""
+def test_embed_prompt_left_out_of_pooling(made, words, tally, tmp_path):
     from sentence_transformers import models
 
-    base, prompts = made("BertModel"), dict(query="search for: ")
-    order = save_sentence_transformer(base, tmp_path / "order", lambda t: [models.Pooling(64, pooling_mode=("mean", "cls"))])
-    refuse(lambda: tfi.Model(order), "UNSUPPORTED", "pooling_mode")
-    without = lambda t: [models.Pooling(64, include_prompt=False)]
-    with open_session(save_sentence_transformer(base, tmp_path / "without", without, prompts=prompts)) as session:
-        refuse(lambda: session.embed(tfi.Inputs(texts=["x"]), prompt_name=b"query"), "UNSUPPORTED", "include_prompt")
-        session.embed(tfi.Inputs(texts=["x"]))
-    lstm = save_sentence_transformer(base, tmp_path / "lstm", modules_of("mean", rng))
+    every = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    path = save_sentence_transformer(
+        made("BertModel"),
+        tmp_path / "st",
+        lambda t: [models.Pooling(64, pooling_mode=every, include_prompt=False)],
+        prompts=dict(query="search for: "),
+    )
+    texts = ["x", *words.texts(3, 30, 200)]
+    check_embed(path, texts, tally, "prompt left out", dict(prompt_name="query"), prompt_name=b"query")
+    check_embed(path, texts, tally, "no prompt")
+
+
+def test_embed_refusals_are_named(made, words, rng, tmp_path):
+    """What sentence-transformers can do and this library cannot: said by name, never computed as something else."""
+    lstm = save_sentence_transformer(made("BertModel"), tmp_path / "lstm", modules_of("mean", rng))
     modules = json.loads((lstm / "modules.json").read_text())
     modules.append(dict(idx=2, name="2", path="2_LSTM", type="sentence_transformers.models.LSTM"))
     (lstm / "modules.json").write_text(json.dumps(modules))

@@ -164,7 +164,8 @@ static void one_linear(int64_t M, int64_t N, int64_t K)
         difference += ((double)got[i] - expected[i]) * ((double)got[i] - expected[i]);
         size += (double)expected[i] * expected[i] + 0.01 * (double)K;
     }
-    const double error = sqrt(difference / size), bound = y == TFI_BF16 ? 3e-3 : 1e-6;
+    /* Sums that differ by little may round to neighbouring bf16 numbers, 2^-7 apart; of many results few do. */
+    const double error = sqrt(difference / size), bound = y == TFI_BF16 ? 1e-3 + 8e-3 / sqrt((double)(M * N)) : 1e-6;
     check_count++;
     if (!(error <= bound))
         check_failed(__FILE__, __LINE__,

@@ -82,7 +82,7 @@ static void model_open(model *m, tfi_dtype dtype)
     tfi_build_keep(&b, m->hidden);
     const int32_t rows = tfi_build_gather(&b, "rows", m->hidden);
     m->logits = tfi_build_linear(&b, "logits", rows, word, vector(&b, m, VOCAB, -1, 1), TFI_ACT_NONE, -1, TFI_F32);
-    m->pooled = tfi_build_pool(&b, "pooled", m->hidden, TFI_POOL_CLS | TFI_POOL_MEAN, TFI_F32);
+    m->pooled = tfi_build_pool(&b, "pooled", m->hidden, TFI_POOL_CLS | TFI_POOL_MEAN << 3, TFI_F32);
     m->unit = tfi_build_l2norm(&b, "unit", m->pooled, 1e-12f);
     CHECK_OK(tfi_build_finish(&b, &m->graph));
 }

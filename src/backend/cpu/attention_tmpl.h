@@ -18,7 +18,7 @@
  *           AVX2, fp32               59     96    107    105    97
  *           AVX-512, fp32            94    181    208    206   190
  *           AVX512_BF16, bf16       124    294    332    337   299
- * Tried     96 query rows at a time, 64 or 512 rows of V: within 2 %. Scaling the queries instead of the scores: level,
+ * Tried     96 query rows at a time, 64 rows of V: within 3 %. Scaling the queries instead of the scores: level,
  *           but bf16 queries would have to be rounded twice. clang leaves the tiles in memory, 4 times slower, where the
  *           loops over them are not told to unroll.
  */

@@ -67,8 +67,8 @@ int32_t tfi_linear_layout(const tfi_linear *l, tfi_dtype dtype);
 /* Scratch of a worker for K inputs. */
 int64_t tfi_linear_scratch(int64_t K, tfi_dtype x);
 
-/* Called by all workers. x has the weight's dtype. next_tile is shared by them and starts at 0. NOMEM, or INTERNAL where oneDNN
- * refuses. */
+/* Called by all workers. x has the weight's dtype. next_tile is shared by them and starts at 0. NOMEM, or UNSUPPORTED or
+ * INTERNAL where oneDNN refuses. */
 tf_status tfi_linear_run(tfi_linear *l, const tfi_linear_args *a, tfi_dtype y, const tfi_worker *w, _Atomic int64_t *next_tile);
 
 #endif

@@ -2,23 +2,24 @@
 
 TFI_INLINE vec pooled(const tfi_pool_args *a, tfi_op_types t, int pooling, int64_t begin, int64_t end, int64_t i, int64_t n)
 {
-    const float count = (float)(end - begin);
+    const int64_t first = begin + a->skip;
+    const float all = (float)(end - begin), skip = (float)a->skip, count = all - skip;
     vec max = vec_set(-__builtin_inff()), sum = vec_set(0);
 
     switch (pooling) {
     case TFI_POOL_CLS:
-        return load_n(a->x, t.x, begin * a->E + i, n);
+        return load_n(a->x, t.x, first * a->E + i, n);
     case TFI_POOL_LAST:
         return load_n(a->x, t.x, (end - 1) * a->E + i, n);
     case TFI_POOL_MAX:
-        for (int64_t r = begin; r < end; r++) max = vec_max_sticky(max, load_n(a->x, t.x, r * a->E + i, n));
+        for (int64_t r = first; r < end; r++) max = vec_max_sticky(max, load_n(a->x, t.x, r * a->E + i, n));
         return max;
     case TFI_POOL_WEIGHTED:
-        for (int64_t r = begin; r < end; r++)
+        for (int64_t r = first; r < end; r++)
             sum = vec_fma(load_n(a->x, t.x, r * a->E + i, n), vec_set((float)(r - begin + 1)), sum);
-        return sum / vec_set(count * (count + 1) / 2);
+        return sum / vec_set((all * (all + 1) - skip * (skip + 1)) / 2);
     default:
-        for (int64_t r = begin; r < end; r++) sum += load_n(a->x, t.x, r * a->E + i, n);
+        for (int64_t r = first; r < end; r++) sum += load_n(a->x, t.x, r * a->E + i, n);
         return sum / vec_set(pooling == TFI_POOL_MEAN ? count : __builtin_sqrtf(count));
     }
 }
@@ -30,13 +31,13 @@ TFI_INLINE void pool(const tfi_pool_args *args, const tfi_worker *w, tfi_op_type
     int64_t first, last, at;
     int count = 0;
 
-    for (int pooling = TFI_POOL_CLS; pooling <= TFI_POOL_LAST; pooling *= 2) count += (a->pooling & pooling) != 0;
+    for (int32_t p = a->pooling; p; p >>= 3) count++;
     tfi_share(w, a->B, &first, &last);
     at = first * count * a->E;
     for (int64_t b = first; b < last; b++) {
-        for (int pooling = TFI_POOL_CLS; pooling <= TFI_POOL_LAST; pooling *= 2) {
-            const int64_t begin = a->offsets[b], end = a->offsets[b + 1];
-            if (!(a->pooling & pooling)) continue;
+        const int64_t begin = a->offsets[b], end = a->offsets[b + 1];
+        for (int32_t p = a->pooling; p; p >>= 3) {
+            const int pooling = p & 7;
             for (int64_t i = 0; i < whole; i += VEC) store_n(a->y, t.y, at + i, pooled(a, t, pooling, begin, end, i, VEC), VEC);
             if (whole < a->E) {
                 const int64_t n = a->E - whole;

@@ -185,7 +185,7 @@ static void bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
 {
     const tfi_graph *g = p->graph;
     const int64_t rows = rows_of(p, run, op->y), cols = g->values[op->y].cols;
-    const int32_t *offsets = run->inputs[TFI_INPUT_OFFSETS];
+    const int32_t *offsets = run->inputs[TFI_INPUT_OFFSETS], *skip = run->inputs[TFI_INPUT_SKIP];
     void *x = value(p, op->x), *y = value(p, op->y);
     op_args *a = &s->args;
 
@@ -240,7 +240,7 @@ static void bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
         break;
     case TFI_OP_POOL:
         a->pool =
-            (tfi_pool_args){.x = x, .offsets = offsets, .y = y, .B = rows, .E = g->values[op->x].cols, .pooling = op->pooling};
+            (tfi_pool_args){.x = x, .offsets = offsets, .y = y, .B = rows, .E = g->values[op->x].cols, .pooling = op->pooling, .skip = skip ? *skip : 0};
         break;
     case TFI_OP_L2NORM:
         a->l2norm = (tfi_l2norm_args){.x = x, .y = y, .R = rows, .E = cols, .eps = op->eps};
