@@ -6,7 +6,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/linear.h"
 #include "backend/host_ops.h"
-#include "base/pool.h"
+#include "base/thread_pool.h"
 
 typedef struct tfi_cpu_options {
     tfi_memory *memory; /* of the backend itself; outlives it */

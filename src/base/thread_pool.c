@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "base/pool.h"
+#include "base/thread_pool.h"
 
 #include <linux/futex.h>
 #include <pthread.h>

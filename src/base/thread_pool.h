@@ -4,8 +4,8 @@
  *
  * The calling thread only hands over and blocks: what workers set on themselves (OpenMP's thread count, signal masks) never
  * touches the host's threads. Any number of callers; their jobs run in the order they came. */
-#ifndef TFI_BASE_POOL_H
-#define TFI_BASE_POOL_H
+#ifndef TFI_BASE_THREAD_POOL_H
+#define TFI_BASE_THREAD_POOL_H
 
 #include "base/memory.h"
 

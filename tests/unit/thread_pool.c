@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/pool.h"
+#include "base/thread_pool.h"
 #include "check.h"
 
 enum { WORKERS = 3, CALLERS = 8, ROUNDS = 40, STEPS = 20 };
