@@ -62,7 +62,7 @@ typedef struct tfi_output {
     int64_t stride;
 } tfi_output;
 
-enum { TFI_OUTPUTS_MAX = 16 };
+enum { TFI_OUTPUTS_MAX = 256 }; /* of one run: more hidden states than any real encoder has, few enough for the stack */
 
 /* Run the batch in as many steps as it takes. Outputs whose value has a row a selected token get `rows` (ascending tokens of the
  * batch, row_count of them), or all tokens when rows is NULL. */
@@ -70,6 +70,9 @@ tf_status tfi_session_run(tf_session *s, const tfi_batch *b, const tfi_output *o
                           int64_t row_count);
 
 const tf_model *tfi_session_model(const tf_session *s);
+
+/* Bytes a session with these options would take. */
+tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes);
 void tfi_session_count_call(tf_session *s);
 
 /* The task's head must be there; UNSUPPORTED naming task and class otherwise. */

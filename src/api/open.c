@@ -11,8 +11,6 @@
 #include "graph/print.h"
 #include "tokenizer/tokenizer.h"
 
-tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes);
-
 enum { FORM_ALIGN = 64, THREADS_MAX = 1024 };
 
 /* What oneDNN, its generated kernels and jansson hold after a forward pass of BERT-base, beside what a program has that only

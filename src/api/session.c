@@ -69,8 +69,6 @@ static int64_t host_bytes(const int64_t limits[TFI_ROWS_COUNT])
     return (2 * limits[TFI_ROWS_TOKENS] + limits[TFI_ROWS_SEQUENCES] + 1 + limits[TFI_ROWS_SELECTED]) * (int64_t)sizeof(int32_t);
 }
 
-/* What a session would take, for tf_model_plan. */
-tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes);
 tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes)
 {
     int64_t limits[TFI_ROWS_COUNT];
