@@ -188,7 +188,7 @@ typedef struct tf_plan {
     int64_t mapped_bytes;       /**< pages of the checkpoint's files that stay mapped and in use after open */
     int64_t model_bytes;        /**< graphs, names, tokenizer: what else the model holds, an upper bound within 2 % + 1 MB */
     int64_t session_bytes;      /**< activations and scratch of one session */
-    int64_t load_bytes;         /**< held on top only while the model loads */
+    int64_t load_bytes;         /**< held on top only while the model loads; up to 32 MB of the files' pages are mapped in besides */
     int64_t third_party_bytes;  /**< memory of other libraries (matrix library, JSON), measured on a typical model; not of the allocator */
     int64_t total_bytes;        /**< weight + mapped + model + session */
 } tf_plan;
