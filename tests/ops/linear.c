@@ -134,11 +134,16 @@ static void *out_values(int64_t n, tfi_dtype t)
     return p;
 }
 
-static void one_linear(int64_t M, int64_t N, int64_t K)
+static tfi_dtype any_dtype(void)
 {
-    const tfi_dtype dtype = fast->has_bf16 && pick(0, 1) ? TFI_BF16 : TFI_F32, y = pick(0, 1) ? TFI_BF16 : TFI_F32;
+    return fast->has_bf16 && pick(0, 1) ? TFI_BF16 : TFI_F32;
+}
+
+static void one_linear(int64_t M, int64_t N, int64_t K, tfi_dtype dtype)
+{
+    const tfi_dtype y = pick(0, 1) ? TFI_BF16 : TFI_F32;
     const int parts = N >= 3 && pick(0, 1) ? 3 : 1;
-    const int64_t scratch = tfi_linear_scratch(K, dtype);
+    const int64_t scratch = tfi_linear_scratch();
     stored s;
 
     store(&s, N, K, dtype, (tfi_dtype)pick(TFI_F32, TFI_F64), parts, (int)pick(0, 1), TFI_READ_LINEAR);
@@ -179,14 +184,27 @@ static void random_shapes(void)
 {
     static const int64_t Ns[] = {1, 2, 7, 63, 64, 65, 101, 128, 130, 768}, Ks[] = {1, 7, 16, 31, 32, 64, 101, 130, 768, 1030};
 
-    for (int i = 0; i < 10; i++) one_linear(pick(1, 200), Ns[pick(0, 9)], Ks[pick(0, 9)]);
+    for (int i = 0; i < 10; i++) one_linear(pick(1, 200), Ns[pick(0, 9)], Ks[pick(0, 9)], any_dtype());
 }
 
 /* Every height of a last tile. */
 static void all_heights(void)
 {
     const int64_t from = pick(0, 3);
-    for (int64_t M = 1 + from; M <= 200; M += 4) one_linear(M, 20, 33);
+    for (int64_t M = 1 + from; M <= 200; M += 4) one_linear(M, 20, 33, any_dtype());
+}
+
+/* The function of few rows: every number of them and one more, inputs that fill whole units and pieces and that do not. */
+static void few_rows(void)
+{
+    static const int64_t Ks[] = {1, 2, 33, 96, 97, 193};
+
+    for (int64_t M = 1; M <= TFI_FEW_ROWS + 1; M++) {
+        for (int i = 0; i < 6; i++) {
+            one_linear(M, pick(0, 1) ? 20 : 130, Ks[i], TFI_F32);
+            if (fast->has_bf16) one_linear(M, pick(0, 1) ? 20 : 130, Ks[i], TFI_BF16);
+        }
+    }
 }
 
 /* Several pieces of the source, in both orders of cutting. */
@@ -384,7 +402,7 @@ static void bench_one(tfi_dtype dtype, int64_t M, int64_t N, int64_t K, tfi_acti
                                .N = N,
                                .K = K,
                                .activation = activation};
-    op_job job = {.args = &a, .y = dtype, .scratch = space + 4 * room, .scratch_bytes = tfi_linear_scratch(K, dtype)};
+    op_job job = {.args = &a, .y = dtype, .scratch = space + 4 * room, .scratch_bytes = tfi_linear_scratch()};
     const double begin = seconds();
     for (int i = 0; i < 5 || (seconds() - begin < 0.15 && i < 1000); i++) {
         const double from = seconds();
@@ -424,6 +442,7 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < 10; i++) check_run(argc, argv, "random_shapes", random_shapes);
     check_run(argc, argv, "all_heights", all_heights);
+    check_run(argc, argv, "few_rows", few_rows);
     check_run(argc, argv, "long_weights", long_weights);
     check_run(argc, argv, "tied_rows", tied_rows);
     check_run(argc, argv, "bad_sources", bad_sources);

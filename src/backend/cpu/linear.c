@@ -198,16 +198,15 @@ static tiling tiling_of(const tfi_linear_args *a, int workers)
     const int64_t M = a->M;
     tiling t;
 
-    t.row_tiles = M > 16 && M < TFI_TILE_ROWS && M % 16 != 0 ? 2 : ceil_divide(M, TFI_TILE_ROWS);
-    t.cols = TFI_TILE_COLS;
+    t.row_tiles = M > TFI_FEW_ROWS && M < TFI_TILE_ROWS && M % 16 != 0 ? 2 : ceil_divide(M, TFI_TILE_ROWS);
+    t.cols = M <= TFI_FEW_ROWS ? TFI_BLOCK : TFI_TILE_COLS;
     if (t.row_tiles * ceil_divide(a->N, t.cols) < 8 * workers) t.cols = TFI_BLOCK;
     t.tiles = t.row_tiles * ceil_divide(a->N, t.cols);
     return t;
 }
 
 /* Rows [begin, end) of y that tile number i writes, and the rows of x it reads for that: `height` of them, from few different
- * heights, so that few primitives do. The last tile reaches back over rows of the one before. Fewer than 16 rows in all are
- * copied into a buffer of 4, 8 or 16. */
+ * heights, so that few primitives do. The last tile reaches back over rows of the one before. */
 typedef struct row_tile {
     int64_t begin, end, first, height;
 } row_tile;
@@ -216,9 +215,8 @@ static row_tile row_tile_of(int64_t M, int64_t row_tiles, int64_t i)
 {
     row_tile t = {.begin = i * TFI_TILE_ROWS};
 
-    if (M < 16) {
-        t.end = M;
-        t.height = M <= 4 ? 4 : M <= 8 ? 8 : 16;
+    if (M <= TFI_FEW_ROWS) {
+        t.end = t.height = M;
     } else if (M < TFI_TILE_ROWS && row_tiles == 2) { /* 17 to 63: whole groups of 16, then the rest */
         t.begin = i ? M / 16 * 16 : 0;
         t.end = i ? M : M / 16 * 16;
@@ -232,26 +230,12 @@ static row_tile row_tile_of(int64_t M, int64_t row_tiles, int64_t i)
     return t;
 }
 
-/* A worker's scratch: the sums of a tile, oneDNN's own, and fewer than 16 rows of x filled up with zeros. */
-static int64_t few_rows_bytes(int64_t K, tfi_dtype x)
-{
-    return (16 * K * (int64_t)tfi_dtype_size(x) + 63) / 64 * 64;
-}
-
+/* A worker's scratch: the sums of a tile, and oneDNN's own. */
 enum { SUMS_BYTES = TFI_TILE_ROWS * TFI_TILE_COLS * 4 };
 
-int64_t tfi_linear_scratch(int64_t K, tfi_dtype x)
+int64_t tfi_linear_scratch(void)
 {
-    return SUMS_BYTES + ONEDNN_SCRATCH + few_rows_bytes(K, x);
-}
-
-static const void *few_rows(const tfi_linear_args *a, void *buffer)
-{
-    const size_t row = (size_t)a->K * tfi_dtype_size(a->weight->dtype), live = (size_t)a->M * row;
-
-    memcpy(buffer, a->x, live);
-    memset((char *)buffer + live, 0, 16 * row - live);
-    return buffer;
+    return SUMS_BYTES + ONEDNN_SCRATCH;
 }
 
 static const void *weights_at(const tfi_linear_args *a, int64_t n)
@@ -262,18 +246,22 @@ static const void *weights_at(const tfi_linear_args *a, int64_t n)
     return (const uint32_t *)a->form->data + n * tfi_packed_units(a->form->layout, a->K);
 }
 
-static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_args *a, tfi_dtype y, const void *x,
-                          row_tile rows, int64_t n, int64_t cols, char *scratch)
+static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_args *a, tfi_dtype y, row_tile rows, int64_t n,
+                          int64_t cols, char *scratch)
 {
     const int64_t live = a->N - n < cols ? a->N - n : cols;
     const int64_t width = a->form->layout == TFI_LAYOUT_PLAIN ? live : ceil_divide(live, TFI_BLOCK) * TFI_BLOCK;
     float *sums = (float *)(void *)scratch;
+    const void *x = tfi_at(a->x, a->weight->dtype, rows.first * a->K);
     primitive *p;
     tf_status status;
 
-    if ((status = primitive_for(l, own, a, rows.height, width, &p)) < 0) return status;
-    x = tfi_at(x, a->weight->dtype, rows.first * a->K);
-    if ((status = product(own, p, x, weights_at(a, n), sums, scratch + SUMS_BYTES)) < 0) return status;
+    if (a->M <= TFI_FEW_ROWS && a->form->layout != TFI_LAYOUT_PLAIN) {
+        l->tier->few[a->weight->dtype](x, a->M, a->K, weights_at(a, n), sums);
+    } else {
+        if ((status = primitive_for(l, own, a, rows.height, width, &p)) < 0) return status;
+        if ((status = product(own, p, x, weights_at(a, n), sums, scratch + SUMS_BYTES)) < 0) return status;
+    }
     l->tier->finish[a->activation][y](
         &(tfi_linear_tile){.sums = sums + (rows.begin - rows.first) * width,
                            .rows = rows.end - rows.begin,
@@ -290,18 +278,15 @@ tf_status tfi_linear_run(tfi_linear *l, const tfi_linear_args *a, tfi_dtype y, c
 {
     const tiling t = tiling_of(a, w->count);
     linear_worker *own = &l->worker[w->index];
-    const void *x = NULL;
     tf_status status = TF_STATUS_OK;
     int64_t i;
 
     if (!own->stream && (status = onednn(dnnl_stream_create(&own->stream, l->engine, dnnl_stream_default_flags), "stream")) < 0)
         return status;
     /* Workers take tiles one by one: on a busy machine one of them may be away for a while. */
-    while (status == TF_STATUS_OK && (i = atomic_fetch_add_explicit(next_tile, 1, memory_order_relaxed)) < t.tiles) {
-        if (!x) x = a->M < 16 ? few_rows(a, (char *)w->scratch + SUMS_BYTES + ONEDNN_SCRATCH) : a->x;
-        status = run_tile(l, own, a, y, x, row_tile_of(a->M, t.row_tiles, i % t.row_tiles), i / t.row_tiles * t.cols, t.cols,
+    while (status == TF_STATUS_OK && (i = atomic_fetch_add_explicit(next_tile, 1, memory_order_relaxed)) < t.tiles)
+        status = run_tile(l, own, a, y, row_tile_of(a->M, t.row_tiles, i % t.row_tiles), i / t.row_tiles * t.cols, t.cols,
                           w->scratch);
-    }
     return status;
 }
 

@@ -2,6 +2,7 @@
 #if defined(__AVX2__)
 #include "backend/cpu/vec_avx2.h"
 
+#define FEW_BF16 tfi_few_bf16_plain
 #include "backend/cpu/linear_tmpl.h"
 
 const tfi_linear_tier tfi_linear_avx2 = TIER;

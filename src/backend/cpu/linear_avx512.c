@@ -2,6 +2,7 @@
 #if defined(__AVX512F__)
 #include "backend/cpu/vec_avx512.h"
 
+#define FEW_BF16 tfi_few_bf16_avx512
 #include "backend/cpu/linear_tmpl.h"
 
 const tfi_linear_tier tfi_linear_avx512 = TIER;

@@ -1,5 +1,6 @@
 /* LINEAR's second half in plain C, for processors without AVX2, and the choice between the tiers. */
 #include <math.h>
+#include <string.h>
 
 #include "backend/cpu/linear.h"
 #include "backend/rows.h"
@@ -55,6 +56,36 @@ static void round_floats(const void *floats, int64_t n, uint16_t *out)
     }
 }
 
+static void few(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < TFI_BLOCK; c++) {
+            double sum = 0;
+            for (int64_t k = 0; k < K; k++) {
+                float w;
+                memcpy(&w, block + k * TFI_BLOCK + c, sizeof w);
+                sum += (double)tfi_get(x, TFI_F32, r * K + k) * (double)w;
+            }
+            sums[r * TFI_BLOCK + c] = (float)sum;
+        }
+    }
+}
+
+void tfi_few_bf16_plain(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < TFI_BLOCK; c++) {
+            double sum = 0;
+            for (int64_t k = 0; k < K; k++) {
+                const uint32_t unit = block[k / 2 * TFI_BLOCK + c];
+                sum += (double)tfi_get(x, TFI_BF16, r * K + k) * (double)tfi_bf16_to_f32((uint16_t)(k % 2 ? unit >> 16 : unit));
+            }
+            sums[r * TFI_BLOCK + c] = (float)sum;
+        }
+    }
+}
+
+#define FEW_BF16 tfi_few_bf16_plain
 #include "backend/cpu/linear_table.h"
 
 const tfi_linear_tier tfi_linear_plain = TIER;

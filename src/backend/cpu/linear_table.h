@@ -1,5 +1,5 @@
-/* The table of a tier from an inline finish(tile, activation, dtype of y), pack() and round_floats(). Included by the tiers
- * alone. */
+/* The table of a tier from an inline finish(tile, activation, dtype of y), pack(), round_floats() and few(), which is fp32's;
+ * FEW_BF16 names the other. Included by the tiers alone. */
 #define FINISH(name, activation)                                                                                               \
     static void name##_f32(const tfi_linear_tile *t)                                                                           \
     {                                                                                                                          \
@@ -23,5 +23,8 @@ FINISH(finish_sigmoid, TFI_ACT_SIGMOID)
                    {finish_gelu_f32, finish_gelu_bf16},      {finish_gelu_tanh_f32, finish_gelu_tanh_bf16},                    \
                    {finish_silu_f32, finish_silu_bf16},      {finish_tanh_f32, finish_tanh_bf16},                              \
                    {finish_sigmoid_f32, finish_sigmoid_bf16}},                                                                 \
-        .pack = pack, .round = round_floats                                                                                    \
+        .pack = pack, .round = round_floats, .few = {                                                                          \
+            few,                                                                                                               \
+            FEW_BF16                                                                                                           \
+        }                                                                                                                      \
     }

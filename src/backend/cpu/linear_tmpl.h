@@ -2,6 +2,8 @@
  * definitions to about 1e-7 of their argument's size, with no branch; a NaN stays a NaN. */
 #include "backend/cpu/linear.h"
 
+#include <string.h>
+
 #include "backend/cpu/vec_typed.h"
 
 static const float LOG2_E = 1.44269504f;
@@ -122,5 +124,9 @@ static void round_floats(const void *floats, int64_t n, uint16_t *out)
         store_n(out, TFI_BF16, i, load_n(floats, TFI_F32, i, some), some);
     }
 }
+
+#include "backend/cpu/operand_f32.h"
+
+#include "backend/cpu/few_tmpl.h"
 
 #include "backend/cpu/linear_table.h"

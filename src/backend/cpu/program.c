@@ -50,8 +50,7 @@ static int64_t head_bytes(const tfi_graph *g)
 static int64_t step_scratch(const tfi_graph *g, const tfi_op *op, const int64_t limits[TFI_ROWS_COUNT])
 {
     if (op->kind != TFI_OP_LINEAR) return tfi_host_scratch(g, op, limits[TFI_ROWS_TOKENS]);
-    const tfi_weight *w = &g->weights[op->weight];
-    return tfi_linear_scratch(w->cols, w->dtype);
+    return tfi_linear_scratch();
 }
 
 /* Plans the values into offsets; *scratch is a worker's share of the block. */
