@@ -149,12 +149,14 @@ static tf_status read_problem(tfi_json c, tfi_problem *out)
     return TF_STATUS_OK;
 }
 
-/* ---- heads: each fills outputs of the model from the last hidden state ---- */
+/* ---- heads: each fills outputs of the model from the last hidden state. They are small and compute in fp32 whatever the
+ * encoder does; only the matrix over the vocabulary has the encoder's type ---- */
 
 typedef struct head_context {
     const dialect *d;
     const tfi_encoder_shape *shape;
     int32_t final;
+    tfi_dtype dtype; /* of the encoder's matrices */
 } head_context;
 
 static void labels(tfi_family *f)
@@ -213,14 +215,18 @@ static const lm_names *lm_names_of(const dialect *d)
  * config.json says they are not tied. */
 static int32_t lm_matrix(tfi_family *f, const head_context *h, const char *name)
 {
-    const tfi_tensor *own = tfi_family_find(f, name), *table = tfi_family_find(f, "embeddings.word_embeddings.weight");
+    const char *table_name = "embeddings.word_embeddings.weight";
+    const tfi_tensor *own = tfi_family_find(f, name), *table = tfi_family_find(f, table_name);
     int tied = 1;
     const tf_status s = tfi_json_bool(f->config, "tie_word_embeddings", &tied);
 
     if (s < 0) tfi_build_fail(&f->build, s);
     const int shared = own && table && own->data == table->data;
-    if ((own && !shared) || !tied) return tfi_family_matrix(f, name, h->shape->vocab, h->shape->embed_width, TFI_SHARD_VOCAB);
-    return tfi_family_matrix(f, "embeddings.word_embeddings.weight", h->shape->vocab, h->shape->embed_width, TFI_SHARD_VOCAB);
+    if (!shared && (own || !tied)) table_name = name;
+    f->dtype = h->dtype;
+    const int32_t matrix = tfi_family_matrix(f, table_name, h->shape->vocab, h->shape->embed_width, TFI_SHARD_VOCAB);
+    f->dtype = TFI_F32;
+    return matrix;
 }
 
 static void masked_lm_head(tfi_family *f, const head_context *h)
@@ -232,7 +238,7 @@ static void masked_lm_head(tfi_family *f, const head_context *h)
 
     const int32_t rows = tfi_build_gather(&f->build, "selected", h->final);
     const int32_t dense = tfi_family_linear(f, "lm.dense", rows, n->dense, h->shape->embed_width, activation, TFI_SHARD_NONE, TFI_F32);
-    const int32_t norm = tfi_family_norm(f, "lm.norm", dense, -1, n->norm, h->shape->eps);
+    const int32_t norm = tfi_family_norm(f, "lm.norm", dense, -1, n->norm, h->shape->eps, h->dtype);
     const int32_t weight = lm_matrix(f, h, n->decoder);
     f->model->token_logits = tfi_build_linear(&f->build, "token_logits", norm, weight, tfi_family_vector(f, bias, h->shape->vocab),
                                               TFI_ACT_NONE, -1, TFI_F32);
@@ -355,7 +361,7 @@ static const head *find_head(tfi_family *f, const dialect *d, tf_status *status)
     return NULL;
 }
 
-/* Pooling, dense layers and normalisation behind the encoder, as modules.json describes them; fp32 throughout. */
+/* Pooling, dense layers and normalisation behind the encoder, as modules.json describes them. */
 static void sentence_embedding(tfi_family *f, const tfi_sentence *s, int32_t final)
 {
     tfi_model *m = f->model;
@@ -368,9 +374,7 @@ static void sentence_embedding(tfi_family *f, const tfi_sentence *s, int32_t fin
     }
     m->embedding = tfi_build_pool(&f->build, "embedding.pooled", final, s->pooling, TFI_F32);
     const tfi_source *checkpoint = f->source;
-    const tfi_dtype dtype = f->dtype;
     const char *prefix = f->prefix;
-    f->dtype = TFI_F32;
     f->prefix = "";
     for (int i = 0; i < s->dense_count && f->build.status == TF_STATUS_OK; i++) {
         const tfi_dense *d = &s->dense[i];
@@ -386,7 +390,6 @@ static void sentence_embedding(tfi_family *f, const tfi_sentence *s, int32_t fin
         m->embedding = tfi_build_linear(&f->build, value, m->embedding, weight, bias, d->activation, residual, TFI_F32);
     }
     f->source = checkpoint;
-    f->dtype = dtype;
     f->prefix = prefix;
     m->embedding_normalized = tfi_build_l2norm(&f->build, "embedding.normalized", m->embedding, 1e-12f);
     m->tasks |= TF_TASK_EMBED;
@@ -417,6 +420,8 @@ void tfi_bert_build(tfi_family *f, const tfi_sentence *sentence)
     const int32_t final = tfi_encoder_build(f, &d->names, &shape);
     if (f->build.status < 0) return;
     tfi_build_keep(&f->build, final);
-    h->build(f, &(head_context){d, &shape, final});
+    const head_context context = {d, &shape, final, f->dtype};
+    f->dtype = TFI_F32;
+    h->build(f, &context);
     sentence_embedding(f, sentence, final);
 }

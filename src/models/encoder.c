@@ -30,7 +30,7 @@ static int32_t embeddings(tfi_family *f, const tfi_encoder_names *n, const tfi_e
     const int32_t position = table(f, n->position, s->positions, s->embed_width, TFI_SHARD_NONE);
     const int32_t type = s->types > 0 ? table(f, n->type, s->types, s->embed_width, TFI_SHARD_NONE) : -1;
     const int32_t sum = tfi_build_embed(&f->build, "embeddings.sum", word, position, type, TFI_F32);
-    const int32_t x = tfi_family_norm(f, "embeddings", sum, -1, n->embed_norm, s->eps);
+    const int32_t x = tfi_family_norm(f, "embeddings", sum, -1, n->embed_norm, s->eps, f->dtype);
 
     if (s->embed_width == s->width) return x;
     return tfi_family_linear(f, "embeddings.projected", x, n->project, s->width, TFI_ACT_NONE, TFI_SHARD_NONE, f->dtype);
@@ -51,7 +51,7 @@ static int32_t qkv(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_
 }
 
 /* The outputs that a norm adds to the residual stay fp32 whatever the activations are: they are read once, while hot, and
- * rounding them would be the largest error of a bf16 layer. */
+ * rounding them would be the largest error of a bf16 layer. The last hidden state is fp32 as well: heads read it in fp32. */
 static int32_t layer(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s, int i, int32_t x)
 {
     char tensor[NAME_BYTES], value[NAME_BYTES];
@@ -62,12 +62,13 @@ static int32_t layer(tfi_family *f, const tfi_encoder_names *n, const tfi_encode
     const int32_t attended = tfi_family_linear(f, layer_name(value, "layer.%d.attention.out", i), mixed,
                                                layer_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
     const int32_t middle = tfi_family_norm(f, layer_name(value, "layer.%d.attention.norm", i), attended, x,
-                                           layer_name(tensor, n->attention_norm, i), s->eps);
+                                           layer_name(tensor, n->attention_norm, i), s->eps, f->dtype);
     const int32_t inner = tfi_family_linear(f, layer_name(value, "layer.%d.ffn.in", i), middle, layer_name(tensor, n->ffn_in, i),
                                             s->inner, s->activation, TFI_SHARD_COLUMN, f->dtype);
     const int32_t out = tfi_family_linear(f, layer_name(value, "layer.%d.ffn.out", i), inner, layer_name(tensor, n->ffn_out, i),
                                           s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
-    return tfi_family_norm(f, layer_name(value, "layer.%d", i), out, middle, layer_name(tensor, n->ffn_norm, i), s->eps);
+    return tfi_family_norm(f, layer_name(value, "layer.%d", i), out, middle, layer_name(tensor, n->ffn_norm, i), s->eps,
+                           i + 1 < s->layers ? f->dtype : TFI_F32);
 }
 
 int32_t tfi_encoder_build(tfi_family *f, const tfi_encoder_names *names, const tfi_encoder_shape *shape)

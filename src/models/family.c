@@ -125,7 +125,7 @@ int32_t tfi_family_linear(tfi_family *f, const char *value, int32_t x, const cha
     return tfi_build_linear(&f->build, value, x, weight, tfi_family_vector(f, full, outputs), activation, -1, dtype);
 }
 
-int32_t tfi_family_norm(tfi_family *f, const char *value, int32_t x, int32_t residual, const char *name, float eps)
+int32_t tfi_family_norm(tfi_family *f, const char *value, int32_t x, int32_t residual, const char *name, float eps, tfi_dtype dtype)
 {
     const int64_t cols = tfi_family_cols(f, x);
     char full[NAME_BYTES];
@@ -133,7 +133,7 @@ int32_t tfi_family_norm(tfi_family *f, const char *value, int32_t x, int32_t res
     snprintf(full, sizeof full, "%s.weight", name);
     const int32_t gain = tfi_family_vector(f, full, cols);
     snprintf(full, sizeof full, "%s.bias", name);
-    return tfi_build_norm(&f->build, value, x, residual, gain, tfi_family_vector(f, full, cols), eps, f->dtype);
+    return tfi_build_norm(&f->build, value, x, residual, gain, tfi_family_vector(f, full, cols), eps, dtype);
 }
 
 tfi_dtype tfi_model_stored_dtype(const tfi_source *source)

@@ -11,7 +11,7 @@ typedef struct tfi_family {
     const tfi_source *source;
     tfi_json config;          /* config.json */
     const char *prefix;       /* of the encoder's tensors, such as "bert."; names are tried with and without it */
-    tfi_dtype dtype;          /* of matrices and activations */
+    tfi_dtype dtype;          /* of matrices, and of activations that matrices read */
     tfi_arena *arena;
     tfi_builder build;
     tfi_model *model;
@@ -34,7 +34,7 @@ int32_t tfi_family_linear(tfi_family *f, const char *value, int32_t x, const cha
                           tfi_shard shard, tfi_dtype dtype);
 
 /* Layer norm with `name`.weight and `name`.bias over x + residual. */
-int32_t tfi_family_norm(tfi_family *f, const char *value, int32_t x, int32_t residual, const char *name, float eps);
+int32_t tfi_family_norm(tfi_family *f, const char *value, int32_t x, int32_t residual, const char *name, float eps, tfi_dtype dtype);
 
 int64_t tfi_family_cols(const tfi_family *f, int32_t value); /* 0 after a failure */
 

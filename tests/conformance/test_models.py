@@ -32,10 +32,12 @@ def compare(tally, dtype, got, want, path, cls, ids, types):
     """Logits over the whole call; hidden states for each layer too."""
     assert set(got) == set(want), f"outputs {sorted(got)}, transformers has {sorted(want)}"
 
-    def theirs(name, layer=None):  # 1.25 times transformers' own error in bf16 on these weights
+    def theirs(name, layer=None):
+        """1.25 times transformers' own error in bf16 on these weights. Of a few numbers that error is one draw of a noisy
+        quantity: 2 times then."""
         own = make.run(make.load(path, cls, torch.bfloat16), ids, types)[name]
         a, b = (own, want[name]) if layer is None else (own[layer], want[name][layer])
-        return 1.25 * np.linalg.norm(a - b) / np.linalg.norm(b)
+        return (1.25 if a.size >= 256 else 2) * np.linalg.norm(a - b) / np.linalg.norm(b)
 
     for name in want:
         if name == "hidden":

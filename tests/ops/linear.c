@@ -207,6 +207,33 @@ static void few_rows(void)
     }
 }
 
+/* The first rows of a call give the same bits however many rows it has. */
+static void same_bits(void)
+{
+    static const int64_t Ks[] = {33, 512, 513, 768, 1030, 3072};
+    const int64_t N = 130, most = 150, scratch = tfi_linear_scratch();
+
+    for (int i = 0; i < 12; i++) {
+        const int64_t K = Ks[i / 2];
+        const tfi_dtype dtype = i % 2 && fast->has_bf16 ? TFI_BF16 : TFI_F32;
+        stored s;
+
+        store(&s, N, K, dtype, TFI_F32, 1, 0, TFI_READ_LINEAR);
+        const tfi_weight_form form = prepare(fast, &s);
+        if (form.layout == TFI_LAYOUT_PLAIN) continue; /* oneDNN's generic kernels promise nothing of the kind */
+        tfi_linear_args a = {.x = random_values(most * K, dtype), .weight = &s.weight, .form = &form, .N = N, .K = K};
+        const float *first = NULL;
+        for (int k = 0; k < 8; k++) {
+            a.M = k == 0 ? most : pick(1, 2 * TFI_FEW_ROWS);
+            a.y = out_values(most * N, TFI_F32);
+            op_job job = {.args = &a, .y = TFI_F32, .scratch = check_bytes(2 * scratch), .scratch_bytes = scratch};
+            CHECK_OK(tfi_pool_run(((tfi_cpu *)fast)->pool, run_fast, &job));
+            if (k == 0) first = a.y;
+            CHECK(memcmp(first, a.y, (size_t)(a.M * N) * sizeof *first) == 0);
+        }
+    }
+}
+
 /* Several pieces of the source, in both orders of cutting. */
 static void long_weights(void)
 {
@@ -443,6 +470,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 10; i++) check_run(argc, argv, "random_shapes", random_shapes);
     check_run(argc, argv, "all_heights", all_heights);
     check_run(argc, argv, "few_rows", few_rows);
+    check_run(argc, argv, "same_bits", same_bits);
     check_run(argc, argv, "long_weights", long_weights);
     check_run(argc, argv, "tied_rows", tied_rows);
     check_run(argc, argv, "bad_sources", bad_sources);

@@ -83,28 +83,29 @@ static void few_group_of(const few_piece *p, int add, int64_t rows)
     }
 }
 
-/* The inputs that fill no whole unit, from copies followed by zeros. */
-TFI_INLINE void few_rest(const void *x, int64_t rows, int64_t K, const float *block, float *sums)
+/* The inputs from `from` on that fill no whole unit, from copies followed by zeros. */
+TFI_INLINE void few_rest(const void *x, int64_t rows, int64_t K, int64_t from, const float *block, float *sums, int add)
 {
-    const int64_t size = 4 / PER_ELEMENT, whole = K / PER_ELEMENT;
+    const int64_t size = 4 / PER_ELEMENT;
     uint32_t rest[TFI_FEW_ROWS] = {0};
 
-    for (int64_t r = 0; r < rows; r++)
-        memcpy(&rest[r], (const char *)x + (r * K + whole * PER_ELEMENT) * size, (size_t)((K - whole * PER_ELEMENT) * size));
+    for (int64_t r = 0; r < rows; r++) memcpy(&rest[r], (const char *)x + (r * K + from) * size, (size_t)((K - from) * size));
     for (int64_t r = 0; r < rows; r++) {
-        const few_piece p = {
-            .x = (const char *)&rest[r], .block = block + whole * TFI_BLOCK, .units = 1, .sums = sums + r * TFI_BLOCK};
-        few_group(&p, whole > 0, 1);
+        const few_piece p = {.x = (const char *)&rest[r],
+                             .block = block + from / PER_ELEMENT * TFI_BLOCK,
+                             .units = 1,
+                             .sums = sums + r * TFI_BLOCK};
+        few_group(&p, add, 1);
     }
 }
 
-static void few(const void *x, int64_t rows, int64_t K, const uint32_t *packed, float *sums)
+/* sums = x W^T over the inputs [from, to). */
+static void few_part(const void *x, int64_t rows, int64_t K, int64_t from, int64_t to, const float *block, float *sums)
 {
-    const float *block = (const float *)(const void *)packed;
-    const int64_t units = K / PER_ELEMENT, groups = (rows + TILE_ROWS - 1) / TILE_ROWS, row_bytes = K * (4 / PER_ELEMENT);
-    const int64_t lines_a_unit = (TFI_BLOCK / LINE_FLOATS + groups - 1) / groups;
+    const int64_t units = to / PER_ELEMENT, first = from / PER_ELEMENT, row_bytes = K * (4 / PER_ELEMENT);
+    const int64_t groups = (rows + TILE_ROWS - 1) / TILE_ROWS, lines_a_unit = (TFI_BLOCK / LINE_FLOATS + groups - 1) / groups;
 
-    for (int64_t u = 0; u < units; u += FEW_UNITS) {
+    for (int64_t u = first; u < units; u += FEW_UNITS) {
         const int64_t n = units - u < FEW_UNITS ? units - u : FEW_UNITS;
         for (int64_t g = 0, row = 0; g < groups; g++) {
             const int64_t some = rows * (g + 1) / groups - row;
@@ -115,9 +116,29 @@ static void few(const void *x, int64_t rows, int64_t K, const uint32_t *packed, 
                                  .sums = sums + row * TFI_BLOCK,
                                  .ahead = block + (u + n) * TFI_BLOCK + g * lines_a_unit * n * LINE_FLOATS,
                                  .lines_a_unit = lines_a_unit};
-            few_group_of(&p, u > 0, some);
+            few_group_of(&p, u > first, some);
             row += some;
         }
     }
-    if (units * PER_ELEMENT < K) few_rest(x, rows, K, block, sums);
+    if (units * PER_ELEMENT < to) few_rest(x, rows, K, units * PER_ELEMENT, block, sums, units > first);
+}
+
+/* Inputs summed up before they are added to the rest, as oneDNN 2.6's kernels do it: a row shall give the same bits whether it
+ * is one of few or of many. */
+TFI_INLINE int64_t few_span(int64_t K)
+{
+    return K > 1024 ? 1024 : 512;
+}
+
+static void few(const void *x, int64_t rows, int64_t K, const uint32_t *packed, float *sums)
+{
+    const float *block = (const float *)(const void *)packed;
+    const int64_t span = few_span(K);
+    _Alignas(64) float part[TFI_FEW_ROWS * TFI_BLOCK];
+
+    few_part(x, rows, K, 0, K < span ? K : span, block, sums);
+    for (int64_t from = span; from < K; from += span) {
+        few_part(x, rows, K, from, K - from < span ? K : from + span, block, part);
+        for (int64_t i = 0; i < rows * TFI_BLOCK; i += VEC) vec_store(sums + i, vec_load(sums + i) + vec_load(part + i));
+    }
 }
