@@ -67,7 +67,7 @@ def test_random_texts(both, name, rng):
 def test_long_words(both):
     units = ["a", "ab", "the", "\u4f60\u597d", " ", "\n", "!", "1", "\u0301"]
     for unit in units:
-        both["gpt2"].check([unit * n for n in (20, 300, 700)])
+        both["gpt2"].check([unit * n for n in (20, 300)])
     both["gpt2"].mine.encode([unit * (1_000_000 // len(unit)) for unit in units])  # takes seconds where time is quadratic
 
 
