@@ -54,8 +54,9 @@ static inline void tf_tokenizer_options_init(tf_tokenizer_options *o)
 }
 
 /**
- * Open the tokenizer of a Hugging Face directory (tokenizer.json, or vocab.txt with tokenizer_config.json), or a single
- * tokenizer.json or vocab.txt named by `path`.
+ * Open the tokenizer of a Hugging Face directory, or a single tokenizer.json or vocab.txt named by `path`. A directory has
+ * tokenizer.json; or vocab.txt (WordPiece); or vocab.json with merges.txt (byte-level BPE), which may go by their first names,
+ * encoder.json and vocab.bpe; and with any of them tokenizer_config.json.
  *
  * @return TF_STATUS_OK
  *         TF_STATUS_NOT_FOUND    no tokenizer file there
@@ -69,7 +70,7 @@ TF_API void tf_tokenizer_close(tf_tokenizer *t);
 /** Facts about a tokenizer; ids are -1 where the vocabulary has no such token. */
 typedef struct tf_tokenizer_info {
     uint64_t struct_size;
-    const char *model;        /**< "WordPiece"; static */
+    const char *model;        /**< "WordPiece" or "BPE" (byte-level); static */
     int32_t vocab_size;       /**< ids are in [0, vocab_size) */
     int32_t model_max_length; /**< tokens a text may have by tokenizer_config.json; INT32_MAX if it sets no limit */
     int32_t unk_id, pad_id, cls_id, sep_id, mask_id, bos_id, eos_id;
@@ -87,7 +88,8 @@ static inline void tf_tokenizer_info_init(tf_tokenizer_info *i)
 TF_API tf_status tf_tokenizer_get_info(const tf_tokenizer *t, tf_tokenizer_info *info);
 
 /**
- * The token string of an id, as the vocabulary spells it ("##ing"); not NUL-terminated text of the model, but `*token` is.
+ * The token string of an id, as the vocabulary spells it ("##ing"; BPE spells each byte as one letter); not NUL-terminated text of
+ * the model, but `*token` is.
  * @return OK, or INVALID for an id outside [0, vocab_size). *token belongs to the tokenizer.
  */
 TF_API tf_status tf_tokenizer_token(const tf_tokenizer *t, int32_t id, const char **token);
@@ -179,7 +181,7 @@ TF_API tf_status tf_encoding_get(const tf_encoding *e, tf_encoding_data *data);
 typedef struct tf_decode_options {
     uint64_t struct_size;
     int32_t skip_special_tokens; /**< unset: 0 */
-    int32_t clean_up;            /**< undo spaces before punctuation; unset: what the checkpoint says */
+    int32_t clean_up;            /**< undo spaces before punctuation; unset: what the checkpoint says. Not done to BPE's text */
 } tf_decode_options;
 
 static inline void tf_decode_options_init(tf_decode_options *o)

@@ -22,6 +22,9 @@ typedef struct tagger {
     tf_aggregation aggregation;
     int keep_all;
     int32_t special[5], unk; /* ids that are no words, for an input of ids */
+    int is_bpe;              /* the tokenizer */
+    const tf_text *texts, *pairs;
+    int64_t input; /* the text that the row at hand is of */
     unit *units;             /* [longest sequence] */
     tf_entity *found;        /* of one input */
     int64_t found_count, found_room;
@@ -42,16 +45,29 @@ static int64_t code_points(const char *text)
     return n;
 }
 
-/* Does the token continue the word before it? The reference compares the length of its vocabulary entry with that of the
- * text it covers; without text the "##" of the entry tells. */
+/* Does a token of byte-level BPE continue the word before it? To the reference it does where no space is around its begin. */
+static int follows_no_space(const tagger *t, int64_t token)
+{
+    const tf_encoding_data *d = &t->batch->text;
+    const tf_text *text = (d->sequence[token] == 1 ? t->pairs : t->texts) + t->input;
+    const int64_t at = d->byte_begin[token];
+
+    if (at == 0 || text->data[at - 1] == ' ') return 0;
+    return at == text->size || text->data[at] != ' '; /* of size < 0: a NUL is there */
+}
+
+/* Does the token continue the word before it? For WordPiece the reference compares the length of its vocabulary entry with that of
+ * the text it covers. Without text the entry tells: by "##", or by the space that a first piece of BPE is spelled with. */
 static int continues_word(const tagger *t, int64_t token)
 {
+    static const char space[] = "\xc4\xa0";
     const char *entry;
 
     if (!t->model->tokenizer || !t->batch->ids || t->batch->ids[token] == t->unk ||
         tf_tokenizer_token(t->model->tokenizer, t->batch->ids[token], &entry) < 0)
         return 0;
-    if (!t->batch->encoding) return strncmp(entry, "##", 2) == 0;
+    if (!t->batch->encoding) return t->is_bpe ? strncmp(entry, space, 2) != 0 : strncmp(entry, "##", 2) == 0;
+    if (t->is_bpe) return follows_no_space(t, token);
     return code_points(entry) != t->batch->text.char_end[token] - t->batch->text.char_begin[token];
 }
 
@@ -209,6 +225,7 @@ static tf_status tag_batch(tagger *t, tf_result *r, int64_t inputs)
     for (int64_t input = 0, row = 0; input < inputs && st == TF_STATUS_OK; input++) {
         const int64_t first_row = row;
         t->found_count = 0;
+        t->input = input;
         do {
             st = tag_row(t, b->starts[row], b->starts[row + 1]);
             row++;
@@ -297,6 +314,7 @@ tf_status tf_token_classify(tf_session *s, const tf_input *in, const tf_token_cl
         const int32_t special[5] = {info.cls_id, info.sep_id, info.pad_id, info.bos_id, info.eos_id};
         memcpy(t.special, special, sizeof special);
         t.unk = info.unk_id;
+        t.is_bpe = strcmp(info.model, "BPE") == 0;
         if (info.model_max_length < tokenize.max_length) tokenize.max_length = info.model_max_length;
     }
     if (o.truncate || o.stride >= 0) tokenize.truncation = TF_TRUNCATION_LONGEST_FIRST;
@@ -305,7 +323,11 @@ tf_status tf_token_classify(tf_session *s, const tf_input *in, const tf_token_cl
         tokenize.overflow = 1;
         tokenize.stride = o.stride;
     }
-    if ((st = tfi_batch_open(&b, m, in, &tokenize)) == TF_STATUS_OK) st = tag(s, &t, in->count, out);
+    if ((st = tfi_batch_open(&b, m, in, &tokenize)) == TF_STATUS_OK) {
+        t.texts = in->texts;
+        t.pairs = in->pairs;
+        st = tag(s, &t, in->count, out);
+    }
     tfi_batch_close(&b);
     if (st == TF_STATUS_OK) tfi_session_count_call(s);
     return st;

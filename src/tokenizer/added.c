@@ -146,6 +146,7 @@ int tfi_added_next(const tf_tokenizer *t, const tfi_added_set *set, const uint8_
             while (end < size && tfi_unicode_flags(&t->unicode, tfi_utf8_decode(text + end, &c_size)) & TFI_UNICODE_SPACE)
                 end += c_size;
         }
+        if (begin >= end) continue; /* the spaces that the token before it took were all there is of it */
         *match = (tfi_match){.begin = begin, .end = end, .resume = at + length, .index = index};
         return 1;
     }

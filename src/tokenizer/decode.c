@@ -1,4 +1,4 @@
-/* Ids to text: the WordPiece decoder and the cleaning up after it, as the reference does them. */
+/* Ids to text: the WordPiece and the byte-level decoder, and the cleaning up after them, as the reference does them. */
 #include <string.h>
 
 #include "base/options.h"
@@ -46,6 +46,24 @@ typedef struct output {
     size_t size, capacity;
 } output;
 
+/* Append the bytes that a token spells; one that is no spelling, as added tokens may be, stands for itself. Room was reserved.
+ */
+static void put_bytes(output *o, const uint8_t *token, size_t size)
+{
+    const size_t begin = o->size;
+    uint32_t c_size;
+
+    for (size_t at = 0; at < size; at += c_size) {
+        const int byte = tfi_spelled_byte(tfi_utf8_decode(token + at, &c_size));
+        if (byte < 0) {
+            memcpy(o->data + begin, token, size);
+            o->size = begin + size;
+            return;
+        }
+        o->data[o->size++] = (char)byte;
+    }
+}
+
 /* Append one token; `first` if nothing was before it. */
 static tf_status put(const tf_tokenizer *t, output *o, int32_t id, int first)
 {
@@ -55,9 +73,13 @@ static tf_status put(const tf_tokenizer *t, output *o, int32_t id, int first)
     tf_status status = tfi_reserve(t->memory, (void **)&o->data, &o->capacity, o->size + size + 1, 1);
 
     if (status < 0) return status;
+    if (t->decoder == TFI_DECODER_BYTES) {
+        put_bytes(o, (const uint8_t *)token, size);
+        return TF_STATUS_OK;
+    }
     if (!first) {
         const size_t prefix = t->decoder_prefix_size;
-        if (t->decoder_joins && size >= prefix && memcmp(token, t->decoder_prefix, prefix) == 0) {
+        if (t->decoder == TFI_DECODER_WORDPIECE && size >= prefix && memcmp(token, t->decoder_prefix, prefix) == 0) {
             token += prefix;
             size -= prefix;
         } else {
@@ -66,9 +88,32 @@ static tf_status put(const tf_tokenizer *t, output *o, int32_t id, int first)
     }
     memcpy(o->data + o->size, token, size);
     o->size += size;
-    if (t->decoder_joins && t->decoder_cleans)
+    if (t->decoder == TFI_DECODER_WORDPIECE && t->decoder_cleans)
         o->size = begin + clean(o->data + begin, o->size - begin, token_clean, sizeof token_clean / sizeof token_clean[0]);
     return TF_STATUS_OK;
+}
+
+/* Joined bytes need not be UTF-8: U+FFFD takes the place of each wrong part. */
+static tf_status repair(const tf_tokenizer *t, output *o)
+{
+    output good = {0};
+    tf_status status = TF_STATUS_OK;
+
+    for (size_t at = 0; at < o->size && status == TF_STATUS_OK;) {
+        uint32_t bad = 0;
+        const size_t size = tfi_utf8_valid((const uint8_t *)o->data + at, o->size - at, &bad);
+        if (size == o->size) return TF_STATUS_OK; /* nearly always */
+        status = tfi_reserve(t->memory, (void **)&good.data, &good.capacity, good.size + size + 3, 1);
+        if (status < 0) break;
+        memcpy(good.data + good.size, o->data + at, size);
+        good.size += size;
+        if (bad > 0) memcpy(good.data + good.size, "\xef\xbf\xbd", 3);
+        good.size += bad > 0 ? 3 : 0;
+        at += size + bad;
+    }
+    tfi_free(t->memory, o->data, o->capacity);
+    *o = good;
+    return status;
 }
 
 static tf_status decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *o, output *out)
@@ -85,7 +130,9 @@ static tf_status decode(const tf_tokenizer *t, const int32_t *ids, int64_t count
         if ((status = put(t, out, ids[i], first)) < 0) return status;
         first = 0;
     }
-    if (o->clean_up) out->size = clean(out->data, out->size, text_clean, sizeof text_clean / sizeof text_clean[0]);
+    if (t->decoder == TFI_DECODER_BYTES && (status = repair(t, out)) < 0) return status;
+    if (o->clean_up && !t->never_cleans)
+        out->size = clean(out->data, out->size, text_clean, sizeof text_clean / sizeof text_clean[0]);
     return TF_STATUS_OK;
 }
 

@@ -231,6 +231,12 @@ static void put_text(rows *r, const tfi_piece *piece, const windows *w, int64_t 
         r->byte_end[i] = token->byte_end;
         r->char_begin[i] = token->char_begin;
         r->char_end[i] = token->char_end;
+        if (k == begin) {
+            r->byte_begin[i] -= token->first_begin;
+            r->byte_end[i] -= token->first_end;
+            r->char_begin[i] -= token->first_begin > 0;
+            r->char_end[i] -= token->first_end > 0;
+        }
     }
 }
 
@@ -331,8 +337,13 @@ static tf_status text_tokens(worker *k, int64_t number, int second)
         return tfi_fail(TF_STATUS_INVALID, "%s %lld: more than %d bytes once repaired", which, (long long)number, TEXT_MAX);
     if ((status = tfi_words(k->t, s, s->repaired, (uint32_t)s->repaired_size)) < 0) return status;
     for (size_t i = first; i < s->token_count; i++) {
-        s->tokens[i].byte_begin = original_offset(s, s->tokens[i].byte_begin);
-        s->tokens[i].byte_end = original_offset(s, s->tokens[i].byte_end);
+        tfi_token *token = &s->tokens[i];
+        const uint32_t first_begin = original_offset(s, token->byte_begin - token->first_begin);
+        const uint32_t first_end = original_offset(s, token->byte_end - token->first_end);
+        token->byte_begin = original_offset(s, token->byte_begin);
+        token->byte_end = original_offset(s, token->byte_end);
+        token->first_begin = (uint8_t)(token->byte_begin - first_begin);
+        token->first_end = (uint8_t)(token->byte_end - first_end);
     }
     return TF_STATUS_OK;
 }

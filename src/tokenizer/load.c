@@ -1,9 +1,10 @@
 /* Opening: which files and which rules a directory asks for, as transformers' AutoTokenizer decides it.
  *
- * A BERT class (named in tokenizer_config.json or config.json, or meant by config.json's model_type) is built from
- * tokenizer_config.json's settings; of a tokenizer.json it takes only the vocabulary and the added tokens. A class that stands
- * for "what tokenizer.json says" takes tokenizer.json whole. A vocab.txt with no class at all is read as BERT. Everything else
- * is refused by name. */
+ * A class of BERT's, RoBERTa's or GPT-2's (named in tokenizer_config.json or config.json, or meant by config.json's model_type)
+ * is built from tokenizer_config.json's settings; of a tokenizer.json it takes only the vocabulary, the merges and the added
+ * tokens, and GPT-2's the post-processor. A class that stands for "what tokenizer.json says" takes tokenizer.json whole. With
+ * no class at all a vocab.txt is read as BERT and GPT-2's own encoder.json with vocab.bpe as GPT-2. Everything else is refused
+ * by name. */
 #define _POSIX_C_SOURCE 200809L
 #include "tokenizer/load.h"
 
@@ -17,12 +18,31 @@
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
-/* The named special tokens, in the order in which they are added. */
+/* Whose rules hold. */
+typedef enum rules { WHOLE, BERT, ROBERTA, GPT2, RULES } rules;
+
+/* The named special tokens, in the order in which they are added, and what a class has where the configuration says nothing. */
 enum { BOS, EOS, UNK, SEP, PAD, CLS, MASK, NAMED };
 static const struct {
-    const char *key, *bert; /* bert: what a BERT class has where the configuration says nothing */
-} named[NAMED] = {{"bos_token", NULL},    {"eos_token", NULL},    {"unk_token", "[UNK]"},  {"sep_token", "[SEP]"},
-                  {"pad_token", "[PAD]"}, {"cls_token", "[CLS]"}, {"mask_token", "[MASK]"}};
+    const char *key, *own[RULES];
+} named[NAMED] = {{"bos_token", {NULL, NULL, "<s>", "<|endoftext|>"}},
+                  {"eos_token", {NULL, NULL, "</s>", "<|endoftext|>"}},
+                  {"unk_token", {NULL, "[UNK]", "<unk>", "<|endoftext|>"}},
+                  {"sep_token", {NULL, "[SEP]", "</s>", NULL}},
+                  {"pad_token", {NULL, "[PAD]", "<pad>", NULL}},
+                  {"cls_token", {NULL, "[CLS]", "<s>", NULL}},
+                  {"mask_token", {NULL, "[MASK]", "<mask>", NULL}}};
+
+/* Classes ("Fast" at the end was cut off), and the model types that have one where no class is named. */
+static const struct {
+    const char *name;
+    rules rules;
+} classes[] = {{"BertTokenizer", BERT},        {"DistilBertTokenizer", BERT}, {"ElectraTokenizer", BERT},
+               {"MobileBertTokenizer", BERT},  {"LayoutLMTokenizer", BERT},   {"LxmertTokenizer", BERT},
+               {"SqueezeBertTokenizer", BERT}, {"RobertaTokenizer", ROBERTA}, {"GPT2Tokenizer", GPT2},
+               {"PreTrainedTokenizer", WHOLE}, {"TokenizersBackend", WHOLE}},
+  types[] = {{"bert", BERT},   {"distilbert", BERT},  {"electra", BERT},    {"mobilebert", BERT}, {"layoutlm", BERT},
+             {"lxmert", BERT}, {"squeezebert", BERT}, {"roberta", ROBERTA}, {"gpt2", GPT2}};
 
 /* The files of an opening, parsed. json_t members may be NULL. */
 typedef struct loading {
@@ -35,6 +55,11 @@ typedef struct loading {
     tfi_json added;       /* added_tokens.json */
     tfi_file vocab;       /* vocab.txt; data NULL if there is none */
     const char *vocab_name;
+    tfi_json bpe_vocab; /* vocab.json or encoder.json */
+    tfi_file merges;    /* merges.txt or vocab.bpe; data NULL if there is none */
+    const char *merges_name;
+    rules rules;
+    int is_guess; /* rules: no file names a class, or a model type that has one */
     tfi_entries entries;
     tfi_added names[NAMED];    /* text NULL: not named */
     uint8_t given[NAMED];      /* named by a file, not by the class */
@@ -47,33 +72,6 @@ struct declared {
     size_t order;
     tfi_added token;
 };
-
-static int is_listed(const char *const *list, size_t count, const char *name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(list[i], name) == 0) return 1;
-    return 0;
-}
-
-/* Classes; "Fast" at the end was cut off. */
-static int is_bert_class(const char *name)
-{
-    static const char *const list[] = {"BertTokenizer",     "DistilBertTokenizer", "ElectraTokenizer",    "MobileBertTokenizer",
-                                       "LayoutLMTokenizer", "LxmertTokenizer",     "SqueezeBertTokenizer"};
-    return is_listed(list, COUNT(list), name);
-}
-
-static int is_whole_class(const char *name)
-{
-    static const char *const list[] = {"PreTrainedTokenizer", "TokenizersBackend"};
-    return is_listed(list, COUNT(list), name);
-}
-
-static int is_bert_model(const char *type)
-{
-    static const char *const list[] = {"bert", "distilbert", "electra", "mobilebert", "layoutlm", "lxmert", "squeezebert"};
-    return is_listed(list, COUNT(list), type);
-}
 
 /* Files. */
 
@@ -107,6 +105,8 @@ static void loading_close(loading *l)
     close_json(&l->tokens);
     close_json(&l->special_map);
     close_json(&l->added);
+    close_json(&l->bpe_vocab);
+    if (l->merges.data) l->files->close(l->files, &l->merges);
     if (l->vocab.data) l->files->close(l->files, &l->vocab);
     tfi_free(l->t->memory, l->declared, l->declared_capacity * sizeof *l->declared);
     tfi_entries_close(&l->entries);
@@ -143,7 +143,8 @@ static tf_status read_bert_settings(loading *l)
     int strip = -1;
     tf_status status;
 
-    t->clean_text = t->split_cjk = t->lowercase = t->decoder_joins = t->decoder_cleans = 1;
+    t->clean_text = t->split_cjk = t->lowercase = t->decoder_cleans = 1;
+    t->decoder = TFI_DECODER_WORDPIECE;
     if ((status = tfi_json_bool(l->config, "do_lower_case", &t->lowercase)) < 0) return status;
     if ((status = tfi_json_bool(l->config, "tokenize_chinese_chars", &t->split_cjk)) < 0) return status;
     if ((status = tfi_json_bool(l->config, "strip_accents", &strip)) < 0) return status;
@@ -151,8 +152,23 @@ static tf_status read_bert_settings(loading *l)
     return TF_STATUS_OK;
 }
 
+/* Of RoBERTa's and GPT-2's classes. RoBERTa's own post-processor comes with it. */
+static tf_status read_bpe_settings(loading *l)
+{
+    tfi_bpe *b = &l->t->bpe;
+    tf_status status;
+
+    l->t->decoder = TFI_DECODER_BYTES;
+    b->use_pattern = 1;
+    b->trim = l->rules == ROBERTA;
+    if ((status = tfi_json_bool(l->config, "add_prefix_space", &b->prefix_space)) < 0) return status;
+    if (l->rules == ROBERTA && (status = tfi_json_bool(l->config, "trim_offsets", &b->trim)) < 0) return status;
+    b->trim_expects_prefix = b->prefix_space;
+    return TF_STATUS_OK;
+}
+
 /* Special tokens by name: special_tokens_map.json, where it counts, over tokenizer_config.json over the class's own. */
-static tf_status read_names(loading *l, int bert, int with_map)
+static tf_status read_names(loading *l, int with_map)
 {
     tf_status status;
 
@@ -167,8 +183,9 @@ static tf_status read_names(loading *l, int bert, int with_map)
             const json_t *normalized = json_object_get(value, "normalized");
             if (json_is_object(value) && !json_object_get(value, "special"))
                 l->names[i].normalized = !json_is_false(normalized);
-        } else if (bert && named[i].bert) {
-            l->names[i] = (tfi_added){.text = named[i].bert, .size = (uint32_t)strlen(named[i].bert)};
+        } else if (named[i].own[l->rules]) {
+            const char *own = named[i].own[l->rules];
+            l->names[i] = (tfi_added){.text = own, .size = (uint32_t)strlen(own)};
         }
         l->given[i] = (mapped && !json_is_null(mapped)) || (value && !json_is_null(value));
         l->names[i].special = 1;
@@ -431,17 +448,19 @@ static tf_status tokens_by_id(tf_tokenizer *t, const tfi_entries *entries)
     return t->text ? TF_STATUS_OK : TF_STATUS_NOMEM;
 }
 
-/* The ids of the named special tokens; a tokenizer.json that names none has BERT's if they are in its vocabulary. */
+/* The ids of the named special tokens; a tokenizer.json that names none has BERT's or RoBERTa's if they are in its vocabulary.
+ */
 static void set_ids(loading *l)
 {
     tf_tokenizer *t = l->t;
     int32_t *const ids[NAMED] = {&t->bos_id, &t->eos_id, &t->unk_id, &t->sep_id, &t->pad_id, &t->cls_id, &t->mask_id};
 
     for (int i = 0; i < NAMED; i++) {
-        if (i == UNK) continue;
+        const char *usual = l->rules != WHOLE || i == UNK ? NULL : named[i].own[t->is_bpe ? ROBERTA : BERT];
+        if (i == UNK && !t->is_bpe) continue; /* the model's */
         *ids[i] = TFI_TRIE_NONE;
         if (l->names[i].text) *ids[i] = tfi_token_id(t, l->names[i].text, l->names[i].size);
-        else if (named[i].bert) *ids[i] = tfi_token_id(t, named[i].bert, strlen(named[i].bert));
+        else if (usual) *ids[i] = tfi_token_id(t, usual, strlen(usual));
     }
 }
 
@@ -457,14 +476,45 @@ tf_status tfi_template_set(tf_tokenizer *t, tfi_template *template, const tfi_pi
     return TF_STATUS_OK;
 }
 
-static tf_status bert_template(tf_tokenizer *t)
+/* The templates of BERT's and RoBERTa's classes. */
+static tf_status class_template(loading *l)
 {
+    tf_tokenizer *t = l->t;
+
     if (t->cls_id < 0 || t->sep_id < 0)
         return tfi_fail(TF_STATUS_CORRUPT, "tokenizer_config.json: \"%s\" is empty", t->cls_id < 0 ? "cls_token" : "sep_token");
+    if (l->rules == ROBERTA) return tfi_roberta_template(t, t->cls_id, t->sep_id);
     const tfi_piece pieces[] = {{t->cls_id, 0}, {TFI_PIECE_FIRST, 0}, {t->sep_id, 0}, {TFI_PIECE_SECOND, 1}, {t->sep_id, 1}};
     const tf_status status = tfi_template_set(t, &t->single, pieces, 3);
 
     return status < 0 ? status : tfi_template_set(t, &t->pair, pieces, 5);
+}
+
+/* Of GPT-2's class without a tokenizer.json, beside which add_bos_token and add_eos_token count for nothing. */
+static tf_status bos_eos_template(loading *l)
+{
+    tf_tokenizer *t = l->t;
+    int bos = 0, eos = 0;
+    int32_t n = 0, single;
+    tfi_piece pieces[6];
+    tf_status status;
+
+    if ((status = tfi_json_bool(l->config, "add_bos_token", &bos)) < 0) return status;
+    if ((status = tfi_json_bool(l->config, "add_eos_token", &eos)) < 0) return status;
+    for (int32_t second = 0; second < 2; second++) {
+        if (bos && l->names[BOS].text) pieces[n++] = (tfi_piece){t->bos_id, second};
+        pieces[n++] = (tfi_piece){second ? TFI_PIECE_SECOND : TFI_PIECE_FIRST, second};
+        if (eos && l->names[EOS].text) pieces[n++] = (tfi_piece){t->eos_id, second};
+        if (!second) single = n;
+    }
+    if ((status = tfi_template_set(t, &t->single, pieces, single)) < 0) return status;
+    return tfi_template_set(t, &t->pair, pieces, n);
+}
+
+static tf_status read_template(loading *l)
+{
+    if (l->rules == BERT || l->rules == ROBERTA) return class_template(l);
+    return l->tokens.object ? tfi_read_json_template(l->t, l->tokens) : bos_eos_template(l);
 }
 
 /* The model's unknown token must be in its vocabulary: without it most texts have no tokens at all. */
@@ -478,30 +528,57 @@ static tf_status set_model(tf_tokenizer *t, const char *unk, const char *file)
     return TF_STATUS_OK;
 }
 
-/* Everything but the choice of files: `whole` takes tokenizer.json as it is. */
-static tf_status build(loading *l, int whole)
+/* The vocabulary with its rules: tokenizer.json's, or those of the class over whichever files there are. */
+static tf_status read_model(loading *l)
+{
+    tf_tokenizer *t = l->t;
+    const int whole = l->rules == WHOLE, is_bpe = l->rules == ROBERTA || l->rules == GPT2;
+    const char *unk = !whole && l->names[UNK].text ? l->names[UNK].text : "[UNK]";
+    tf_status status;
+
+    if (l->tokens.object) {
+        status = tfi_read_json_model(t, l->tokens, whole, &unk, &l->entries);
+        if (status == TF_STATUS_OK && !whole && t->is_bpe != is_bpe)
+            status = tfi_fail(TF_STATUS_UNSUPPORTED, "%s: the model is %s, which is not supported for its class",
+                              l->tokens.file, t->is_bpe ? "BPE" : "WordPiece");
+    } else if (is_bpe) {
+        t->is_bpe = 1;
+        status = tfi_read_vocab_json(t, l->bpe_vocab.object, l->bpe_vocab.file, &l->entries);
+        if (status == TF_STATUS_OK) status = tfi_read_merges_txt(t, &l->merges, l->merges_name);
+    } else {
+        status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, &l->entries);
+    }
+    if (status < 0) return status;
+    if (whole) status = tfi_read_json_pipeline(t, l->tokens);
+    else status = is_bpe ? read_bpe_settings(l) : read_bert_settings(l);
+    if (status < 0) return status;
+    if (!t->is_bpe) return set_model(t, unk, l->tokens.object ? l->tokens.file : l->vocab_name);
+    int cleans = 0;
+    status = tfi_json_bool(l->config, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", &cleans);
+    t->never_cleans = !cleans;
+    if (l->entries.count == 0) return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary is empty", l->files->label);
+    return status;
+}
+
+/* Everything but the choice of files. */
+static tf_status build(loading *l)
 {
     tf_tokenizer *t = l->t;
     const int legacy = !json_is_object(json_object_get(l->config.object, "added_tokens_decoder"));
-    const char *unk = "[UNK]";
     tf_status status;
 
     t->prefix = t->decoder_prefix = "##";
     t->prefix_size = t->decoder_prefix_size = 2;
     t->word_chars_max = 100;
     if ((status = tfi_unicode_init(&t->unicode, &t->arena)) < 0) return status;
-    if ((status = read_limits(l)) < 0 || (status = read_names(l, !whole, legacy)) < 0) return status;
-    if (!whole && l->names[UNK].text) unk = l->names[UNK].text;
-    if (l->tokens.object) status = tfi_read_json_model(t, l->tokens, whole, &unk, &l->entries);
-    else status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, &l->entries);
-    if (status < 0) return status;
-    if ((status = whole ? tfi_read_json_pipeline(t, l->tokens) : read_bert_settings(l)) < 0) return status;
-    if ((status = set_model(t, unk, l->tokens.object ? l->tokens.file : l->vocab_name)) < 0) return status;
+    if ((status = read_limits(l)) < 0 || (status = read_names(l, legacy)) < 0) return status;
+    if ((status = read_model(l)) < 0) return status;
     tfi_words_init(t);
-    if ((status = add_tokens(l, whole, legacy)) < 0 || (status = tfi_added_finish(t)) < 0) return status;
+    if ((status = add_tokens(l, l->rules == WHOLE, legacy)) < 0 || (status = tfi_added_finish(t)) < 0) return status;
     if ((status = tokens_by_id(t, &l->entries)) < 0) return status;
+    if (t->is_bpe && (status = tfi_bpe_finish(t)) < 0) return status;
     set_ids(l);
-    return whole ? tfi_read_json_template(t, l->tokens) : bert_template(t);
+    return read_template(l);
 }
 
 /* The choice. */
@@ -517,9 +594,10 @@ static tf_status nothing_here(tfi_files *files)
         if (status == TF_STATUS_NOT_FOUND) continue;
         if (status < 0) return status;
         files->close(files, &file);
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: its tokenizer is a %s, which is not supported", files->label, others[i]);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: its tokenizer is a %s, of a kind or class that is not supported",
+                        files->label, others[i]);
     }
-    return tfi_fail(TF_STATUS_NOT_FOUND, "%s: neither tokenizer.json nor vocab.txt", files->label);
+    return tfi_fail(TF_STATUS_NOT_FOUND, "%s: neither tokenizer.json nor vocab.txt nor vocab.json", files->label);
 }
 
 /* Refuse tokenizers that split into words or pieces by other means, whatever their class. */
@@ -540,38 +618,58 @@ static tf_status check_kinds(loading *l)
     return TF_STATUS_OK;
 }
 
-/* Whether tokenizer.json is taken whole, from the class, else the model's type. */
-static tf_status choose(loading *l, int *whole)
+static int is_bpe_json(tfi_json tokens)
+{
+    const json_t *model = json_object_get(tokens.object, "model"), *type = json_object_get(model, "type");
+    return type ? json_is_string(type) && strcmp(json_string_value(type), "BPE") == 0
+                : json_object_get(model, "merges") != NULL;
+}
+
+/* Whose rules hold: the class's, else those of the model's type, else what the files suggest. */
+static tf_status choose(loading *l)
 {
     const char *class = NULL, *type = NULL;
-    char name[128];
     tf_status status;
 
     if ((status = tfi_json_string(l->model, "tokenizer_class", &class)) < 0) return status;
     if ((status = tfi_json_string(l->config, "tokenizer_class", &class)) < 0) return status;
     if ((status = tfi_json_string(l->model, "model_type", &type)) < 0) return status;
     if ((status = check_kinds(l)) < 0) return status;
-    *whole = l->tokens.object != NULL;
     if (class) {
         const size_t n = strlen(class), cut = n >= 4 && strcmp(class + n - 4, "Fast") == 0 ? n - 4 : n;
-        if (cut < sizeof name) {
-            memcpy(name, class, cut);
-            name[cut] = 0;
-            if (is_bert_class(name)) return *whole = 0, TF_STATUS_OK;
-            if (is_whole_class(name)) return TF_STATUS_OK;
-        }
+        for (size_t i = 0; i < COUNT(classes); i++)
+            if (strlen(classes[i].name) == cut && memcmp(classes[i].name, class, cut) == 0)
+                return l->rules = classes[i].rules, TF_STATUS_OK;
         return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: its tokenizer is a %.64s, which is not supported", l->files->label, class);
     }
-    if (type && is_bert_model(type)) return *whole = 0, TF_STATUS_OK;
-    if (type && !l->tokens.object && l->vocab.data)
+    for (size_t i = 0; type && i < COUNT(types); i++)
+        if (strcmp(types[i].name, type) == 0) return l->rules = types[i].rules, TF_STATUS_OK;
+    if (type && (l->tokens.object ? is_bpe_json(l->tokens) : l->vocab.data != NULL))
         return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: the tokenizer of model_type \"%.64s\" is not supported", l->files->label,
                         type);
+    l->rules = l->tokens.object ? WHOLE : l->vocab.data || type ? BERT : GPT2;
+    l->is_guess = 1;
     return TF_STATUS_OK;
+}
+
+/* Open vocab.json with merges.txt, or GPT-2's files under their first names. Without a class only the latter say whose they
+ * are. */
+static tf_status open_bpe_files(loading *l)
+{
+    static const char *const names[2][2] = {{"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}};
+    tf_status status;
+
+    for (int i = l->is_guess; i < 2; i++) {
+        if ((status = read_json(l, names[i][0], &l->bpe_vocab)) < 0) return status;
+        if (!l->bpe_vocab.object) continue;
+        l->merges_name = names[i][1];
+        return tfi_files_need(l->files, names[i][1], &l->merges);
+    }
+    return nothing_here(l->files);
 }
 
 static tf_status load_directory(loading *l)
 {
-    int whole;
     tf_status status;
 
     l->vocab_name = "vocab.txt";
@@ -583,9 +681,12 @@ static tf_status load_directory(loading *l)
     if ((status = read_json(l, "added_tokens.json", &l->added)) < 0) return status;
     status = l->files->open(l->files, "vocab.txt", &l->vocab);
     if (status < 0 && status != TF_STATUS_NOT_FOUND) return status;
-    if ((status = choose(l, &whole)) < 0) return status;
-    if (!l->tokens.object && !l->vocab.data) return nothing_here(l->files);
-    return build(l, whole);
+    if ((status = choose(l)) < 0) return status;
+    if (l->tokens.object) return build(l);
+    if (l->rules == WHOLE) l->rules = BERT; /* all that a vocab.txt can be */
+    if (l->rules == ROBERTA || l->rules == GPT2) status = open_bpe_files(l);
+    else status = l->vocab.data ? TF_STATUS_OK : nothing_here(l->files);
+    return status < 0 ? status : build(l);
 }
 
 static tf_status load_file(loading *l, const char *name)
@@ -596,10 +697,12 @@ static tf_status load_file(loading *l, const char *name)
     l->vocab_name = name;
     if (n >= 5 && strcmp(name + n - 5, ".json") == 0) {
         if ((status = read_json(l, name, &l->tokens)) < 0) return status;
-        return build(l, 1);
+        l->rules = WHOLE;
+        return build(l);
     }
-    if ((status = tfi_files_need(l->files, name, &l->vocab)) < 0) return status;
-    return build(l, 0);
+    l->rules = BERT;
+    status = tfi_files_need(l->files, name, &l->vocab);
+    return status < 0 ? status : build(l);
 }
 
 /* Fill *t, or close it. `name`: the one file that is wanted, or NULL. */

@@ -32,7 +32,7 @@ static tf_status refuse(tfi_json root, const char *key, const char *type)
 
 /* Model. */
 
-static tf_status read_vocab(tf_tokenizer *t, const json_t *vocab, const char *file, tfi_entries *out)
+tf_status tfi_read_vocab_json(tf_tokenizer *t, const json_t *vocab, const char *file, tfi_entries *out)
 {
     const size_t n = json_object_size(vocab);
     const char *text;
@@ -49,10 +49,10 @@ static tf_status read_vocab(tf_tokenizer *t, const json_t *vocab, const char *fi
         const json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
         const size_t size = strlen(text);
         if (number < 0 || number > TFI_TOKEN_ID_MAX)
-            return tfi_fail(TF_STATUS_CORRUPT, "%s: model.vocab: the id of \"%.64s\" is not an integer in [0, %d]", file, text,
-                            TFI_TOKEN_ID_MAX);
+            return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary: the id of \"%.64s\" is not an integer in [0, %d]", file,
+                            text, TFI_TOKEN_ID_MAX);
         if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)text, size, &id)) < 0)
-            return tfi_fail_prefix(status, "%s: model.vocab: ", file);
+            return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
         *id = (int32_t)number;
         out->data[out->count++] = (tfi_entry){.text = text, .size = (uint32_t)size, .id = *id};
     }
@@ -84,11 +84,12 @@ tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const c
         type = json_object_get(model.object, "merges")   ? "BPE"
                : json_object_get(model.object, "unk_id") ? "Unigram"
                                                          : "WordPiece";
+    if (strcmp(type, "BPE") == 0) return tfi_read_bpe_model(t, model, whole, out);
     if (strcmp(type, "WordPiece") != 0) return refuse(root, "the model", type);
     const json_t *vocab = json_object_get(model.object, "vocab");
     if ((status = expect(vocab, JSON_OBJECT, root.file, "model.vocab", "an object")) < 0) return status;
     if (whole && (status = read_model_settings(t, model, unk)) < 0) return status;
-    return read_vocab(t, vocab, root.file, out);
+    return tfi_read_vocab_json(t, vocab, root.file, out);
 }
 
 /* Normalizer, pre-tokenizer, decoder. */
@@ -102,7 +103,7 @@ static tf_status read_normalizer(tf_tokenizer *t, tfi_json root)
 
     t->clean_text = t->split_cjk = t->strip_accents = t->lowercase = 0;
     if ((status = component(root, "normalizer", &part, &type)) < 0 || !type) return status;
-    if (strcmp(type, "BertNormalizer") != 0) return refuse(root, "the normalizer", type);
+    if (t->is_bpe || strcmp(type, "BertNormalizer") != 0) return refuse(root, "the normalizer", type);
     t->clean_text = t->split_cjk = t->lowercase = 1;
     if ((status = tfi_json_bool(part, "clean_text", &t->clean_text)) < 0) return status;
     if ((status = tfi_json_bool(part, "handle_chinese_chars", &t->split_cjk)) < 0) return status;
@@ -118,25 +119,36 @@ static tf_status read_decoder(tf_tokenizer *t, tfi_json root)
     tfi_json part;
     tf_status status;
 
-    t->decoder_joins = 0;
     if ((status = component(root, "decoder", &part, &type)) < 0 || !type) return status;
+    if (strcmp(type, "ByteLevel") == 0) return t->decoder = TFI_DECODER_BYTES, TF_STATUS_OK;
     if (strcmp(type, "WordPiece") != 0) return refuse(root, "the decoder", type);
-    t->decoder_joins = t->decoder_cleans = 1;
+    t->decoder = TFI_DECODER_WORDPIECE;
+    t->decoder_cleans = 1;
     if ((status = tfi_json_bool(part, "cleanup", &t->decoder_cleans)) < 0) return status;
     if ((status = tfi_json_string(part, "prefix", &prefix)) < 0) return status;
     t->decoder_prefix_size = (uint32_t)strlen(prefix);
     return (t->decoder_prefix = tfi_arena_copy(&t->arena, prefix, t->decoder_prefix_size)) ? TF_STATUS_OK : TF_STATUS_NOMEM;
 }
 
-tf_status tfi_read_json_pipeline(tf_tokenizer *t, tfi_json root)
+static tf_status read_pre_tokenizer(tf_tokenizer *t, tfi_json root)
 {
     const char *type;
     tfi_json part;
     tf_status status;
 
-    if ((status = read_normalizer(t, root)) < 0) return status;
     if ((status = component(root, "pre_tokenizer", &part, &type)) < 0) return status;
-    if (!type || strcmp(type, "BertPreTokenizer") != 0) return refuse(root, "the pre_tokenizer", type);
+    if (!type || strcmp(type, t->is_bpe ? "ByteLevel" : "BertPreTokenizer") != 0)
+        return refuse(root, "the pre_tokenizer", type);
+    t->bpe.prefix_space = t->bpe.use_pattern = 1;
+    if ((status = tfi_json_bool(part, "add_prefix_space", &t->bpe.prefix_space)) < 0) return status;
+    return tfi_json_bool(part, "use_regex", &t->bpe.use_pattern);
+}
+
+tf_status tfi_read_json_pipeline(tf_tokenizer *t, tfi_json root)
+{
+    tf_status status;
+
+    if ((status = read_normalizer(t, root)) < 0 || (status = read_pre_tokenizer(t, root)) < 0) return status;
     return read_decoder(t, root);
 }
 
@@ -226,17 +238,52 @@ static tf_status read_bert_processing(tf_tokenizer *t, tfi_json part)
     return tfi_template_set(t, &t->pair, pieces, 5);
 }
 
-tf_status tfi_read_json_template(tf_tokenizer *t, tfi_json root)
+/* What ByteLevel and RobertaProcessing do to offsets. */
+static tf_status read_trimming(tf_tokenizer *t, tfi_json part)
+{
+    t->bpe.trim = t->bpe.trim_expects_prefix = 1;
+    const tf_status status = tfi_json_bool(part, "trim_offsets", &t->bpe.trim);
+    return status < 0 ? status : tfi_json_bool(part, "add_prefix_space", &t->bpe.trim_expects_prefix);
+}
+
+tf_status tfi_roberta_template(tf_tokenizer *t, int32_t cls, int32_t sep)
+{
+    const tfi_piece pieces[] = {{cls, 0}, {TFI_PIECE_FIRST, 0}, {sep, 0}, {sep, 0}, {TFI_PIECE_SECOND, 0}, {sep, 0}};
+    const tf_status status = tfi_template_set(t, &t->single, pieces, 3);
+
+    return status < 0 ? status : tfi_template_set(t, &t->pair, pieces, 6);
+}
+
+static tf_status plain_template(tf_tokenizer *t)
 {
     static const tfi_piece plain[] = {{TFI_PIECE_FIRST, 0}, {TFI_PIECE_SECOND, 1}};
+    const tf_status status = tfi_template_set(t, &t->single, plain, 1);
+
+    return status < 0 ? status : tfi_template_set(t, &t->pair, plain, 2);
+}
+
+static tf_status read_roberta_processing(tf_tokenizer *t, tfi_json part)
+{
+    int32_t cls = 0, sep = 0;
+    tf_status status;
+
+    if ((status = pair_id(t, part, "cls", &cls)) < 0 || (status = pair_id(t, part, "sep", &sep)) < 0) return status;
+    if ((status = read_trimming(t, part)) < 0) return status;
+    return tfi_roberta_template(t, cls, sep);
+}
+
+tf_status tfi_read_json_template(tf_tokenizer *t, tfi_json root)
+{
     const char *type;
     tfi_json part;
     tf_status status;
 
     if ((status = component(root, "post_processor", &part, &type)) < 0) return status;
-    if (!type) {
-        if ((status = tfi_template_set(t, &t->single, plain, 1)) < 0) return status;
-        return tfi_template_set(t, &t->pair, plain, 2);
+    if (!type) return plain_template(t);
+    if (t->is_bpe && strcmp(type, "RobertaProcessing") == 0) return read_roberta_processing(t, part);
+    if (t->is_bpe && strcmp(type, "ByteLevel") == 0) {
+        status = read_trimming(t, part);
+        return status < 0 ? status : plain_template(t);
     }
     if (strcmp(type, "BertProcessing") == 0) return read_bert_processing(t, part);
     if (strcmp(type, "TemplateProcessing") != 0) return refuse(root, "the post_processor", type);

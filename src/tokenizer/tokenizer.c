@@ -10,7 +10,7 @@ tf_status tf_tokenizer_get_info(const tf_tokenizer *t, tf_tokenizer_info *info)
 {
     if (!t) return tfi_fail(TF_STATUS_INVALID, "tokenizer must not be NULL");
     const tf_tokenizer_info all = {.struct_size = sizeof all,
-                                   .model = "WordPiece",
+                                   .model = t->is_bpe ? "BPE" : "WordPiece",
                                    .vocab_size = t->vocab_size,
                                    .model_max_length = t->model_max_length,
                                    .unk_id = t->unk_id,
@@ -70,6 +70,7 @@ void tf_tokenizer_close(tf_tokenizer *t)
 
     if (!t) return;
     tfi_trie_close(&t->vocab);
+    tfi_bpe_close(&t->bpe, t->memory);
     tfi_trie_close(&t->added_ids);
     tfi_trie_close(&t->raw.trie);
     tfi_trie_close(&t->folded.trie);

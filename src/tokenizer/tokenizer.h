@@ -4,7 +4,8 @@
  *   words.c   text -> tokens of one text      encode.c  texts -> rows: truncation, windows, special tokens, threads
  *   decode.c  ids -> text                     tokenizer.c  the small public calls
  *
- * Only WordPiece exists. Another model kind gets its own words.c beside this one; rows, added tokens and decoding stay. */
+ * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE. Another model kind gets a file of its
+ * own beside them; rows, added tokens and decoding stay. */
 #ifndef TFI_TOKENIZER_TOKENIZER_H
 #define TFI_TOKENIZER_TOKENIZER_H
 
@@ -12,6 +13,7 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "tokenizer/bpe.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 
@@ -25,7 +27,8 @@ enum {
     TFI_TOKEN_ID_MAX = (1 << 24) - 1, /* ids index tables: a file must not ask for huge ones */
     TFI_TOKEN_PRESENT = 1,
     TFI_TOKEN_SPECIAL = 2,
-    TFI_ASCII_WORD = 0, /* classes of ASCII bytes in words.c */
+    TFI_TOKEN_SPACED = 4, /* byte-level BPE: spells a space at its begin or end */
+    TFI_ASCII_WORD = 0,   /* classes of ASCII bytes in words.c */
     TFI_ASCII_SPACE,
     TFI_ASCII_PUNCTUATION,
     TFI_ASCII_REMOVED
@@ -41,6 +44,13 @@ typedef struct tfi_template {
     tfi_piece *pieces;
     int32_t count, specials;
 } tfi_template;
+
+/* How a token's string becomes text. */
+typedef enum tfi_decoder {
+    TFI_DECODER_NONE,      /* strings with a space between */
+    TFI_DECODER_WORDPIECE, /* the same, but "##" joins */
+    TFI_DECODER_BYTES      /* spelled bytes, joined, read as UTF-8 */
+} tfi_decoder;
 
 /* A token that is found in the text before anything else is done with it. */
 typedef struct tfi_added {
@@ -67,7 +77,10 @@ struct tf_tokenizer {
     tf_log_fn log;
     void *log_user;
 
-    /* Normalizer. The order of application is that of the fields. */
+    int is_bpe; /* else WordPiece */
+    tfi_bpe bpe;
+
+    /* Normalizer, of WordPiece alone. The order of application is that of the fields. */
     int clean_text, split_cjk, strip_accents, lowercase;
     tfi_unicode unicode;
     uint8_t ascii_class[128], ascii_fold[128];
@@ -96,8 +109,9 @@ struct tf_tokenizer {
 
     /* Post-processor, decoder, settings. */
     tfi_template single, pair;
-    int decoder_joins; /* the WordPiece decoder; else tokens are joined with spaces */
+    tfi_decoder decoder;
     int decoder_cleans, clean_up;
+    int never_cleans; /* the reference does not clean up what BPE decodes, whatever it is told */
     const char *decoder_prefix;
     uint32_t decoder_prefix_size;
     int32_t model_max_length, truncation_side;
@@ -126,11 +140,14 @@ typedef struct tfi_match {
 int tfi_added_next(const tf_tokenizer *t, const tfi_added_set *set, const uint8_t *text, uint32_t size, uint32_t from,
                    uint32_t taken, tfi_match *match);
 
-/* words.c */
+/* words.c, bpe.c */
 
+/* The range of the first token of a window may begin and end one code point earlier than where it is not first (bpe.c says
+ * why): first_begin and first_end are its bytes, or 0. */
 typedef struct tfi_token {
     int32_t id, word;
     uint32_t byte_begin, byte_end, char_begin, char_end;
+    uint8_t first_begin, first_end;
 } tfi_token;
 
 /* A code point of the normalised text and the code point of the original that it came from. */
@@ -148,6 +165,13 @@ typedef struct tfi_mark {
     uint32_t byte_begin, byte_end, index;
 } tfi_mark;
 
+/* A part of a word while it is merged: parts are a list of indexes. size 0: merged into the one before it. */
+typedef struct tfi_symbol {
+    int32_t id;
+    uint32_t size;
+    int32_t previous, next;
+} tfi_symbol;
+
 /* Where text that is not UTF-8 was repaired: offsets from `at` on lie `shift` bytes further in the original. */
 typedef struct tfi_repair {
     uint32_t at;
@@ -163,11 +187,43 @@ typedef struct tfi_scratch {
     tfi_mark *marks, *sorted;
     uint8_t *repaired;
     tfi_repair *repairs;
-    size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count;
+    tfi_symbol *symbols;
+    uint64_t *heap; /* merges that may come next */
+    size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
+    size_t symbol_capacity, heap_capacity;
 } tfi_scratch;
 
 void tfi_scratch_close(tfi_scratch *s);
+
+/* A text on its way to tokens. */
+typedef struct tfi_reading {
+    const tf_tokenizer *t;
+    tfi_scratch *s;
+    const uint8_t *text;
+    uint32_t chars; /* code points before the place reached */
+    int32_t word;
+} tfi_reading;
+
+static inline tf_status tfi_reserve_tokens(tfi_scratch *s, size_t more)
+{
+    return tfi_reserve(s->memory, (void **)&s->tokens, &s->token_capacity, s->token_count + more, sizeof *s->tokens);
+}
+
+/* Append a token of the present word, for which room was reserved. */
+static inline tfi_token *tfi_put_token(tfi_reading *x, int32_t id, uint32_t byte_begin, uint32_t byte_end, uint32_t char_begin,
+                                       uint32_t char_end)
+{
+    tfi_token *k = &x->s->tokens[x->s->token_count++];
+
+    *k = (tfi_token){.id = id,
+                     .word = x->word,
+                     .byte_begin = byte_begin,
+                     .byte_end = byte_end,
+                     .char_begin = char_begin,
+                     .char_end = char_end};
+    return k;
+}
 
 /* Append the tokens of one text, valid UTF-8 of at most 2^30 bytes. OK or NOMEM. */
 tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size);
@@ -178,5 +234,16 @@ tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *te
 
 /* Fill the ASCII tables from the normalizer's settings. */
 void tfi_words_init(tf_tokenizer *t);
+
+/* bpe.c */
+
+/* Append the tokens of text[begin, end), which is not empty and has no added tokens. OK or NOMEM. */
+tf_status tfi_bpe_segment(tfi_reading *x, uint32_t begin, uint32_t end);
+
+/* Take the white space that the token's string begins and ends with off its range, as the reference's trim_offsets does. */
+void tfi_bpe_trim(const tfi_reading *x, tfi_token *k, const uint8_t *string, uint32_t size);
+
+/* After the vocabulary, its merges and the added tokens: all that is looked up while encoding. OK or NOMEM. */
+tf_status tfi_bpe_finish(tf_tokenizer *t);
 
 #endif

@@ -7,7 +7,11 @@
 #include "tokenizer/unicode_tables.h"
 
 enum { UNASSIGNED_FIRST = 0x400, UNASSIGNED_LAST = 0xdff }; /* pages of planes 4 to 13, where nothing is */
-enum { FLIPS = sizeof flag_flips / sizeof flag_flips[0], DELTAS = sizeof lower_deltas / sizeof lower_deltas[0] };
+enum {
+    FLIPS = sizeof flag_flips / sizeof flag_flips[0],
+    DELTAS = sizeof lower_deltas / sizeof lower_deltas[0],
+    CHANGES = sizeof class_changes / sizeof class_changes[0]
+};
 
 /* The flags by utf8proc alone; unicode_tables.py holds the same rules. */
 static uint8_t rules(uint32_t c, const utf8proc_property_t *property)
@@ -33,26 +37,52 @@ static uint8_t rules(uint32_t c, const utf8proc_property_t *property)
     return flags;
 }
 
-tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena)
+/* The class by utf8proc alone. */
+static uint8_t class_rules(uint32_t c, const utf8proc_property_t *property)
+{
+    const int category = property->category;
+
+    if (rules(c, property) & TFI_UNICODE_SPACE) return TFI_CLASS_SPACE;
+    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) return TFI_CLASS_LETTER;
+    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO ? TFI_CLASS_NUMBER : TFI_CLASS_OTHER;
+}
+
+/* Flags, or classes, of the 256 code points from `first` on; *at walks through the exceptions from call to call. */
+static void fill_flags(uint32_t first, uint8_t page[256], int *at)
 {
     const utf8proc_property_t *last = NULL;
-    uint8_t page[256], flags = 0;
-    int flip = 0;
+    uint8_t flags = 0;
+
+    for (uint32_t c = first; c < first + 256; c++) {
+        const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
+        if (property != last || c < 0xd800) flags = rules(c, property); /* no rule looks at larger numbers themselves */
+        last = property;
+        page[c & 255] = flags;
+        while (*at < FLIPS && flag_flips[*at].last < c) ++*at;
+        if (*at < FLIPS && flag_flips[*at].first <= c) page[c & 255] ^= flag_flips[*at].flip;
+    }
+}
+
+static void fill_classes(uint32_t first, uint8_t page[256], int *at)
+{
+    for (uint32_t c = first; c < first + 256; c++) {
+        page[c & 255] = class_rules(c, utf8proc_get_property((utf8proc_int32_t)c));
+        while (*at < CHANGES && class_changes[*at].last < c) ++*at;
+        if (*at < CHANGES && class_changes[*at].first <= c) page[c & 255] = class_changes[*at].class;
+    }
+}
+
+static tf_status init_pages(tfi_unicode *u, tfi_arena *arena, void (*fill)(uint32_t first, uint8_t page[256], int *at))
+{
+    uint8_t page[256];
+    int at = 0;
 
     for (uint32_t p = 0; p < TFI_UNICODE_PAGES; p++) {
         if (p > UNASSIGNED_FIRST && p <= UNASSIGNED_LAST) {
             u->page[p] = u->page[UNASSIGNED_FIRST];
             continue;
         }
-        for (uint32_t i = 0; i < 256; i++) {
-            const uint32_t c = p << 8 | i;
-            const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
-            if (property != last || c < 0xd800) flags = rules(c, property); /* no rule looks at larger numbers themselves */
-            last = property;
-            page[i] = flags;
-            while (flip < FLIPS && flag_flips[flip].last < c) flip++;
-            if (flip < FLIPS && flag_flips[flip].first <= c) page[i] ^= flag_flips[flip].flip;
-        }
+        fill(p << 8, page, &at);
         if (p > 0 && memcmp(page, u->page[p - 1], sizeof page) == 0) {
             u->page[p] = u->page[p - 1];
             continue;
@@ -63,6 +93,16 @@ tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena)
         u->page[p] = copy;
     }
     return TF_STATUS_OK;
+}
+
+tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena)
+{
+    return init_pages(u, arena, fill_flags);
+}
+
+tf_status tfi_unicode_init_classes(tfi_unicode *u, tfi_arena *arena)
+{
+    return init_pages(u, arena, fill_classes);
 }
 
 int tfi_unicode_decompose(uint32_t c, uint32_t out[TFI_DECOMPOSITION_MAX])

@@ -18,16 +18,26 @@ enum {
     TFI_UNICODE_LOWERED = 128    /* lower case changes it */
 };
 
+/* What the pattern of GPT-2 tells apart: \p{L}, \p{N}, \s and all else. */
+enum { TFI_CLASS_OTHER, TFI_CLASS_LETTER, TFI_CLASS_NUMBER, TFI_CLASS_SPACE };
+
 enum { TFI_UNICODE_PAGES = 0x110000 / 256, TFI_DECOMPOSITION_MAX = 4, TFI_LOWER_MAX = 2 };
 
 typedef struct tfi_unicode {
-    const uint8_t *page[TFI_UNICODE_PAGES]; /* 256 flag bytes each; neighbours that are equal share one */
+    const uint8_t *page[TFI_UNICODE_PAGES]; /* 256 bytes each; neighbours that are equal share one */
 } tfi_unicode;
 
-/* The table's pages live in the arena. OK or NOMEM. */
+/* A table of TFI_UNICODE_* flags, and one of TFI_CLASS_*. Their pages live in the arena. OK or NOMEM. */
 tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena);
+tf_status tfi_unicode_init_classes(tfi_unicode *u, tfi_arena *arena);
 
 static inline uint8_t tfi_unicode_flags(const tfi_unicode *u, uint32_t c)
+{
+    return u->page[c >> 8][c & 255];
+}
+
+/* The same of a table of classes. */
+static inline uint8_t tfi_unicode_class(const tfi_unicode *u, uint32_t c)
 {
     return u->page[c >> 8][c & 255];
 }

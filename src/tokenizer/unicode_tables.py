@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write unicode_tables.h: where the reference's Unicode differs from utf8proc's.
 
-Reads the behaviour of the tokenizers package (BertNormalizer, BertPreTokenizer, NFD, added tokens) for every code point,
+Reads the behaviour of the tokenizers package (BertNormalizer, BertPreTokenizer, NFD, added tokens, ByteLevel) for every code point,
 reads what src/tokenizer/unicode.c would say from utf8proc alone, and prints the differences as ranges. Run it again when the
 pinned tokenizers or the minimum utf8proc changes:
 
@@ -113,6 +113,28 @@ def reference():
     return flags, lowered
 
 
+OTHER, LETTER, NUMBER, BLANK = range(4)
+
+
+def split_rules(c):
+    """The class as unicode.c derives it from utf8proc."""
+    category = utf8proc.utf8proc_category(c)
+    if rules(c) & SPACE:
+        return BLANK
+    return LETTER if LU <= category <= LO else NUMBER if ND <= category <= NO else OTHER
+
+
+def split_reference():
+    """What the pattern of ByteLevel takes each code point for: what it is one word with."""
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    classes = {}
+    for c in POINTS:
+        alike = [kind for kind, other in ((OTHER, "!"), (LETTER, "a"), (NUMBER, "1")) if len(split(other + chr(c) + other)) == 1]
+        assert len(alike) <= 1
+        classes[c] = alike[0] if alike else BLANK
+    return classes
+
+
 def runs(items):
     """[(first, last, value)] of equal neighbours."""
     out = []
@@ -133,12 +155,19 @@ def main():
             assert text == "i\u0307"
         elif ord(text) != utf8proc.utf8proc_tolower(c):
             deltas.append((c, ord(text) - c))
+    classes = split_reference()
+    changes = [(c, classes[c]) for c in POINTS if classes[c] != split_rules(c)]
     assert max(len(decompose(c)) for c in POINTS) <= 4
     print("/* Made by unicode_tables.py; do not edit. The reference is tokenizers %s, the other side utf8proc %s." % (
         tokenizers.__version__, utf8proc.utf8proc_version().decode()))
     print(" * First and last code point and what differs there. */")
     print("#ifndef TFI_TOKENIZER_UNICODE_TABLES_H\n#define TFI_TOKENIZER_UNICODE_TABLES_H\n\n#include <stdint.h>\n")
-    for name, kind, rows in (("flag_flips", "uint8_t flip", runs(flips)), ("lower_deltas", "int32_t delta", runs(deltas))):
+    tables = (
+        ("flag_flips", "uint8_t flip", runs(flips)),
+        ("lower_deltas", "int32_t delta", runs(deltas)),
+        ("class_changes", "uint8_t class", runs(changes)),
+    )
+    for name, kind, rows in tables:
         print("static const struct {\n    uint32_t first, last;\n    %s;\n} %s[%d] = {" % (kind, name, len(rows)))
         line = "   "
         for first, last, value in rows:
@@ -149,7 +178,7 @@ def main():
             line += item
         print(line + "\n};\n")
     print("#endif")
-    print("%d code points differ in flags, %d in lower case" % (len(flips), len(deltas)), file=sys.stderr)
+    print("%d code points differ in flags, %d in lower case, %d in class" % (len(flips), len(deltas), len(changes)), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-/* Text to tokens: BERT's normalizer, its splitting into words, and WordPiece.
+/* Text to tokens: the added tokens in it, and for what is between them BERT's normalizer, its splitting into words, and
+ * WordPiece.
  *
  * ASCII words take the short way: one pass that folds and walks the vocabulary. Whatever holds another byte is cut out up to
  * the next ASCII space or punctuation and takes the long way: a normal form with, for each of its code points, the code point
@@ -9,14 +10,6 @@
 #include "tokenizer/tokenizer.h"
 
 enum { ASCII_WORD_MAX = 256, CUT_AIM = 4096 };
-
-typedef struct text_state {
-    const tf_tokenizer *t;
-    tfi_scratch *s;
-    const uint8_t *text;
-    uint32_t chars; /* code points before the place reached */
-    int32_t word;
-} text_state;
 
 tf_status tfi_reserve(tfi_memory *memory, void **data, size_t *capacity, size_t need, size_t element_size)
 {
@@ -42,6 +35,8 @@ void tfi_scratch_close(tfi_scratch *s)
     tfi_free(s->memory, s->sorted, s->sorted_capacity * sizeof *s->sorted);
     tfi_free(s->memory, s->repaired, s->repaired_capacity);
     tfi_free(s->memory, s->repairs, s->repair_capacity * sizeof *s->repairs);
+    tfi_free(s->memory, s->symbols, s->symbol_capacity * sizeof *s->symbols);
+    tfi_free(s->memory, s->heap, s->heap_capacity * sizeof *s->heap);
     *s = (tfi_scratch){.memory = s->memory};
 }
 
@@ -177,21 +172,6 @@ tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *te
 
 /* Words to tokens. */
 
-static void put_token(text_state *x, int32_t id, uint32_t byte_begin, uint32_t byte_end, uint32_t char_begin, uint32_t char_end)
-{
-    x->s->tokens[x->s->token_count++] = (tfi_token){.id = id,
-                                                    .word = x->word,
-                                                    .byte_begin = byte_begin,
-                                                    .byte_end = byte_end,
-                                                    .char_begin = char_begin,
-                                                    .char_end = char_end};
-}
-
-static tf_status reserve_tokens(tfi_scratch *s, size_t more)
-{
-    return tfi_reserve(s->memory, (void **)&s->tokens, &s->token_capacity, s->token_count + more, sizeof *s->tokens);
-}
-
 /* The longest piece of the vocabulary at the start of `text`. */
 static inline int32_t longest_piece(const tf_tokenizer *t, int inner, const uint8_t *text, uint32_t size, uint32_t *length)
 {
@@ -200,7 +180,7 @@ static inline int32_t longest_piece(const tf_tokenizer *t, int inner, const uint
 }
 
 /* A word of ASCII bytes [begin, end). */
-static tf_status ascii_word(text_state *x, uint32_t begin, uint32_t end)
+static tf_status ascii_word(tfi_reading *x, uint32_t begin, uint32_t end)
 {
     const tf_tokenizer *t = x->t;
     const uint32_t n = end - begin, chars = x->chars;
@@ -211,23 +191,23 @@ static tf_status ascii_word(text_state *x, uint32_t begin, uint32_t end)
 
     x->chars += n;
     int32_t id = n > t->word_chars_max ? TFI_TRIE_NONE : 0;
-    if ((status = reserve_tokens(x->s, id == 0 ? n : 1)) < 0) return status;
+    if ((status = tfi_reserve_tokens(x->s, id == 0 ? n : 1)) < 0) return status;
     if (id == 0)
         for (uint32_t i = 0; i < n; i++) word[i] = t->ascii_fold[x->text[begin + i]];
     for (uint32_t at = 0; at < n && id != TFI_TRIE_NONE; at += length) {
         id = longest_piece(t, at > 0, word + at, n - at, &length);
-        if (id != TFI_TRIE_NONE) put_token(x, id, begin + at, begin + at + length, chars + at, chars + at + length);
+        if (id != TFI_TRIE_NONE) tfi_put_token(x, id, begin + at, begin + at + length, chars + at, chars + at + length);
     }
     if (id == TFI_TRIE_NONE) {
         x->s->token_count = first;
-        put_token(x, t->unk_id, begin, end, chars, chars + n);
+        tfi_put_token(x, t->unk_id, begin, end, chars, chars + n);
     }
     x->word++;
     return TF_STATUS_OK;
 }
 
 /* A word of the normal form: its code points [begin, end). */
-static tf_status normal_word(text_state *x, size_t begin, size_t end)
+static tf_status normal_word(tfi_reading *x, size_t begin, size_t end)
 {
     const tf_tokenizer *t = x->t;
     tfi_scratch *s = x->s;
@@ -238,27 +218,27 @@ static tf_status normal_word(text_state *x, size_t begin, size_t end)
     tf_status status;
 
     if ((int64_t)(end - begin) > t->word_chars_max) at = stop + 1;
-    else if ((status = reserve_tokens(s, end - begin)) < 0) return status;
+    else if ((status = tfi_reserve_tokens(s, end - begin)) < 0) return status;
     while (at < stop) {
         const tfi_char *from = c;
         const int32_t id = longest_piece(t, at > s->chars[begin].at, s->normal + at, stop - at, &length);
         if (id == TFI_TRIE_NONE) break;
         at += length;
         while (c <= last && c->at < at) c++;
-        put_token(x, id, from->byte_begin, c[-1].byte_end, from->index, c[-1].index + 1);
+        tfi_put_token(x, id, from->byte_begin, c[-1].byte_end, from->index, c[-1].index + 1);
     }
     if (at != stop) {
         s->token_count = first;
-        if ((status = reserve_tokens(s, 1)) < 0) return status;
+        if ((status = tfi_reserve_tokens(s, 1)) < 0) return status;
         c = s->chars + begin;
-        put_token(x, t->unk_id, c->byte_begin, last->byte_end, c->index, last->index + 1);
+        tfi_put_token(x, t->unk_id, c->byte_begin, last->byte_end, c->index, last->index + 1);
     }
     x->word++;
     return TF_STATUS_OK;
 }
 
 /* Split the code points [begin, end) of the normal form at spaces and around punctuation. */
-static tf_status split_normal(text_state *x, size_t begin, size_t end)
+static tf_status split_normal(tfi_reading *x, size_t begin, size_t end)
 {
     tf_status status;
 
@@ -291,7 +271,7 @@ static size_t char_index(const tfi_scratch *s, uint32_t at)
 }
 
 /* The long way for text[begin, end). */
-static tf_status normal_segment(text_state *x, uint32_t begin, uint32_t end)
+static tf_status normal_segment(tfi_reading *x, uint32_t begin, uint32_t end)
 {
     const tf_tokenizer *t = x->t;
     tfi_scratch *s = x->s;
@@ -303,9 +283,9 @@ static tf_status normal_segment(text_state *x, uint32_t begin, uint32_t end)
     while (t->folded.count && tfi_added_next(t, &t->folded, s->normal, (uint32_t)s->normal_size, from, taken, &m)) {
         const size_t first = char_index(s, m.begin), last = char_index(s, m.end);
         if (taken < m.begin && (status = split_normal(x, char_index(s, taken), first)) < 0) return status;
-        if ((status = reserve_tokens(s, 1)) < 0) return status;
-        put_token(x, t->added[m.index].id, s->chars[first].byte_begin, s->chars[last - 1].byte_end, s->chars[first].index,
-                  s->chars[last - 1].index + 1);
+        if ((status = tfi_reserve_tokens(s, 1)) < 0) return status;
+        tfi_put_token(x, t->added[m.index].id, s->chars[first].byte_begin, s->chars[last - 1].byte_end, s->chars[first].index,
+                      s->chars[last - 1].index + 1);
         x->word++;
         taken = m.end;
         from = m.resume;
@@ -334,7 +314,7 @@ static uint32_t cut_end(const tf_tokenizer *t, const uint8_t *text, uint32_t at,
 }
 
 /* Text without added tokens that are looked for before normalisation. */
-static tf_status segment(text_state *x, uint32_t at, uint32_t end)
+static tf_status segment(tfi_reading *x, uint32_t at, uint32_t end)
 {
     const tf_tokenizer *t = x->t;
     const uint8_t *text = x->text;
@@ -367,25 +347,43 @@ static tf_status segment(text_state *x, uint32_t at, uint32_t end)
     return TF_STATUS_OK;
 }
 
-tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size)
+/* The added tokens of `set` in text[begin, end); what lies between them goes to `rest`. */
+static tf_status pieces(tfi_reading *x, const tfi_added_set *set, uint32_t begin, uint32_t end,
+                        tf_status (*rest)(tfi_reading *x, uint32_t begin, uint32_t end))
 {
-    text_state x = {.t = t, .s = s, .text = text};
+    const tf_tokenizer *t = x->t;
+    const uint8_t *text = begin < end ? x->text + begin : NULL;
+    const uint32_t size = end - begin;
     uint32_t taken = 0, from = 0;
     tf_status status;
     tfi_match m;
 
-    while (t->raw.count && tfi_added_next(t, &t->raw, text, size, from, taken, &m)) {
-        if (taken < m.begin && (status = segment(&x, taken, m.begin)) < 0) return status;
-        if (m.begin < taken) x.chars -= tfi_utf8_count(text + m.begin, taken - m.begin);
+    while (set->count && tfi_added_next(t, set, text, size, from, taken, &m)) {
+        if (taken < m.begin && (status = rest(x, begin + taken, begin + m.begin)) < 0) return status;
+        if (m.begin < taken) x->chars -= tfi_utf8_count(text + m.begin, taken - m.begin);
         const uint32_t chars = tfi_utf8_count(text + m.begin, m.end - m.begin);
-        if ((status = reserve_tokens(s, 1)) < 0) return status;
-        put_token(&x, t->added[m.index].id, m.begin, m.end, x.chars, x.chars + chars);
-        x.chars += chars;
-        x.word++;
+        if ((status = tfi_reserve_tokens(x->s, 1)) < 0) return status;
+        tfi_token *k = tfi_put_token(x, t->added[m.index].id, begin + m.begin, begin + m.end, x->chars, x->chars + chars);
+        if (t->is_bpe && t->bpe.trim) tfi_bpe_trim(x, k, text + m.begin, m.end - m.begin);
+        x->chars += chars;
+        x->word++;
         taken = m.end;
         from = m.resume;
     }
-    return taken < size ? segment(&x, taken, size) : TF_STATUS_OK;
+    return taken < size ? rest(x, begin + taken, end) : TF_STATUS_OK;
+}
+
+/* Byte-level BPE has no normalizer: tokens that wait for the normal form are found in the text as it is. */
+static tf_status bpe_segment(tfi_reading *x, uint32_t begin, uint32_t end)
+{
+    return pieces(x, &x->t->folded, begin, end, tfi_bpe_segment);
+}
+
+tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size)
+{
+    tfi_reading x = {.t = t, .s = s, .text = text};
+
+    return pieces(&x, &t->raw, 0, size, t->is_bpe ? bpe_segment : segment);
 }
 
 void tfi_words_init(tf_tokenizer *t)

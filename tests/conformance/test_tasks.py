@@ -713,11 +713,10 @@ def test_bad_text(minilm, tally):
         tally.near("twins", session.embed(tfi.Inputs(texts=["fine"])), want, 2e-6, "the next call")
 
 
-def test_roberta_texts_are_refused_and_ids_work(rng, tally, tmp_path):
-    """Byte-level BPE is not built: the text tasks say so by name, ids work."""
-    cfg = make.config("roberta", rng, pad=1, vocab=300)
-    make.save(make.build("RobertaForSequenceClassification", cfg, rng), tmp_path)
-    byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
+def test_unigram_texts_are_refused_and_ids_work(rng, tally, tmp_path):
+    """Unigram is not built: the text tasks say so by name, ids work."""
+    cfg = make.config("camembert", rng, pad=1, vocab=300)
+    make.save(make.build("CamembertForSequenceClassification", cfg, rng), tmp_path)
     (tmp_path / "tokenizer.json").write_text(
         json.dumps(
             dict(
@@ -726,31 +725,21 @@ def test_roberta_texts_are_refused_and_ids_work(rng, tally, tmp_path):
                 padding=None,
                 added_tokens=[],
                 normalizer=None,
-                pre_tokenizer=byte_level,
+                pre_tokenizer=dict(type="Metaspace", replacement="\u2581", prepend_scheme="always", split=True),
                 post_processor=None,
-                decoder=byte_level,
-                model=dict(
-                    type="BPE",
-                    dropout=None,
-                    unk_token=None,
-                    continuing_subword_prefix="",
-                    end_of_word_suffix="",
-                    fuse_unk=False,
-                    byte_fallback=False,
-                    vocab={chr(33 + i): i for i in range(90)},
-                    merges=[],
-                ),
+                decoder=None,
+                model=dict(type="Unigram", unk_id=0, vocab=[[chr(33 + i), -float(i)] for i in range(90)]),
             )
         )
     )
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(dict(tokenizer_class="RobertaTokenizer")))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(dict(tokenizer_class="CamembertTokenizer")))
     ids, types = make.draw_ids(rng, cfg, [5, 30])
-    want = make.run(make.load_double(tmp_path, "RobertaForSequenceClassification"), ids, types)
+    want = make.run(make.load_double(tmp_path, "CamembertForSequenceClassification"), ids, types)
     with open_session(tmp_path) as session:
         for task in (session.classify, session.embed, lambda i: session.encode(i, tokens=9)):
             with pytest.raises(tfi.Error) as e:
                 task(tfi.Inputs(texts=["hello"]))
-            assert e.value.status == "UNSUPPORTED" and ("BPE" in e.value.text or "RobertaTokenizer" in e.value.text), e.value
+            assert e.value.status == "UNSUPPORTED" and "CamembertTokenizer" in e.value.text, e.value
         logits, _ = session.classify(tfi.Inputs(ids=ids, types=types))
         tally.near("fp32", logits, want["sequence_logits"], 1e-5, "ids")
 

@@ -391,8 +391,8 @@ static void test_bad_json(void)
     refuse("a.json", "[]", TF_STATUS_CORRUPT, "not an object");
     refuse("a.json", "{}", TF_STATUS_CORRUPT, "\"model\"");
     refuse("a.json", "{\"model\":1}", TF_STATUS_CORRUPT, "\"model\"");
-    refuse("a.json", "{\"model\":{\"type\":\"BPE\"}}", TF_STATUS_UNSUPPORTED, "BPE");
-    refuse("a.json", "{\"model\":{\"merges\":[]}}", TF_STATUS_UNSUPPORTED, "BPE");
+    refuse("a.json", "{\"model\":{\"type\":\"Unigram\"}}", TF_STATUS_UNSUPPORTED, "Unigram");
+    refuse("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_UNSUPPORTED, "Unigram");
     refuse("a.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", TF_STATUS_CORRUPT, "model.vocab");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":99999999}}}", TF_STATUS_CORRUPT, "\"a\"");

@@ -1,0 +1,328 @@
+/* Byte-level BPE on a vocabulary of its own: merges and their order, the pattern, offsets, bad files, failing allocations, long
+ * words. What the tokens must be for real vocabularies is the conformance tests' business. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <tfinfer/tokenizer.h>
+
+#include "../check.h"
+
+/* G stands for the letter that spells a space. */
+#define G "\xc4\xa0"
+static const char vocab[] =
+    "{\"<s>\":0,\"<pad>\":1,\"</s>\":2,\"<unk>\":3,\"a\":4,\"b\":5,\"c\":6,\"" G "\":7,\"ab\":8,\"bc\":9,\"abc\":10,"
+    "\"" G "a\":11,\"" G "ab\":12,\"'\":13,\"s\":14,\"'s\":15,\"\xc3\x83\":16,\"\xc2\xa9\":17,\"1\":18,\"!\":19,"
+    "\"aa\":20,\"aaaa\":21,\"<mask>\":22}";
+enum {
+    BOS,
+    PAD,
+    EOS,
+    UNK,
+    A,
+    B,
+    C,
+    SPACE,
+    AB,
+    BC,
+    ABC,
+    SPACE_A,
+    SPACE_AB,
+    QUOTE,
+    S,
+    QUOTE_S,
+    E1,
+    E2,
+    ONE,
+    BANG,
+    AA,
+    AAAA,
+    MASK,
+    VOCAB
+};
+static const char merges[] = "#version: 0.2\nb c\n" G " a\n" G "a b\na b\na bc\n' s\na a\naa aa\n";
+static const char roberta[] = "{\"tokenizer_class\":\"RobertaTokenizer\"}";
+
+/* A directory with files given as name, text, name, text, NULL. */
+static const char *write_dir(const char *name, const char *const *files)
+{
+    const char *path = check_path(name);
+    char file[1024];
+
+    (void)mkdir(path, 0777);
+    for (; *files; files += 2) {
+        snprintf(file, sizeof file, "%s/%s", path, files[0]);
+        check_write(file, files[1], strlen(files[1]));
+    }
+    return path;
+}
+#define DIR(name, ...) write_dir(name, (const char *const[]){__VA_ARGS__, NULL})
+
+static const char *good_dir(void)
+{
+    return DIR("roberta", "vocab.json", vocab, "merges.txt", merges, "tokenizer_config.json", roberta);
+}
+
+static tf_encoding_data encode(const tf_tokenizer *t, tf_encoding *e, const char *text, const char *pair)
+{
+    tf_encoding_data d;
+    const tf_text one = tf_text_of(text), two = tf_text_of(pair ? pair : "");
+
+    tf_encoding_data_init(&d);
+    CHECK_OK(tf_tokenizer_encode(t, &one, pair ? &two : NULL, 1, NULL, e));
+    CHECK_OK(tf_encoding_get(e, &d));
+    return d;
+}
+
+static void check_ids(tf_encoding_data d, const int32_t *ids, int64_t n)
+{
+    CHECK_INT(d.tokens, n);
+    for (int64_t i = 0; i < n && i < d.tokens; i++) CHECK_INT(d.ids[i], ids[i]);
+}
+#define IDS(d, ...) check_ids(d, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
+
+static void test_encode(void)
+{
+    tf_tokenizer *t;
+    tf_encoding *e;
+
+    CHECK_OK(tf_tokenizer_open(good_dir(), NULL, &t));
+    CHECK_OK(tf_encoding_open(t, &e));
+    IDS(encode(t, e, "", NULL), BOS, EOS);
+    IDS(encode(t, e, "abc", NULL), BOS, ABC, EOS); /* bc goes before ab */
+    IDS(encode(t, e, "abcab", NULL), BOS, ABC, AB, EOS);
+    IDS(encode(t, e, "aaaaaaa", NULL), BOS, AAAA, AA, A, EOS); /* leftmost first */
+    IDS(encode(t, e, "a's", NULL), BOS, A, QUOTE_S, EOS);
+    IDS(encode(t, e, "a  ab", NULL), BOS, A, SPACE, SPACE_AB, EOS);
+    IDS(encode(t, e, "a1!", NULL), BOS, A, ONE, BANG, EOS);
+    IDS(encode(t, e, "azb", NULL), BOS, AB, EOS); /* the vocabulary has no z: it is gone before anything merges */
+    IDS(encode(t, e, "a<mask>b", NULL), BOS, A, MASK, B, EOS);
+    const tf_encoding_data d = encode(t, e, "b \xc3\xa9 ab", "a");
+    IDS(d, BOS, B, SPACE, E1, E2, SPACE_AB, EOS, EOS, A, EOS);
+    CHECK_INT(d.byte_begin[2], 2); /* trimmed to nothing */
+    CHECK_INT(d.byte_end[2], 2);
+    for (int i = 3; i < 5; i++) { /* either half has the whole of the letter */
+        CHECK_INT(d.byte_begin[i], 2);
+        CHECK_INT(d.byte_end[i], 4);
+        CHECK_INT(d.char_begin[i], 2);
+        CHECK_INT(d.char_end[i], 3);
+        CHECK_INT(d.word[i], 1);
+    }
+    CHECK_INT(d.byte_begin[5], 5);
+    CHECK_INT(d.char_end[5], 6);
+    CHECK_INT(d.type_ids[8], 0);
+    CHECK_INT(d.sequence[8], 1);
+    CHECK_INT(d.sequence[7], -1);
+    tf_encoding_close(e);
+    tf_tokenizer_close(t);
+}
+
+static void test_info_and_decode(void)
+{
+    const int32_t ids[] = {BOS, E1, E2, SPACE_AB, E1, BANG, EOS};
+    tf_tokenizer *t;
+    tf_tokenizer_info i;
+    tf_decode_options o;
+    char text[64];
+    int64_t size;
+
+    CHECK_OK(tf_tokenizer_open(good_dir(), NULL, &t));
+    tf_tokenizer_info_init(&i);
+    CHECK_OK(tf_tokenizer_get_info(t, &i));
+    CHECK_TEXT(i.model, "BPE");
+    CHECK_INT(i.vocab_size, VOCAB);
+    CHECK_INT(i.bos_id, BOS);
+    CHECK_INT(i.unk_id, UNK);
+    CHECK_INT(i.mask_id, MASK);
+    CHECK_INT(i.special_tokens_single, 2);
+    CHECK_INT(i.special_tokens_pair, 4);
+    tf_decode_options_init(&o);
+    o.skip_special_tokens = 1;
+    o.clean_up = 1; /* which counts for nothing here */
+    CHECK_OK(tf_tokenizer_decode(t, ids, 7, &o, text, sizeof text - 1, &size));
+    text[size] = 0;
+    CHECK_TEXT(text, "\xc3\xa9 ab\xef\xbf\xbd!");
+    CHECK_OK(tf_tokenizer_decode(t, ids, 1, NULL, text, sizeof text - 1, &size));
+    text[size] = 0;
+    CHECK_TEXT(text, "<s>");
+    tf_tokenizer_close(t);
+}
+
+static void test_files(void)
+{
+    static const char *const types[] = {"{\"model_type\":\"roberta\"}", "{\"model_type\":\"gpt2\"}"};
+    tf_tokenizer *t;
+    tf_encoding *e;
+
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(tf_tokenizer_open(DIR(i ? "f1" : "f0", "vocab.json", vocab, "merges.txt", merges, "config.json", types[i]),
+                                   NULL, &t));
+        CHECK_OK(tf_encoding_open(t, &e));
+        CHECK_INT(encode(t, e, "ab", NULL).tokens, i ? 1 : 3);
+        tf_encoding_close(e);
+        tf_tokenizer_close(t);
+    }
+    CHECK_OK(tf_tokenizer_open(DIR("f2", "encoder.json", vocab, "vocab.bpe", merges), NULL, &t));
+    tf_tokenizer_close(t);
+}
+
+static void refuse(const char *name, const char *const *files, tf_status status, const char *part)
+{
+    tf_tokenizer *t = (tf_tokenizer *)1;
+
+    CHECK_STATUS(tf_tokenizer_open(write_dir(name, files), NULL, &t), status);
+    CHECK(t == NULL);
+    CHECK_ERROR_SAYS(part);
+}
+#define REFUSE(name, status, part, ...) refuse(name, (const char *const[]){__VA_ARGS__, NULL}, status, part)
+
+static void test_bad_files(void)
+{
+    static const struct {
+        const char *merges, *part;
+    } bad[] = {{"a b c\n", "merge 1"},
+               {"ab\n", "merge 1"},
+               {"a b\n\n", "merge 2"},
+               {"a z\n", "no \"z\""},
+               {"z a\n", "no \"z\""},
+               {"c c\n", "what comes of"},
+               {"b c\na bc\nabc abc\n", "merge 3"},
+               {" a\n", "no \"\""},
+               {"a \xff\n", "not UTF-8"},
+               {"a\tb\n", "merge 1"}};
+    char name[8];
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(name, sizeof name, "b%d", (int)i);
+        REFUSE(name, TF_STATUS_CORRUPT, bad[i].part, "vocab.json", vocab, "merges.txt", bad[i].merges, "tokenizer_config.json",
+               roberta);
+    }
+    REFUSE("c0", TF_STATUS_NOT_FOUND, "merges.txt", "vocab.json", vocab, "tokenizer_config.json", roberta);
+    REFUSE("c1", TF_STATUS_UNSUPPORTED, "vocab.json", "vocab.json", vocab, "merges.txt", merges); /* of what class? */
+    REFUSE("c2", TF_STATUS_CORRUPT, "empty", "vocab.json", "{}", "merges.txt", "", "tokenizer_config.json", roberta);
+    REFUSE("c3", TF_STATUS_CORRUPT, "\"a\"", "vocab.json", "{\"a\":\"b\"}", "merges.txt", "", "tokenizer_config.json", roberta);
+    REFUSE("c4", TF_STATUS_CORRUPT, "not an object", "vocab.json", "[]", "merges.txt", "", "tokenizer_config.json", roberta);
+    REFUSE("c5", TF_STATUS_CORRUPT, "add_prefix_space", "vocab.json", vocab, "merges.txt", merges, "tokenizer_config.json",
+           "{\"tokenizer_class\":\"GPT2Tokenizer\",\"add_prefix_space\":3}");
+    REFUSE("c6", TF_STATUS_UNSUPPORTED, "BartTokenizer", "vocab.json", vocab, "merges.txt", merges, "tokenizer_config.json",
+           "{\"tokenizer_class\":\"BartTokenizer\"}");
+    REFUSE("c7", TF_STATUS_UNSUPPORTED, "longformer", "tokenizer.json", "{\"model\":{\"merges\":[]}}", "config.json",
+           "{\"model_type\":\"longformer\"}");
+}
+
+static void test_bad_json(void)
+{
+    static const struct {
+        const char *model, *rest, *part;
+        tf_status status;
+    } bad[] = {
+        {"\"merges\":{}", "", "model.merges", TF_STATUS_CORRUPT},
+        {"\"merges\":[3]", "", "merge 1", TF_STATUS_CORRUPT},
+        {"\"merges\":[[\"a\"]]", "", "merge 1", TF_STATUS_CORRUPT},
+        {"\"merges\":[[\"a\",\"b\"],[\"a\",4]]", "", "merge 2", TF_STATUS_CORRUPT},
+        {"\"merges\":[\"ab\"]", "", "merge 1", TF_STATUS_CORRUPT},
+        {"\"merges\":[],\"dropout\":0.5", "", "dropout", TF_STATUS_UNSUPPORTED},
+        {"\"merges\":[],\"dropout\":\"x\"", "", "dropout", TF_STATUS_CORRUPT},
+        {"\"merges\":[],\"unk_token\":\"a\"", "", "unk_token", TF_STATUS_UNSUPPORTED},
+        {"\"merges\":[]", "", "pre_tokenizer", TF_STATUS_UNSUPPORTED},
+        {"\"merges\":[]", ",\"pre_tokenizer\":{\"type\":\"Metaspace\"}", "Metaspace", TF_STATUS_UNSUPPORTED},
+        {"\"merges\":[]", ",\"normalizer\":{\"type\":\"NFC\"}", "NFC", TF_STATUS_UNSUPPORTED},
+        {"\"merges\":[]", ",\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":\"Fuse\"}", "Fuse",
+         TF_STATUS_UNSUPPORTED},
+        {"\"merges\":[]", ",\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"post_processor\":{\"type\":\"RobertaProcessing\"}",
+         "cls", TF_STATUS_CORRUPT},
+        {"\"merges\":[]",
+         ",\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"post_processor\":{\"type\":\"ByteLevel\",\"trim_offsets\":1}",
+         "trim_offsets", TF_STATUS_CORRUPT},
+    };
+    char text[1024];
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},%s}%s}", bad[i].model,
+                 bad[i].rest);
+        REFUSE("j", bad[i].status, bad[i].part, "tokenizer.json", text);
+    }
+}
+
+/* Open, encode, decode; stops at the first failure. */
+static tf_status use_all(const char *path, const tf_allocator *allocator)
+{
+    const tf_text texts[] = {tf_text_of(" ab aaaa abcabcabcabc\xc3\xa9 <mask>'s"), tf_text_of("bad \xff text")};
+    tf_tokenizer_options o;
+    tf_tokenize_options set;
+    tf_tokenizer *t;
+    tf_encoding *e = NULL;
+    char text[64];
+    int64_t size;
+    tf_status status;
+
+    tf_tokenizer_options_init(&o);
+    o.allocator = allocator;
+    tf_tokenize_options_init(&set);
+    set.replace_invalid = set.overflow = 1;
+    set.truncation = TF_TRUNCATION_LONGEST_FIRST;
+    set.max_length = 6;
+    if ((status = tf_tokenizer_open(path, &o, &t)) < 0) return status;
+    status = tf_encoding_open(t, &e);
+    if (status == TF_STATUS_OK) status = tf_tokenizer_encode(t, texts, NULL, 2, &set, e);
+    if (status == TF_STATUS_OK) status = tf_tokenizer_decode(t, (const int32_t[]){E1, AB}, 2, NULL, text, sizeof text, &size);
+    tf_tokenizer_close(t);
+    tf_encoding_close(e);
+    return status;
+}
+
+static void test_allocations(void)
+{
+    const char *path = good_dir();
+    check_memory m;
+    int64_t n = 0;
+    tf_status status;
+
+    check_memory_init(&m);
+    do {
+        m.fail_at = ++n;
+        m.fail_hit = 0;
+        status = use_all(path, &m.hooks);
+        CHECK_INT(m.live_blocks, 0);
+        CHECK_INT(m.live_bytes, 0);
+        if (m.fail_hit) CHECK_INT(status, TF_STATUS_NOMEM);
+    } while (m.fail_hit && n < 10000);
+    CHECK_INT(status, TF_STATUS_OK);
+    CHECK(n > 15);
+}
+
+/* One word of a megabyte, in every form: a quadratic merge would take minutes. */
+static void test_long_words(void)
+{
+    enum { BYTES = 1 << 20 };
+    static const char *const units[] = {"a", "abc", "aab", " ", "z", "!", "\xc3\xa9"};
+    char *text = malloc(BYTES + 1);
+    tf_tokenizer *t;
+    tf_encoding *e;
+
+    CHECK_OK(tf_tokenizer_open(good_dir(), NULL, &t));
+    CHECK_OK(tf_encoding_open(t, &e));
+    for (size_t u = 0; u < sizeof units / sizeof units[0]; u++) {
+        const size_t n = strlen(units[u]), whole = BYTES / n * n;
+        for (size_t at = 0; at < whole; at++) text[at] = units[u][at % n];
+        text[whole] = 0;
+        const tf_encoding_data d = encode(t, e, text, NULL);
+        CHECK_INT(d.rows, 1);
+        if (u < 2) CHECK_INT(d.tokens, 2 + (int64_t)whole / (u == 0 ? 4 : 3));
+        if (u == 4) CHECK_INT(d.tokens, 2);
+    }
+    tf_encoding_close(e);
+    tf_tokenizer_close(t);
+    free(text);
+}
+
+int main(int argc, char **argv)
+{
+    check_run(argc, argv, "encode", test_encode);
+    check_run(argc, argv, "info_and_decode", test_info_and_decode);
+    check_run(argc, argv, "files", test_files);
+    check_run(argc, argv, "bad_files", test_bad_files);
+    check_run(argc, argv, "bad_json", test_bad_json);
+    check_run(argc, argv, "allocations", test_allocations);
+    check_run(argc, argv, "long_words", test_long_words);
+    return check_done();
+}
