@@ -98,7 +98,8 @@ def train(kind, batch_of, path, steps, rate, **settings):
     begin = time.time()
     model = kind.from_pretrained(get_model_path(), dtype=torch.float32, **settings)
     tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
-    model.get_input_embeddings().weight.requires_grad_(False)  # half of all parameters; they are good as they are
+    # Half of all parameters and good as they are, but that the gap's candidates are compared with them.
+    model.get_input_embeddings().weight.requires_grad_(kind is transformers.BertForMaskedLM)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
     model.train()
     for step in range(steps):
@@ -122,7 +123,7 @@ def main():
           id2label={0: "negative", 1: "positive"})
     train(transformers.BertForTokenClassification, names_batch, out / "names", 80, 3e-4, id2label=labels)
     train(transformers.BertForQuestionAnswering, answers_batch, out / "answers", 80, 3e-4)
-    train(transformers.BertForMaskedLM, words_batch, out / "words", 240, 1e-3)
+    train(transformers.BertForMaskedLM, words_batch, out / "words", 160, 5e-4)
 
 
 if __name__ == "__main__":
