@@ -74,9 +74,9 @@ static void check_tiers(tfi_attention_args a, tfi_op_types t, const double *expe
 
     for (int tier = 0; tier < tier_count; tier++) {
         const tfi_host_fn fn = op_fn(TFI_OP_ATTENTION, t, tier);
-        /* a score of size s has an error of s 2^-24 times a few, and so, relative to 1, have the probabilities; with bf16
-         * products these are rounded to bf16 */
-        const double tolerance = 2e-6 + (double)case_score * 5e-7 +
+        /* a score of size s has an error of s 2^-24 times a few, the more the larger D is, and so, relative to 1, have the
+         * probabilities; twice the worst seen. With bf16 products the probabilities are rounded to bf16 */
+        const double tolerance = 4e-6 + (double)case_score * 1e-6 +
                                  (t.x == TFI_BF16 && (tier_features[tier] & TFI_CPU_AVX512_BF16) ? 0x1p-8 : 0);
         void *first = NULL;
         for (int workers = 1; workers <= (tier == 0 && a.R > 300 ? 1 : 3); workers++) { /* the reference is slow */
