@@ -6,34 +6,10 @@
 
 #include <tfinfer/tokenizer.h>
 
-#include "base/files.h"
+#include "driver/held_files.h"
 #include "tokenizer/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* The input as a set of files. */
-static struct {
-    const char *name;
-    const uint8_t *data;
-    size_t size;
-} held[3];
-
-static tf_status open_held(tfi_files *f, const char *name, tfi_file *out)
-{
-    (void)f;
-    for (int i = 0; i < 3; i++) {
-        if (!held[i].name || strcmp(name, held[i].name) != 0) continue;
-        *out = (tfi_file){.data = held[i].data, .size = held[i].size};
-        return TF_STATUS_OK;
-    }
-    return TF_STATUS_NOT_FOUND;
-}
-
-static void close_held(tfi_files *f, tfi_file *file)
-{
-    (void)f;
-    memset(file, 0, sizeof *file);
-}
 
 static void use(const tf_tokenizer *t)
 {
