@@ -44,7 +44,9 @@ extern "C" {
     X(DEVICE, -10, "the device failed")                                                                                  \
     X(FORKED, -11, "the handle belongs to the parent process")                                                           \
     X(NUMERIC, -12, "a result is NaN or infinite")                                                                       \
-    X(INTERNAL, -13, "a defect of the library")
+    X(INTERNAL, -13, "a defect of the library")                                                                          \
+    X(END, -14, "nothing is left to do or to hand out")                                                                  \
+    X(TIMEOUT, -15, "the time given ran out; nothing is lost")
 
 typedef enum tf_status {
 #define TF_STATUS_ENUM(name, value, text) TF_STATUS_##name = value,

@@ -115,7 +115,8 @@ typedef enum tf_task {
     TF_TASK_CLASSIFY = 4,       /**< tf_classify */
     TF_TASK_TOKEN_CLASSIFY = 8, /**< tf_token_classify */
     TF_TASK_ANSWER = 16,        /**< tf_answer */
-    TF_TASK_FILL_MASK = 32      /**< tf_fill_mask */
+    TF_TASK_FILL_MASK = 32,     /**< tf_fill_mask */
+    TF_TASK_GENERATE = 64       /**< tf_generate_open */
 } tf_task;
 
 /** Facts about an open model. Pointers belong to the model. */
@@ -143,6 +144,11 @@ typedef struct tf_model_info {
     int32_t prompts;          /**< entries of prompt_names and prompt_texts */
     int32_t default_prompt;   /**< index into them, -1 if none */
     int32_t threads;          /**< that compute */
+    int32_t has_encoder;      /**< 1 for T5: what is generated depends on an encoded source */
+    int32_t decoder_layers;   /**< of a family with an encoder; else 0 */
+    int32_t max_context_tokens; /**< tokens a generated sequence may have, its prompt included; INT32_MAX: the model sets no limit;
+                                     0: it does not generate */
+    int32_t bos_id, eos_id, pad_id, decoder_start_id; /**< as generation uses them; -1: none */
     int64_t parameters;       /**< elements of the tensors that were loaded */
     const char *const *label_names;
     const char *const *prompt_names;
@@ -170,6 +176,8 @@ typedef struct tf_session_options {
                                   least the model's max_input_tokens */
     int32_t max_sequences;   /**< sequences a step holds, in [1, max_step_tokens]; unset: 512, at most max_step_tokens */
     int64_t memory_budget;   /**< bytes the session may take from the model's allocator; hard. Unset: no limit */
+    int64_t kv_tokens;       /**< keys and values of how many tokens the session holds for tf_generate requests, of all their sequences
+                                  and T5's sources; unset: 4096, at least the model's longest sequence. 0: no generation */
 } tf_session_options;
 
 static inline void tf_session_options_init(tf_session_options *o)
@@ -179,6 +187,7 @@ static inline void tf_session_options_init(tf_session_options *o)
     o->max_step_tokens = TF_UNSET;
     o->max_sequences = TF_UNSET;
     o->memory_budget = TF_UNSET;
+    o->kv_tokens = TF_UNSET;
 }
 
 /** Bytes a model and one session of it take. */
@@ -187,10 +196,11 @@ typedef struct tf_plan {
     int64_t weight_bytes;       /**< resident forms of the weights */
     int64_t mapped_bytes;       /**< pages of the checkpoint's files that stay mapped and in use after open */
     int64_t model_bytes;        /**< graphs, names, tokenizer: what else the model holds, an upper bound within 2 % + 1 MB */
-    int64_t session_bytes;      /**< activations and scratch of one session */
+    int64_t session_bytes;      /**< activations, scratch, and kv_bytes, of one session */
     int64_t load_bytes;         /**< held on top only while the model loads; up to 32 MB of the files' pages are mapped in besides */
     int64_t third_party_bytes;  /**< memory of other libraries (matrix library, JSON), measured on a typical model; not of the allocator */
     int64_t total_bytes;        /**< weight + mapped + model + session */
+    int64_t kv_bytes;           /**< of session_bytes: keys and values of kv_tokens tokens */
 } tf_plan;
 
 static inline void tf_plan_init(tf_plan *p)
@@ -243,7 +253,7 @@ TF_API tf_status tf_session_get_stats(tf_session *s, tf_session_stats *stats);
 /* ---------------------------------------------------------------- tasks ---- */
 
 /**
- * What a task runs on: texts, or ids, or input embeddings; exactly one of `texts`, `ids`, `embeddings` is set. `count` counts
+ * What a task runs on: texts, or ids, or input embeddings, or ids mixed with embeddings. `count` counts
  * texts or sequences. Sequences given as ids or embeddings lie packed one behind the other, special tokens included. All of
  * it is host memory, read during the call only.
  */
@@ -253,7 +263,8 @@ typedef struct tf_input {
     const tf_text *texts;     /**< [count] UTF-8 */
     const tf_text *pairs;     /**< [count] second texts, or NULL. For tf_answer texts are questions, pairs are contexts */
     const int32_t *ids;       /**< [sum(lens)] */
-    const float *embeddings;  /**< [sum(lens), tf_model_info.input_width] in place of the word embeddings */
+    const float *embeddings;  /**< [sum(lens), tf_model_info.input_width] in place of the word embeddings. With ids too: only the rows
+                                   of tokens whose id is -1 are read, such as a soft prompt's */
     const int32_t *type_ids;  /**< [sum(lens)] with ids or embeddings; NULL: all 0 */
     const int32_t *lens;      /**< [count] tokens a sequence, each in [1, max_input_tokens]; with ids or embeddings */
     tf_progress_fn progress;  /**< NULL: none. Called once a step, done and total in tokens */

@@ -12,20 +12,43 @@
 typedef struct tfi_backend tfi_backend;
 typedef struct tfi_program tfi_program;
 
-/* Copy rows of a value to the caller as fp32 as soon as it is computed: dst [live rows, stride floats]. A NaN or infinity
- * ends the run with TF_STATUS_NUMERIC. */
+/* Copy rows [first, first + count) of a value, or all live rows where count is 0, to the caller as fp32 as soon as it is computed:
+ * dst [count, stride floats]. A NaN or infinity ends the run with TF_STATUS_NUMERIC, unless `infinite` allows them. */
 typedef struct tfi_tap {
     int32_t value;
+    int32_t infinite;
+    int64_t first, count;
     float *dst;
     int64_t stride;
 } tfi_tap;
+
+/* Rows of a value given by the caller instead of being computed: src [live rows, stride floats]; an F32 value. */
+typedef struct tfi_feed {
+    int32_t value;
+    const float *src;
+    int64_t stride;
+} tfi_feed;
+
+/* Which ops without a value a run performs. */
+enum {
+    TFI_EFFECT_KV = 1,  /* KV_COPY, KV_APPEND */
+    TFI_EFFECT_DRAW = 2 /* SAMPLE, BEAM_STEP, STOP */
+};
 
 typedef struct tfi_run {
     int64_t rows[TFI_ROWS_COUNT];             /* live counts, each within the program's limits */
     const void *inputs[TFI_INPUT_COUNT];      /* host memory, valid during the run; checked by the caller */
     const tfi_tap *taps;
-    int32_t tap_count;
+    const tfi_feed *feeds;
+    int32_t tap_count, feed_count;
     int32_t resume;                           /* values with `keep` are still there from the run before: do not compute them */
+    int32_t effects;                          /* TFI_EFFECT_ bits */
+    tfi_store *store;                         /* NULL where the graph has no op that needs it */
+    int64_t table_stride, source_stride;      /* blocks a row of TFI_INPUT_KV_TABLES, TFI_INPUT_SOURCE_TABLES */
+    int64_t copy_count;                       /* of TFI_INPUT_KV_COPIES */
+    const tfi_draw *draws;                    /* [draw_count] */
+    tfi_choice *choices;                      /* [draw_count] written by the run */
+    int64_t draw_count;
 } tfi_run;
 
 /* Called on the loading thread between pieces of at most 64 MB; bytes of source read so far in this weight. Non-zero: stop with
@@ -58,8 +81,15 @@ struct tfi_backend {
     /* The bytes program_open would take, without taking them. */
     tf_status (*program_bytes)(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_ROWS_COUNT], int64_t *bytes);
     void (*program_close)(tfi_program *p);
-    /* Runs the ops that the taps need, in order. Blocks until done. */
+    /* Runs the ops that the taps and effects need, in order. Blocks until done. */
     tf_status (*run)(tfi_program *p, const tfi_run *run);
+
+    /* The store of a session: KV blocks and slots, shared by its programs' runs. Contents of blocks start undefined, slots free. */
+    tf_status (*store_open)(tfi_backend *b, const tfi_store_shape *shape, tfi_memory *memory, tfi_store **out);
+    int64_t (*store_bytes)(tfi_backend *b, const tfi_store_shape *shape);
+    void (*store_close)(tfi_store *s);
+    /* Between runs: put a sequence into a slot, or free it (record NULL). Tokens and sampling stay borrowed until then. */
+    void (*slot_set)(tfi_store *s, int32_t slot, const tfi_slot *record);
 
     void (*close)(tfi_backend *b);
 };

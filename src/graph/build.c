@@ -173,10 +173,11 @@ int32_t tfi_build_linear(tfi_builder *b, const char *name, int32_t x, int32_t we
     return add_op(b, name, op, dtype, in->rows, outputs);
 }
 
-int32_t tfi_build_attention(tfi_builder *b, const char *name, int32_t qkv, int32_t heads, int32_t head_size, float scale)
+int32_t tfi_build_attention(tfi_builder *b, const char *name, int32_t x, const tfi_attention_spec *spec)
 {
+    const int32_t heads = spec->heads, head_size = spec->head_size;
     tfi_op op = new_op(TFI_OP_ATTENTION);
-    const tfi_value *in = operand(b, name, qkv);
+    const tfi_value *in = operand(b, name, x);
 
     if (!in) return -1;
     if (heads < 1 || head_size < 1 || head_size > 256 || in->rows != TFI_ROWS_TOKENS || in->cols != 3 * (int64_t)heads * head_size) {
@@ -184,10 +185,10 @@ int32_t tfi_build_attention(tfi_builder *b, const char *name, int32_t qkv, int32
                                    (int)heads, (int)head_size, (long long)in->cols));
         return -1;
     }
-    op.x = qkv;
+    op.x = x;
     op.heads = heads;
     op.head_size = head_size;
-    op.scale = scale;
+    op.scale = spec->scale;
     return add_op(b, name, op, in->dtype, TFI_ROWS_TOKENS, (int64_t)heads * head_size);
 }
 
@@ -244,8 +245,9 @@ static void *settle(tfi_builder *b, void *array, int32_t count, int32_t room, si
     return p;
 }
 
-tf_status tfi_build_finish(tfi_builder *b, tfi_graph *out)
+tf_status tfi_build_finish(tfi_builder *b, tfi_graph *before, tfi_graph *out)
 {
+    (void)before;
     tfi_graph *g = &b->graph;
 
     g->values = settle(b, g->values, g->value_count, b->value_room, sizeof *g->values);

@@ -27,7 +27,7 @@ static void put(sink *s, const char *format, ...)
         if (s->size < s->capacity) s->text[s->size] = line[i];
 }
 
-static const char *const op_names[TFI_OP_COUNT] = {"EMBED", "NORM", "LINEAR", "ATTENTION", "GATHER_ROWS", "POOL", "L2NORM"};
+static const char *const op_names[TFI_OP_COUNT] = {"EMBED", "NORM", "LINEAR", "GLU", "ATTENTION", "GATHER_ROWS", "POOL", "L2NORM"};
 static const char *const row_names[TFI_ROWS_COUNT] = {"R", "B", "S"};
 static const char *const activation_names[TFI_ACT_COUNT] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"};
 

@@ -57,8 +57,8 @@ static int32_t layer(tfi_family *f, const tfi_encoder_names *n, const tfi_encode
     char tensor[NAME_BYTES], value[NAME_BYTES];
     const int32_t head_size = s->width / s->heads;
 
-    const int32_t mixed = tfi_build_attention(&f->build, layer_name(value, "layer.%d.attention", i), qkv(f, n, s, i, x), s->heads,
-                                              head_size, 1.0f / sqrtf((float)head_size));
+    const tfi_attention_spec spec = {.heads = s->heads, .head_size = head_size, .scale = 1.0f / sqrtf((float)head_size), .bias = -1};
+    const int32_t mixed = tfi_build_attention(&f->build, layer_name(value, "layer.%d.attention", i), qkv(f, n, s, i, x), &spec);
     const int32_t attended = tfi_family_linear(f, layer_name(value, "layer.%d.attention.out", i), mixed,
                                                layer_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
     const int32_t middle = tfi_family_norm(f, layer_name(value, "layer.%d.attention.norm", i), attended, x,

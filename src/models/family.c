@@ -166,7 +166,7 @@ static tf_status build_family(tfi_family *f, const tfi_sentence *sentence)
         f->model->family = families[i].model_type;
         tfi_build_begin(&f->build, f->arena, f->arena->memory);
         families[i].build(f, sentence);
-        return tfi_build_finish(&f->build, &f->model->graph);
+        return tfi_build_finish(&f->build, NULL, &f->model->graph);
     }
     return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"model_type\": family \"%s\" is not built", f->config.file, type);
 }

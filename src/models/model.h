@@ -4,6 +4,7 @@
 #define TFI_MODELS_MODEL_H
 
 #include "backend/ops.h"
+#include "graph/build.h"
 #include "base/memory.h"
 #include "io/source.h"
 #include "models/sentence.h"
@@ -28,6 +29,16 @@ typedef struct tfi_model {
     int32_t pooled, token_logits, sequence_logits;
     int32_t embedding, embedding_normalized; /* sentence embedding before and after L2 normalisation */
     const char *pooled_missing; /* the tensor whose absence makes pooled -1, for the error text */
+
+    /* Generation; step.op_count is 0 where the checkpoint has none. The encode graph of a family with an encoder keeps the source's keys
+     * and values; `graph` of one without serves tf_encode alone. */
+    tfi_graph step;
+    tfi_store_shape store;    /* blocks and slots are the session's to choose */
+    int32_t has_encoder;
+    int32_t step_final;       /* value of step, kept: what the logits are made from */
+    int32_t logits;           /* value of step [S, V] */
+    tfi_draw_values draw;     /* values of step */
+    int32_t max_context_tokens; /* decoder tokens that positions allow; INT32_MAX: no limit of the model's own */
 } tfi_model;
 
 /* Build the model in `source` for weights and activations of `dtype`; `sentence` as tfi_sentence_read gave it. Everything made

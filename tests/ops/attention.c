@@ -27,7 +27,7 @@ static sequences sequences_of(const int32_t *lengths)
 
 static int64_t scratch_of(const tfi_attention_args *a, int64_t longest)
 {
-    return tfi_host_scratch(NULL, &(tfi_op){.kind = TFI_OP_ATTENTION, .heads = a->H, .head_size = a->D}, longest);
+    return tfi_host_scratch(NULL, &(tfi_op){.kind = TFI_OP_ATTENTION, .heads = a->H, .head_size = a->D}, longest, longest, longest);
 }
 
 /* Row r of y for all heads; x is qkv in double. */
@@ -58,7 +58,7 @@ static double *expect(const tfi_attention_args *a, tfi_dtype t)
     const int64_t n = a->R * a->H * a->D;
     double *x = op_zeros(3 * n * (int64_t)sizeof *x), *y = op_zeros(n * (int64_t)sizeof *y);
 
-    for (int64_t i = 0; i < 3 * n; i++) x[i] = op_get(a->qkv, t, i);
+    for (int64_t i = 0; i < 3 * n; i++) x[i] = op_get(a->x, t, i);
     for (int64_t b = 0; b < a->B; b++) {
         double *p = op_zeros((a->offsets[b + 1] - a->offsets[b]) * (int64_t)sizeof *p);
         for (int64_t r = a->offsets[b]; r < a->offsets[b + 1]; r++)
@@ -98,7 +98,7 @@ static void attention_case(void)
     for (int i = 0; i < 2; i++) {
         const tfi_dtype x = i ? TFI_BF16 : TFI_F32;
         tfi_attention_args a = {.offsets = s.offsets, .R = s.R, .B = s.B, .H = H, .D = D};
-        a.qkv = op_values(x, s.R * 3 * H * D, -m, 1.5f * m); /* no output near 0: errors are relative */
+        a.x = op_values(x, s.R * 3 * H * D, -m, 1.5f * m); /* no output near 0: errors are relative */
         a.scale = case_score / (m * m * sqrtf((float)D));
         const double *expected = expect(&a, x);
         check_tiers(a, (tfi_op_types){x, TFI_F32, TFI_F32}, expected, s.longest);
@@ -122,9 +122,9 @@ static void attention_alone(void)
             for (int64_t i = 0; i < s.R * 3 * W; i++) qkv[i] = NAN;
             memcpy(qkv + s.offsets[b] * 3 * W, alone, (size_t)T * 3 * W * sizeof(float));
             tfi_attention_args a = {
-                .qkv = qkv, .offsets = s.offsets, .y = y, .R = s.R, .B = s.B, .H = H, .D = D, .scale = 0.5f};
+                .x = qkv, .offsets = s.offsets, .y = y, .R = s.R, .B = s.B, .H = H, .D = D, .scale = 0.5f};
             op_call(fn, &a, 2, scratch_of(&a, s.longest));
-            a = (tfi_attention_args){.qkv = alone,
+            a = (tfi_attention_args){.x = alone,
                                      .offsets = (int32_t[]){0, (int32_t)T},
                                      .y = y_alone,
                                      .R = T,
@@ -148,7 +148,7 @@ static void attention_moving_maximum(void)
 
     for (int i = 0; i < 2 * tier_count; i++) {
         float *qkv = op_values(TFI_F32, T * 3 * D, -1, 1);
-        tfi_attention_args a = {.qkv = qkv, .offsets = offsets, .R = T, .B = 1, .H = 1, .D = D, .scale = 1};
+        tfi_attention_args a = {.x = qkv, .offsets = offsets, .R = T, .B = 1, .H = 1, .D = D, .scale = 1};
         for (int64_t r = 0; r < T; r++) {
             for (int d = 0; d < D; d++) {
                 qkv[r * 3 * D + d] = 1;
@@ -198,7 +198,7 @@ void bench_attention(void)
         tfi_attention_args a = {.offsets = s.offsets, .R = s.R, .B = s.B, .H = H, .D = D, .scale = 0.125f};
         double flop = 0;
         for (int64_t b = 0; b < s.B; b++) flop += 4.0 * benches[i / 4][b] * benches[i / 4][b] * H * D;
-        a.qkv = op_values(d, s.R * 3 * H * D, -1, 1);
+        a.x = op_values(d, s.R * 3 * H * D, -1, 1);
         a.y = op_zeros(s.R * H * D * 4);
         for (int tier = 1; tier < tier_count; tier++) {
             if (d == TFI_F32 && (tier_features[tier] & TFI_CPU_AVX512_BF16)) continue; /* the tier below serves these */

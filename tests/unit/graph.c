@@ -48,7 +48,7 @@ static void graph_shapes_and_ties(void)
 
     begin(&b, &arena, &memory, &host);
     const int32_t logits = small_graph(&b);
-    CHECK_OK(tfi_build_finish(&b, &g));
+    CHECK_OK(tfi_build_finish(&b, NULL, &g));
     CHECK_INT(g.op_count, 4);
     CHECK_INT(g.weight_count, 2);
     CHECK_INT(g.weights[0].readers, TFI_READ_ROWS | TFI_READ_LINEAR);
@@ -81,15 +81,15 @@ static void graph_errors_stick(void)
     const int32_t x = tfi_build_embed(&b, "sum", add_weight(&b, &tensor, 8, 4), -1, -1, TFI_F32);
     CHECK_INT(tfi_build_norm(&b, "bad.norm", x, -1, add_weight(&b, &other, 1, 5), 0, 1e-5f, TFI_F32), -1);
     CHECK_INT(tfi_build_gather(&b, "after", x), -1);
-    CHECK_STATUS(tfi_build_finish(&b, &g), TF_STATUS_CORRUPT);
+    CHECK_STATUS(tfi_build_finish(&b, NULL, &g), TF_STATUS_CORRUPT);
     CHECK_ERROR_SAYS("bad.norm");
     CHECK_ERROR_SAYS("[1, 5]");
     tfi_arena_close(&arena);
 
     begin(&b, &arena, &memory, &host);
     const int32_t wide = tfi_build_embed(&b, "sum", add_weight(&b, &tensor, 8, 4), -1, -1, TFI_F32);
-    CHECK_INT(tfi_build_attention(&b, "heads", wide, 1, 4, 1.0f), -1);
-    CHECK_STATUS(tfi_build_finish(&b, &g), TF_STATUS_UNSUPPORTED);
+    CHECK_INT(tfi_build_attention(&b, "heads", wide, &(tfi_attention_spec){.heads = 1, .head_size = 4, .scale = 1, .bias = -1}), -1);
+    CHECK_STATUS(tfi_build_finish(&b, NULL, &g), TF_STATUS_UNSUPPORTED);
     CHECK_ERROR_SAYS("heads");
     tfi_arena_close(&arena);
     CHECK_INT(host.live_blocks, 0);
@@ -107,7 +107,7 @@ static void graph_out_of_memory(void)
         begin(&b, &arena, &memory, &host);
         host.fail_at = n;
         (void)small_graph(&b);
-        const tf_status st = tfi_build_finish(&b, &g);
+        const tf_status st = tfi_build_finish(&b, NULL, &g);
         CHECK_STATUS(st, host.fail_hit ? TF_STATUS_NOMEM : TF_STATUS_OK);
         tfi_arena_close(&arena);
         CHECK_INT(host.live_blocks, 0);

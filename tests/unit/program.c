@@ -73,7 +73,8 @@ static void model_open(model *m, tfi_dtype dtype)
     x = tfi_build_norm(&b, "embed_norm", x, -1, vector(&b, m, E, 0.5f, 1.5f), vector(&b, m, E, -1, 1), 1e-5f, dtype);
     const int32_t qkv =
         tfi_build_linear(&b, "qkv", x, matrix(&b, m, 3 * E, E, dtype), vector(&b, m, 3 * E, -1, 1), TFI_ACT_NONE, -1, dtype);
-    const int32_t attended = tfi_build_attention(&b, "attention", qkv, HEADS, E / HEADS, 0.25f);
+    const int32_t attended = tfi_build_attention(
+        &b, "attention", qkv, &(tfi_attention_spec){.heads = HEADS, .head_size = E / HEADS, .scale = 0.25f, .bias = -1});
     const int32_t out = tfi_build_linear(&b, "out", attended, matrix(&b, m, E, E, dtype), -1, TFI_ACT_NONE, x, dtype);
     x = tfi_build_norm(&b, "norm", out, x, vector(&b, m, E, 0.5f, 1.5f), vector(&b, m, E, -1, 1), 1e-5f, dtype);
     const int32_t inner =
@@ -84,7 +85,7 @@ static void model_open(model *m, tfi_dtype dtype)
     m->logits = tfi_build_linear(&b, "logits", rows, word, vector(&b, m, VOCAB, -1, 1), TFI_ACT_NONE, -1, TFI_F32);
     m->pooled = tfi_build_pool(&b, "pooled", m->hidden, TFI_POOL_CLS | TFI_POOL_MEAN << 3, TFI_F32);
     m->unit = tfi_build_l2norm(&b, "unit", m->pooled, 1e-12f);
-    CHECK_OK(tfi_build_finish(&b, &m->graph));
+    CHECK_OK(tfi_build_finish(&b, NULL, &m->graph));
 }
 
 static void model_close(model *m)

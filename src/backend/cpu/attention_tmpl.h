@@ -1,6 +1,6 @@
 /* ATTENTION, vectorised; meaning: backend/ref/attention.c.
  *
- * Shapes    packed sequences of any length, any H, D in [1, 256]; qkv and y F32 or BF16. Sums, scores and softmax in fp32;
+ * Shapes    packed sequences of any length, any H, D in [1, 256]; x and y F32 or BF16. Sums, scores and softmax in fp32;
  *           products of fp32 elements, or of bf16 pairs (operand_*.h), where the numerators P are rounded to bf16 too.
  * Work      one (sequence, head) after the other. Its keys are packed once, transposed, in panels [D][PANEL]; its values
  *           in panels [T][up to PANEL]. Then, for 48 query rows at a time and 512 keys at a time: scores S = Q K^T,
@@ -145,7 +145,7 @@ TFI_INLINE void pack_keys(const head_state *s, tfi_op_types t)
             for (int i = 0; i < VEC; i++) {
                 block[i] = vec_set(0);
                 if (key + i < s->T)
-                    block[i] = operand_along(s->args->qkv, t.x, part_at(s, key + i, 1) + d * PER_ELEMENT, values);
+                    block[i] = operand_along(s->args->x, t.x, part_at(s, key + i, 1) + d * PER_ELEMENT, values);
             }
             vec_transpose(block);
             for (int64_t i = 0; i < n; i++) vec_store(panel + (d + i) * PANEL, block[i]);
@@ -163,7 +163,7 @@ TFI_INLINE void pack_values(const head_state *s, tfi_op_types t)
         for (int64_t d = 0; d < s->D; d += VEC) {
             const int64_t panel = d / panel_width * panel_width, columns = at_most(panel_width, s->width - panel);
             vec_store(s->values + panel * s->key_depth + k * columns + (d - panel),
-                      operand_across(s->args->qkv, t.x, from + d, row_stride, s->T - key, at_most(VEC, s->D - d)));
+                      operand_across(s->args->x, t.x, from + d, row_stride, s->T - key, at_most(VEC, s->D - d)));
         }
     }
 }
@@ -175,7 +175,7 @@ TFI_INLINE void pack_queries(const head_state *s, tfi_op_types t, int64_t row, i
         const int64_t from = part_at(s, row + r, 0);
         for (int64_t d = 0; d < s->D; d += VEC * PER_ELEMENT)
             vec_store(s->queries + r * s->width + d / PER_ELEMENT,
-                      operand_along(s->args->qkv, t.x, from + d, at_most(VEC * PER_ELEMENT, s->D - d)));
+                      operand_along(s->args->x, t.x, from + d, at_most(VEC * PER_ELEMENT, s->D - d)));
     }
 }
 

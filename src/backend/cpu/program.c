@@ -49,7 +49,7 @@ static int64_t head_bytes(const tfi_graph *g)
 
 static int64_t step_scratch(const tfi_graph *g, const tfi_op *op, const int64_t limits[TFI_ROWS_COUNT])
 {
-    if (op->kind != TFI_OP_LINEAR) return tfi_host_scratch(g, op, limits[TFI_ROWS_TOKENS]);
+    if (op->kind != TFI_OP_LINEAR) return tfi_host_scratch(g, op, limits[TFI_ROWS_TOKENS], limits[TFI_ROWS_TOKENS]);
     return tfi_linear_scratch();
 }
 
@@ -101,7 +101,7 @@ static tfi_op_types types_of(const tfi_graph *g, const tfi_op *op)
 
 static tf_status resolve(const tfi_program *p, const tfi_op *op, step *s)
 {
-    static const char *const names[TFI_OP_COUNT] = {"EMBED", "NORM", "LINEAR", "ATTENTION", "GATHER_ROWS", "POOL", "L2NORM"};
+    static const char *const names[TFI_OP_COUNT] = {"EMBED", "NORM", "LINEAR", "GLU", "ATTENTION", "GATHER_ROWS", "POOL", "L2NORM"};
     const tfi_graph *g = p->graph;
     int known;
 
@@ -225,7 +225,7 @@ static void bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
                                       .activation = op->activation};
         break;
     case TFI_OP_ATTENTION:
-        a->attention = (tfi_attention_args){.qkv = x,
+        a->attention = (tfi_attention_args){.x = x,
                                             .offsets = offsets,
                                             .y = y,
                                             .R = rows,
@@ -244,7 +244,7 @@ static void bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
     case TFI_OP_L2NORM:
         a->l2norm = (tfi_l2norm_args){.x = x, .y = y, .R = rows, .E = cols, .eps = op->eps};
         break;
-    case TFI_OP_COUNT:
+    default:
         break;
     }
     atomic_store_explicit(&s->next_tile, 0, memory_order_relaxed);

@@ -15,14 +15,14 @@ TFI_INLINE void attend(const tfi_attention_args *a, tfi_op_types t, int64_t row,
     for (int64_t j = begin; j < end; j++) {
         double dot = 0;
         for (int64_t d = 0; d < a->D; d++)
-            dot += (double)tfi_get(a->qkv, t.x, q + d) * (double)tfi_get(a->qkv, t.x, j * stride + k + d);
+            dot += (double)tfi_get(a->x, t.x, q + d) * (double)tfi_get(a->x, t.x, j * stride + k + d);
         scores[j - begin] = dot * (double)a->scale;
         if (scores[j - begin] > max) max = scores[j - begin];
     }
     for (int64_t j = 0; j < end - begin; j++) total += scores[j] = exp(scores[j] - max);
     for (int64_t d = 0; d < a->D; d++) {
         double sum = 0;
-        for (int64_t j = begin; j < end; j++) sum += scores[j - begin] * (double)tfi_get(a->qkv, t.x, j * stride + v + d);
+        for (int64_t j = begin; j < end; j++) sum += scores[j - begin] * (double)tfi_get(a->x, t.x, j * stride + v + d);
         tfi_put(a->y, t.y, row * width + head * a->D + d, (float)(sum / total));
     }
 }
