@@ -108,6 +108,8 @@ typedef enum tfi_op_kind {
     TFI_OP_COUNT
 } tfi_op_kind;
 
+const char *tfi_op_name(tfi_op_kind kind); /* for the printer and error texts */
+
 /* What ATTENTION's rows attend to. */
 typedef enum tfi_attend {
     TFI_ATTEND_ALL,    /* every token of the own sequence, all in this run */

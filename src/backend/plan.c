@@ -21,6 +21,7 @@ static void find_lives(const tfi_graph *g, life *lives)
         const tfi_op *op = &g->ops[i];
         reads(lives, op->x, i);
         reads(lives, op->residual, i);
+        reads(lives, op->logits, i);
         if (op->y < 0) continue;
         lives[op->y].first = i;
         reads(lives, op->y, i);

@@ -6,6 +6,7 @@
 
 /* Far beyond any real model, and small enough that products of two stay inside int64. */
 #define DIMENSION_MAX ((int64_t)1 << 31)
+enum { RELATIVE_DISTANCE_MAX = 1 << 20 };
 
 void tfi_build_begin(tfi_builder *b, tfi_arena *arena, tfi_memory *memory)
 {
@@ -49,19 +50,25 @@ static int32_t add_value(tfi_builder *b, const char *name, tfi_dtype dtype, tfi_
     return b->graph.value_count++;
 }
 
+static void append_op(tfi_builder *b, tfi_op op)
+{
+    if (grow(b, (void **)&b->graph.ops, b->graph.op_count, &b->op_room, sizeof *b->graph.ops))
+        b->graph.ops[b->graph.op_count++] = op;
+}
+
 /* Add the op and the value it writes; -1 after a failure. */
 static int32_t add_op(tfi_builder *b, const char *name, tfi_op op, tfi_dtype dtype, tfi_rows rows, int64_t cols)
 {
     if (b->status < 0) return -1;
     op.y = add_value(b, name, dtype, rows, cols);
-    if (op.y < 0 || !grow(b, (void **)&b->graph.ops, b->graph.op_count, &b->op_room, sizeof *b->graph.ops)) return -1;
-    b->graph.ops[b->graph.op_count++] = op;
-    return op.y;
+    append_op(b, op);
+    return b->status < 0 ? -1 : op.y;
 }
 
 static tfi_op new_op(tfi_op_kind kind)
 {
-    return (tfi_op){.kind = kind, .x = -1, .residual = -1, .y = -1, .weight = -1, .bias = -1, .positions = -1, .types = -1};
+    return (tfi_op){
+        .kind = kind, .x = -1, .residual = -1, .y = -1, .logits = -1, .weight = -1, .bias = -1, .positions = -1, .types = -1};
 }
 
 /* The value, or NULL after recording why not. */
@@ -83,9 +90,9 @@ static int reads(tfi_builder *b, const char *name, int32_t w, int reader, int64_
     }
     tfi_weight *weight = &b->graph.weights[w];
     if ((rows && weight->rows != rows) || (cols && weight->cols != cols)) {
-        tfi_build_fail(b, tfi_fail(TF_STATUS_CORRUPT, "%s: weight %s is [%lld, %lld], [%lld, %lld] is expected", name, weight->name,
-                                   (long long)weight->rows, (long long)weight->cols, (long long)(rows ? rows : weight->rows),
-                                   (long long)(cols ? cols : weight->cols)));
+        tfi_build_fail(b, tfi_fail(TF_STATUS_CORRUPT, "%s: weight %s is [%lld, %lld], [%lld, %lld] is expected", name,
+                                   weight->name, (long long)weight->rows, (long long)weight->cols,
+                                   (long long)(rows ? rows : weight->rows), (long long)(cols ? cols : weight->cols)));
         return 0;
     }
     weight->readers |= reader;
@@ -100,7 +107,8 @@ int32_t tfi_build_weight(tfi_builder *b, const tfi_weight *w)
         if (w->part[0] && have->part[0] == w->part[0] && have->rows == w->rows && have->cols == w->cols) return i;
     }
     if (w->rows < 1 || w->cols < 1 || w->rows > DIMENSION_MAX || w->cols > DIMENSION_MAX) {
-        tfi_build_fail(b, tfi_fail(TF_STATUS_CORRUPT, "%s would be [%lld, %lld]", w->name, (long long)w->rows, (long long)w->cols));
+        tfi_build_fail(
+            b, tfi_fail(TF_STATUS_CORRUPT, "%s would be [%lld, %lld]", w->name, (long long)w->rows, (long long)w->cols));
         return -1;
     }
     if (!grow(b, (void **)&b->graph.weights, b->graph.weight_count, &b->weight_room, sizeof *b->graph.weights)) return -1;
@@ -127,24 +135,45 @@ int32_t tfi_build_embed(tfi_builder *b, const char *name, int32_t word, int32_t 
     return add_op(b, name, op, dtype, TFI_ROWS_TOKENS, width);
 }
 
+static int32_t add_norm(tfi_builder *b, const char *name, tfi_op op, tfi_dtype dtype)
+{
+    const tfi_value *in = operand(b, name, op.x), *r = op.residual >= 0 ? operand(b, name, op.residual) : NULL;
+
+    if (!in || (op.residual >= 0 && !r)) return -1;
+    if (r && (r->rows != in->rows || r->cols != in->cols)) {
+        tfi_build_fail(b,
+                       tfi_fail(TF_STATUS_INTERNAL, "%s: the residual %s has another shape than %s", name, r->name, in->name));
+        return -1;
+    }
+    if (!reads(b, name, op.weight, TFI_READ_VECTOR, 1, in->cols)) return -1;
+    if (op.norm == TFI_NORM_LAYER && !reads(b, name, op.bias, TFI_READ_VECTOR, 1, in->cols)) return -1;
+    return add_op(b, name, op, dtype, in->rows, in->cols);
+}
+
 int32_t tfi_build_norm(tfi_builder *b, const char *name, int32_t x, int32_t residual, int32_t gain, int32_t bias, float eps,
                        tfi_dtype dtype)
 {
     tfi_op op = new_op(TFI_OP_NORM);
-    const tfi_value *in = operand(b, name, x), *r = residual >= 0 ? operand(b, name, residual) : NULL;
 
-    if (!in || (residual >= 0 && !r)) return -1;
-    if (r && (r->rows != in->rows || r->cols != in->cols)) {
-        tfi_build_fail(b, tfi_fail(TF_STATUS_INTERNAL, "%s: the residual %s has another shape than %s", name, r->name, in->name));
-        return -1;
-    }
-    if (!reads(b, name, gain, TFI_READ_VECTOR, 1, in->cols) || !reads(b, name, bias, TFI_READ_VECTOR, 1, in->cols)) return -1;
     op.x = x;
     op.residual = residual;
     op.weight = gain;
     op.bias = bias;
     op.eps = eps;
-    return add_op(b, name, op, dtype, in->rows, in->cols);
+    return add_norm(b, name, op, dtype);
+}
+
+int32_t tfi_build_rms_norm(tfi_builder *b, const char *name, int32_t x, int32_t residual, int32_t gain, float eps,
+                           tfi_dtype dtype)
+{
+    tfi_op op = new_op(TFI_OP_NORM);
+
+    op.norm = TFI_NORM_RMS;
+    op.x = x;
+    op.residual = residual;
+    op.weight = gain;
+    op.eps = eps;
+    return add_norm(b, name, op, dtype);
 }
 
 int32_t tfi_build_linear(tfi_builder *b, const char *name, int32_t x, int32_t weight, int32_t bias, tfi_activation activation,
@@ -173,23 +202,142 @@ int32_t tfi_build_linear(tfi_builder *b, const char *name, int32_t x, int32_t we
     return add_op(b, name, op, dtype, in->rows, outputs);
 }
 
+int32_t tfi_build_glu(tfi_builder *b, const char *name, int32_t x, tfi_activation activation, tfi_dtype dtype)
+{
+    tfi_op op = new_op(TFI_OP_GLU);
+    const tfi_value *in = operand(b, name, x);
+
+    if (!in) return -1;
+    if (in->cols % 2) {
+        tfi_build_fail(
+            b, tfi_fail(TF_STATUS_INTERNAL, "%s: %s has no two halves of %lld columns", name, in->name, (long long)in->cols));
+        return -1;
+    }
+    op.x = x;
+    op.activation = activation;
+    return add_op(b, name, op, dtype, in->rows, in->cols / 2);
+}
+
+/* Are there `needed` matrices of heads * head_size columns in x, from `column` on? */
+static int has_heads(tfi_builder *b, const char *name, const tfi_value *x, const tfi_op *op, int needed)
+{
+    const int64_t columns = (int64_t)op->heads * op->head_size;
+
+    if (op->heads >= 1 && op->head_size >= 1 && op->head_size <= 256 && op->column >= 0 && op->layer >= 0 &&
+        x->rows == TFI_ROWS_TOKENS && x->cols - op->column >= needed * columns)
+        return 1;
+    tfi_build_fail(b, tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %d heads of size %d over %lld columns; head sizes are 1 to 256",
+                               name, (int)op->heads, (int)op->head_size, (long long)x->cols));
+    return 0;
+}
+
+/* The table of a relative position bias: can its buckets be computed, and is there a column for each head? */
+static int reads_bias(tfi_builder *b, const char *name, int32_t w, int32_t heads)
+{
+    if (!reads(b, name, w, TFI_READ_BIAS, 0, heads)) return 0;
+    const tfi_weight *weight = &b->graph.weights[w];
+    const tfi_relative *r = &weight->relative;
+    const int32_t exact = r->buckets / (r->bidirectional ? 4 : 2); /* distances with a bucket of their own */
+
+    if (weight->rows == r->buckets && weight->dtype == TFI_F32 && exact >= 1 && r->max_distance > exact &&
+        r->max_distance <= RELATIVE_DISTANCE_MAX)
+        return 1;
+    tfi_build_fail(
+        b, tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %d relative position buckets up to distance %d, from %s [%lld, %lld]", name,
+                    (int)r->buckets, (int)r->max_distance, weight->name, (long long)weight->rows, (long long)weight->cols));
+    return 0;
+}
+
+static void add_append(tfi_builder *b, const char *name, const tfi_value *x, tfi_op op)
+{
+    op.kind = TFI_OP_KV_APPEND;
+    op.bias = -1;
+    if (has_heads(b, name, x, &op, 2)) append_op(b, op);
+}
+
 int32_t tfi_build_attention(tfi_builder *b, const char *name, int32_t x, const tfi_attention_spec *spec)
 {
-    const int32_t heads = spec->heads, head_size = spec->head_size;
+    const int fused = spec->attend == TFI_ATTEND_ALL || spec->attend == TFI_ATTEND_CAUSAL;
     tfi_op op = new_op(TFI_OP_ATTENTION);
     const tfi_value *in = operand(b, name, x);
 
     if (!in) return -1;
-    if (heads < 1 || head_size < 1 || head_size > 256 || in->rows != TFI_ROWS_TOKENS || in->cols != 3 * (int64_t)heads * head_size) {
-        tfi_build_fail(b, tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %d heads of size %d over %lld columns; head sizes are 1 to 256", name,
-                                   (int)heads, (int)head_size, (long long)in->cols));
+    op.x = x;
+    op.attend = spec->attend;
+    op.layer = spec->layer;
+    op.heads = spec->heads;
+    op.head_size = spec->head_size;
+    if (!has_heads(b, name, in, &op, fused ? 3 : 1)) return -1;
+    const int64_t columns = (int64_t)op.heads * op.head_size;
+    if (fused && in->cols != 3 * columns) {
+        tfi_build_fail(b,
+                       tfi_fail(TF_STATUS_INTERNAL, "%s: %s has more columns than queries, keys and values", name, in->name));
         return -1;
     }
+    if (op.attend == TFI_ATTEND_CACHE) {
+        op.column = (int32_t)columns;
+        add_append(b, name, in, op);
+        op.column = 0;
+    }
+    if (spec->bias >= 0 && !reads_bias(b, name, spec->bias, op.heads)) return -1;
+    op.bias = spec->bias;
+    op.scale = spec->scale;
+    return add_op(b, name, op, in->dtype, TFI_ROWS_TOKENS, columns);
+}
+
+void tfi_build_keep_source(tfi_builder *b, int32_t x, int32_t layer, int32_t heads, int32_t head_size, int32_t column)
+{
+    tfi_op op = new_op(TFI_OP_KV_APPEND);
+    const tfi_value *in = operand(b, "keys of the source", x);
+
+    if (!in) return;
     op.x = x;
+    op.attend = TFI_ATTEND_SOURCE;
+    op.layer = layer;
     op.heads = heads;
     op.head_size = head_size;
-    op.scale = spec->scale;
-    return add_op(b, name, op, in->dtype, TFI_ROWS_TOKENS, (int64_t)heads * head_size);
+    op.column = column;
+    add_append(b, in->name, in, op);
+}
+
+void tfi_build_kv_copy(tfi_builder *b)
+{
+    append_op(b, new_op(TFI_OP_KV_COPY));
+}
+
+static int32_t add_process(tfi_builder *b, const char *name, int32_t x, tfi_process_stage stage)
+{
+    tfi_op op = new_op(TFI_OP_LOGITS_PROCESS);
+    const tfi_value *in = operand(b, name, x);
+
+    if (!in) return -1;
+    op.x = x;
+    op.stage = stage;
+    return add_op(b, name, op, TFI_F32, TFI_ROWS_SELECTED, in->cols);
+}
+
+void tfi_build_draw(tfi_builder *b, int32_t logits, tfi_draw_values *out)
+{
+    static const tfi_op_kind sinks[] = {TFI_OP_SAMPLE, TFI_OP_BEAM_STEP, TFI_OP_STOP};
+    const tfi_value *in = operand(b, "draw", logits);
+    tfi_op op = new_op(TFI_OP_LOGPROB);
+
+    *out = (tfi_draw_values){-1, -1, -1};
+    if (!in) return;
+    if (in->dtype != TFI_F32 || in->rows != TFI_ROWS_SELECTED) {
+        tfi_build_fail(b, tfi_fail(TF_STATUS_INTERNAL, "%s: tokens are drawn from fp32 rows of the selected tokens", in->name));
+        return;
+    }
+    op.x = logits;
+    out->logprob = add_op(b, "logprob", op, TFI_F32, TFI_ROWS_SELECTED, 1);
+    out->constrained = add_process(b, "constrained", logits, TFI_PROCESS_CONSTRAIN);
+    out->warped = add_process(b, "warped", out->constrained, TFI_PROCESS_WARP);
+    op.x = out->warped;
+    op.logits = logits;
+    for (int i = 0; i < 3; i++) {
+        op.kind = sinks[i];
+        append_op(b, op);
+    }
 }
 
 int32_t tfi_build_gather(tfi_builder *b, const char *name, int32_t x)
@@ -236,23 +384,45 @@ static void *settle(tfi_builder *b, void *array, int32_t count, int32_t room, si
     void *p = NULL;
 
     if (b->status == TF_STATUS_OK) {
-        if ((p = tfi_arena_alloc(b->arena, (size_t)count * size)) && count)
-            memcpy(p, array, (size_t)count * size);
-        else if (!p)
-            b->status = TF_STATUS_NOMEM;
+        if ((p = tfi_arena_alloc(b->arena, (size_t)count * size)) && count) memcpy(p, array, (size_t)count * size);
+        else if (!p) b->status = TF_STATUS_NOMEM;
     }
     tfi_free(b->memory, array, (size_t)room * size);
     return p;
 }
 
-tf_status tfi_build_finish(tfi_builder *b, tfi_graph *before, tfi_graph *out)
+/* Move the values and ops of the graph in the works to the arena; the builder keeps none. */
+static void close_graph(tfi_builder *b, tfi_graph *out)
 {
-    (void)before;
     tfi_graph *g = &b->graph;
 
-    g->values = settle(b, g->values, g->value_count, b->value_room, sizeof *g->values);
-    g->ops = settle(b, g->ops, g->op_count, b->op_room, sizeof *g->ops);
-    g->weights = settle(b, g->weights, g->weight_count, b->weight_room, sizeof *g->weights);
-    if (b->status == TF_STATUS_OK) *out = *g;
-    return b->status;
+    *out = (tfi_graph){.value_count = g->value_count, .op_count = g->op_count};
+    out->values = settle(b, g->values, g->value_count, b->value_room, sizeof *g->values);
+    out->ops = settle(b, g->ops, g->op_count, b->op_room, sizeof *g->ops);
+    g->values = NULL;
+    g->ops = NULL;
+    g->value_count = g->op_count = b->value_room = b->op_room = 0;
+}
+
+void tfi_build_next(tfi_builder *b, tfi_graph *out)
+{
+    close_graph(b, out);
+}
+
+tf_status tfi_build_finish(tfi_builder *b, tfi_graph *before, tfi_graph *out)
+{
+    tfi_graph last;
+
+    close_graph(b, &last);
+    last.weight_count = b->graph.weight_count;
+    last.weights = settle(b, b->graph.weights, b->graph.weight_count, b->weight_room, sizeof *b->graph.weights);
+    b->graph = (tfi_graph){0};
+    b->weight_room = 0;
+    if (b->status < 0) return b->status;
+    if (before) {
+        before->weights = last.weights;
+        before->weight_count = last.weight_count;
+    }
+    *out = last;
+    return TF_STATUS_OK;
 }

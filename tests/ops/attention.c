@@ -27,7 +27,7 @@ static sequences sequences_of(const int32_t *lengths)
 
 static int64_t scratch_of(const tfi_attention_args *a, int64_t longest)
 {
-    return tfi_host_scratch(NULL, &(tfi_op){.kind = TFI_OP_ATTENTION, .heads = a->H, .head_size = a->D}, longest, longest, longest);
+    return tfi_host_scratch(NULL, &(tfi_op){.kind = TFI_OP_ATTENTION, .heads = a->H, .head_size = a->D}, longest, longest);
 }
 
 /* Row r of y for all heads; x is qkv in double. */

@@ -20,7 +20,7 @@ static int32_t below(int32_t n)
     return (int32_t)(check_random() % (uint64_t)n);
 }
 
-/* Every op writes a new value and reads one or two of those before it. */
+/* Every op writes a new value and reads up to three of those before it; some sinks at the end write none. */
 static void make(random_graph *r)
 {
     const int32_t n = 1 + below(VALUES_MAX);
@@ -34,9 +34,14 @@ static void make(random_graph *r)
                                    .rows = (tfi_rows)below(TFI_ROWS_COUNT),
                                    .cols = 1 + below(200),
                                    .keep = below(8) == 0};
-        r->ops[i] = (tfi_op){.x = i ? below(i) : -1, .residual = i && below(2) ? below(i) : -1, .y = i};
+        r->ops[i] = (tfi_op){.x = i ? below(i) : -1,
+                             .residual = i && below(2) ? below(i) : -1,
+                             .logits = i && below(8) == 0 ? below(i) : -1,
+                             .y = i};
         if (i > 2 && below(2)) r->ops[i].x = i - 1; /* mostly chains, as models are */
     }
+    for (int32_t i = below(4); i > 0; i--)
+        r->ops[r->graph.op_count++] = (tfi_op){.x = below(n), .residual = -1, .logits = below(2) ? below(n) : -1, .y = -1};
 }
 
 static int64_t bytes_of(const random_graph *r, int32_t v)
@@ -48,7 +53,7 @@ static int last_use(const random_graph *r, int32_t v)
 {
     int last = v;
     for (int32_t i = v; i < r->graph.op_count; i++)
-        if (r->ops[i].x == v || r->ops[i].residual == v) last = i;
+        if (r->ops[i].x == v || r->ops[i].residual == v || r->ops[i].logits == v) last = i;
     return last;
 }
 
@@ -83,7 +88,7 @@ static void chain_is_small(void)
     r.graph = (tfi_graph){.values = r.values, .ops = r.ops, .value_count = VALUES_MAX, .op_count = VALUES_MAX};
     for (int32_t i = 0; i < VALUES_MAX; i++) {
         r.values[i] = (tfi_value){.name = "v", .cols = 16};
-        r.ops[i] = (tfi_op){.x = i - 1, .residual = -1, .y = i};
+        r.ops[i] = (tfi_op){.x = i - 1, .residual = -1, .logits = -1, .y = i};
     }
     r.limits[TFI_ROWS_TOKENS] = 100;
     CHECK_OK(tfi_plan_values(&r.graph, r.limits, 0, &memory, offsets, &total));
@@ -99,7 +104,7 @@ static void too_large(void)
 
     r.graph = (tfi_graph){.values = r.values, .ops = r.ops, .value_count = 1, .op_count = 1};
     r.values[0] = (tfi_value){.name = "huge", .cols = INT64_MAX / 3};
-    r.ops[0] = (tfi_op){.x = -1, .residual = -1, .y = 0};
+    r.ops[0] = (tfi_op){.x = -1, .residual = -1, .logits = -1, .y = 0};
     r.limits[TFI_ROWS_TOKENS] = 100;
     CHECK_STATUS(tfi_plan_values(&r.graph, r.limits, 0, &memory, offsets, &total), TF_STATUS_NOMEM);
     CHECK_ERROR_SAYS("huge");

@@ -101,7 +101,6 @@ static tfi_op_types types_of(const tfi_graph *g, const tfi_op *op)
 
 static tf_status resolve(const tfi_program *p, const tfi_op *op, step *s)
 {
-    static const char *const names[TFI_OP_COUNT] = {"EMBED", "NORM", "LINEAR", "GLU", "ATTENTION", "GATHER_ROWS", "POOL", "L2NORM"};
     const tfi_graph *g = p->graph;
     int known;
 
@@ -118,7 +117,7 @@ static tf_status resolve(const tfi_program *p, const tfi_op *op, step *s)
         known = s->types.x == g->weights[op->weight].dtype && s->types.x <= TFI_BF16 && s->types.y <= TFI_BF16 &&
                 (op->residual < 0 || s->types.residual == s->types.y);
     if (known) return TF_STATUS_OK;
-    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s of %s on cpu: no function for %s, residual %s, giving %s", names[op->kind],
+    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s of %s on cpu: no function for %s, residual %s, giving %s", tfi_op_name(op->kind),
                     g->values[op->y].name, tfi_dtype_name(s->types.x), tfi_dtype_name(s->types.residual),
                     tfi_dtype_name(s->types.y));
 }
