@@ -97,7 +97,7 @@ static void attention_case(void)
 
     for (int i = 0; i < 2; i++) {
         const tfi_dtype x = i ? TFI_BF16 : TFI_F32;
-        tfi_attention_args a = {.offsets = s.offsets, .R = s.R, .B = s.B, .H = H, .D = D};
+        tfi_attention_args a = {.offsets = s.offsets, .x_stride = 3 * H * D, .R = s.R, .B = s.B, .H = H, .D = D};
         a.x = op_values(x, s.R * 3 * H * D, -m, 1.5f * m); /* no output near 0: errors are relative */
         a.scale = case_score / (m * m * sqrtf((float)D));
         const double *expected = expect(&a, x);
@@ -122,9 +122,10 @@ static void attention_alone(void)
             for (int64_t i = 0; i < s.R * 3 * W; i++) qkv[i] = NAN;
             memcpy(qkv + s.offsets[b] * 3 * W, alone, (size_t)T * 3 * W * sizeof(float));
             tfi_attention_args a = {
-                .x = qkv, .offsets = s.offsets, .y = y, .R = s.R, .B = s.B, .H = H, .D = D, .scale = 0.5f};
+                .x = qkv, .x_stride = 3 * W, .offsets = s.offsets, .y = y, .R = s.R, .B = s.B, .H = H, .D = D, .scale = 0.5f};
             op_call(fn, &a, 2, scratch_of(&a, s.longest));
             a = (tfi_attention_args){.x = alone,
+                                     .x_stride = 3 * W,
                                      .offsets = (int32_t[]){0, (int32_t)T},
                                      .y = y_alone,
                                      .R = T,
@@ -148,7 +149,7 @@ static void attention_moving_maximum(void)
 
     for (int i = 0; i < 2 * tier_count; i++) {
         float *qkv = op_values(TFI_F32, T * 3 * D, -1, 1);
-        tfi_attention_args a = {.x = qkv, .offsets = offsets, .R = T, .B = 1, .H = 1, .D = D, .scale = 1};
+        tfi_attention_args a = {.x = qkv, .x_stride = 3 * D, .offsets = offsets, .R = T, .B = 1, .H = 1, .D = D, .scale = 1};
         for (int64_t r = 0; r < T; r++) {
             for (int d = 0; d < D; d++) {
                 qkv[r * 3 * D + d] = 1;

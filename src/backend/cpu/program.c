@@ -225,6 +225,7 @@ static void bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
         break;
     case TFI_OP_ATTENTION:
         a->attention = (tfi_attention_args){.x = x,
+                                            .x_stride = g->values[op->x].cols,
                                             .offsets = offsets,
                                             .y = y,
                                             .R = rows,

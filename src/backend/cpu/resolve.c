@@ -55,8 +55,9 @@ tfi_host_fn tfi_cpu_resolve(tfi_op_kind kind, tfi_op_types types, unsigned featu
 int64_t tfi_host_scratch(const tfi_graph *g, const tfi_op *op, int64_t max_rows, int64_t max_tokens)
 {
     (void)g;
-    (void)max_rows;
     if (op->kind != TFI_OP_ATTENTION) return 0;
-    const int64_t plain = tfi_ref_attention_scratch(max_tokens), tiers = tfi_attention_scratch(max_tokens, op->head_size);
+    const int stored = op->attend == TFI_ATTEND_CACHE || op->attend == TFI_ATTEND_SOURCE;
+    const int64_t keys = stored ? max_tokens : max_rows;
+    const int64_t plain = tfi_ref_attention_scratch(keys), tiers = tfi_attention_scratch(keys, op->head_size);
     return plain > tiers ? plain : tiers;
 }

@@ -8,14 +8,15 @@ tfi_host_fn tfi_ref_embed(tfi_op_types t);
 tfi_host_fn tfi_ref_norm(tfi_op_types t);
 tfi_host_fn tfi_ref_linear(tfi_op_types t);
 tfi_host_fn tfi_ref_attention(tfi_op_types t);
+tfi_host_fn tfi_ref_kv_append(tfi_op_types t);
 tfi_host_fn tfi_ref_gather(tfi_op_types t);
 tfi_host_fn tfi_ref_pool(tfi_op_types t);
 tfi_host_fn tfi_ref_l2norm(tfi_op_types t);
 
-/* Scratch bytes of a worker of the reference attention. */
-static inline int64_t tfi_ref_attention_scratch(int64_t max_tokens)
+/* Scratch bytes of a worker of the reference attention for up to this many keys. */
+static inline int64_t tfi_ref_attention_scratch(int64_t max_keys)
 {
-    return max_tokens * (int64_t)sizeof(double);
+    return max_keys * (int64_t)sizeof(double);
 }
 
 #endif
