@@ -10,7 +10,7 @@ struct tf_session {
     tf_model *model;
     tfi_memory memory;
     tfi_program *program;
-    int64_t limits[TFI_ROWS_COUNT];
+    int64_t limits[TFI_LIMIT_COUNT];
     pthread_mutex_t lock;        /* guards everything below and the program */
     int32_t *positions, *types;  /* [limits[TOKENS]]; types stay 0 */
     int32_t *offsets;            /* [limits[SEQUENCES] + 1] */
@@ -27,7 +27,7 @@ enum {
 };
 
 /* Row limits of the session's program from options and model. */
-static tf_status read_limits(const tf_model *m, const tf_session_options *o, int64_t limits[TFI_ROWS_COUNT])
+static tf_status read_limits(const tf_model *m, const tf_session_options *o, int64_t limits[TFI_LIMIT_COUNT])
 {
     const tfi_model *def = &m->def;
     const int64_t longest = def->max_input_tokens;
@@ -50,10 +50,11 @@ static tf_status read_limits(const tf_model *m, const tf_session_options *o, int
     limits[TFI_ROWS_TOKENS] = tokens;
     limits[TFI_ROWS_SEQUENCES] = sequences;
     limits[TFI_ROWS_SELECTED] = selected;
+    limits[TFI_LIMIT_KV_TOKENS] = 0;
     return TF_STATUS_OK;
 }
 
-static tf_status read_options(const tf_model *m, const tf_session_options *options, tf_session_options *o, int64_t limits[TFI_ROWS_COUNT])
+static tf_status read_options(const tf_model *m, const tf_session_options *options, tf_session_options *o, int64_t limits[TFI_LIMIT_COUNT])
 {
     tf_status st;
 
@@ -64,14 +65,14 @@ static tf_status read_options(const tf_model *m, const tf_session_options *optio
     return read_limits(m, o, limits);
 }
 
-static int64_t host_bytes(const int64_t limits[TFI_ROWS_COUNT])
+static int64_t host_bytes(const int64_t limits[TFI_LIMIT_COUNT])
 {
     return (2 * limits[TFI_ROWS_TOKENS] + limits[TFI_ROWS_SEQUENCES] + 1 + limits[TFI_ROWS_SELECTED]) * (int64_t)sizeof(int32_t);
 }
 
 tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes)
 {
-    int64_t limits[TFI_ROWS_COUNT];
+    int64_t limits[TFI_LIMIT_COUNT];
     tf_session_options o;
     tf_status st;
 
@@ -84,7 +85,7 @@ tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options,
 
 tf_status tf_session_open(tf_model *m, const tf_session_options *options, tf_session **out)
 {
-    int64_t limits[TFI_ROWS_COUNT];
+    int64_t limits[TFI_LIMIT_COUNT];
     tf_session_options o;
     tf_status st;
 

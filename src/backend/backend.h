@@ -35,6 +35,10 @@ enum {
     TFI_EFFECT_DRAW = 2 /* SAMPLE, BEAM_STEP, STOP */
 };
 
+/* What a program is made for: rows of each kind in a run and, behind them, tokens of a sequence or a source in the store (0 where the
+ * graph attends to none). */
+enum { TFI_LIMIT_KV_TOKENS = TFI_ROWS_COUNT, TFI_LIMIT_COUNT };
+
 typedef struct tfi_run {
     int64_t rows[TFI_ROWS_COUNT];             /* live counts, each within the program's limits */
     const void *inputs[TFI_INPUT_COUNT];      /* host memory, valid during the run; checked by the caller */
@@ -74,18 +78,19 @@ struct tfi_backend {
      * piece by piece. */
     tf_status (*weight_prepare)(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook);
 
-    /* Make a program for at most limits[] rows of each kind: resolves one function per op (or UNSUPPORTED naming op and types),
+    /* Make a program for at most limits[]: resolves one function per op (or UNSUPPORTED naming op and types),
      * plans and allocates activations and scratch from `memory`. graph and forms must outlive it. */
     tf_status (*program_open)(tfi_backend *b, const tfi_graph *g, const tfi_weight_form *forms,
-                              const int64_t limits[TFI_ROWS_COUNT], tfi_memory *memory, tfi_program **out);
+                              const int64_t limits[TFI_LIMIT_COUNT], tfi_memory *memory, tfi_program **out);
     /* The bytes program_open would take, without taking them. */
-    tf_status (*program_bytes)(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_ROWS_COUNT], int64_t *bytes);
+    tf_status (*program_bytes)(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_LIMIT_COUNT], int64_t *bytes);
     void (*program_close)(tfi_program *p);
     /* Runs the ops that the taps and effects need, in order. Blocks until done. */
     tf_status (*run)(tfi_program *p, const tfi_run *run);
 
     /* The store of a session: KV blocks and slots, shared by its programs' runs. Contents of blocks start undefined, slots free. */
     tf_status (*store_open)(tfi_backend *b, const tfi_store_shape *shape, tfi_memory *memory, tfi_store **out);
+    /* The bytes store_open would take; -1: more than memory can hold. */
     int64_t (*store_bytes)(tfi_backend *b, const tfi_store_shape *shape);
     void (*store_close)(tfi_store *s);
     /* Between runs: put a sequence into a slot, or free it (record NULL). Tokens and sampling stay borrowed until then. */

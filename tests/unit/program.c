@@ -12,7 +12,7 @@
 #include "check.h"
 #include "graph/build.h"
 
-enum { E = 48, F = 112, HEADS = 3, VOCAB = 77, POSITIONS = 40, WEIGHTS_MAX = 24, SEQUENCES = 5, TOKENS = 120, THREADS = 2 };
+enum { E = 48, F = 112, HEADS = 3, VOCAB = 77, POSITIONS = 40, WEIGHTS_MAX = 24, SEQUENCES = 5, TOKENS = 120, THREADS = 2, KV_TOKENS = 96 };
 
 static tfi_memory memory;
 
@@ -102,7 +102,7 @@ typedef struct engine {
     tfi_memory memory; /* of the program */
 } engine;
 
-static const int64_t limits[TFI_ROWS_COUNT] = {TOKENS, SEQUENCES, 16};
+static const int64_t limits[TFI_LIMIT_COUNT] = {TOKENS, SEQUENCES, 16, KV_TOKENS};
 
 static void engine_open(engine *e, const model *m, int reference, unsigned features)
 {

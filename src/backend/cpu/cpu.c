@@ -66,6 +66,10 @@ tf_status tfi_cpu_open(const tfi_cpu_options *o, tfi_backend **out)
                               .program_bytes = tfi_cpu_program_bytes,
                               .program_close = tfi_cpu_program_close,
                               .run = tfi_cpu_run,
+                              .store_open = tfi_cpu_store_open,
+                              .store_bytes = tfi_cpu_store_bytes,
+                              .store_close = tfi_cpu_store_close,
+                              .slot_set = tfi_cpu_slot_set,
                               .close = cpu_close};
     if ((status = tfi_pool_open(o->memory, threads, begin_worker, &cpu->pool)) < 0) goto fail;
     if ((status = tfi_linear_open(o->memory, threads, o->features, &cpu->linear)) < 0) goto fail;

@@ -50,9 +50,15 @@ tfi_host_fn tfi_cpu_embed_packed(tfi_op_types types);
 
 /* program.c */
 tf_status tfi_cpu_program_open(tfi_backend *b, const tfi_graph *g, const tfi_weight_form *forms,
-                               const int64_t limits[TFI_ROWS_COUNT], tfi_memory *memory, tfi_program **out);
-tf_status tfi_cpu_program_bytes(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_ROWS_COUNT], int64_t *bytes);
+                               const int64_t limits[TFI_LIMIT_COUNT], tfi_memory *memory, tfi_program **out);
+tf_status tfi_cpu_program_bytes(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_LIMIT_COUNT], int64_t *bytes);
 void tfi_cpu_program_close(tfi_program *p);
 tf_status tfi_cpu_run(tfi_program *p, const tfi_run *run);
+
+/* store.c */
+tf_status tfi_cpu_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_memory *memory, tfi_store **out);
+int64_t tfi_cpu_store_bytes(tfi_backend *b, const tfi_store_shape *shape);
+void tfi_cpu_store_close(tfi_store *s);
+void tfi_cpu_slot_set(tfi_store *s, int32_t slot, const tfi_slot *record);
 
 #endif
