@@ -51,6 +51,15 @@ TFI_INLINE void tfi_put(void *p, tfi_dtype t, int64_t i, float v)
     }
 }
 
+/* EMBED's row r: the id of a token, or -1 for a row of the given embeddings. */
+TFI_INLINE int64_t tfi_embed_id(const tfi_embed_args *a, int64_t r)
+{
+    const int32_t id = a->ids ? a->ids[r] : TFI_ID_EMBEDDING;
+    if (id >= TFI_ID_EMBEDDING) return id;
+    const tfi_slot *slot = &a->slots[TFI_ID_DRAWN(id)]; /* its own inverse */
+    return slot->tokens[slot->count - 1];
+}
+
 /* An op function `name` for fixed operand types, from an inline `body` that takes the types as an argument. */
 #define TFI_TYPED(name, body, x_type, residual_type, y_type)                                                                   \
     static void name(const void *args, const tfi_worker *w)                                                                    \

@@ -1,9 +1,8 @@
 /* EMBED, vectorised; meaning: backend/ref/embed.c. Word tables of layout 0. Memory bound: three rows read, one written. */
 
-TFI_INLINE void embed_step(const tfi_embed_args *a, tfi_op_types t, int64_t r, int64_t i, int64_t n)
+TFI_INLINE void embed_step(const tfi_embed_args *a, tfi_op_types t, int64_t r, int64_t id, int64_t i, int64_t n)
 {
-    vec sum = a->embeddings ? load_n(a->embeddings, TFI_F32, r * a->E + i, n)
-                            : load_n(a->word->data, t.x, a->ids[r] * a->E + i, n);
+    vec sum = id < 0 ? load_n(a->embeddings, TFI_F32, r * a->E + i, n) : load_n(a->word->data, t.x, id * a->E + i, n);
     if (a->positions) sum += load_n(a->positions, t.x, a->position_ids[r] * a->E + i, n);
     if (a->types) sum += load_n(a->types, t.x, a->type_ids[r] * a->E + i, n);
     store_n(a->y, t.y, r * a->E + i, sum, n);
@@ -17,8 +16,9 @@ TFI_INLINE void embed(const tfi_embed_args *args, const tfi_worker *w, tfi_op_ty
 
     tfi_share(w, a->R, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
-        for (int64_t i = 0; i < whole; i += VEC) embed_step(a, t, r, i, VEC);
-        if (whole < a->E) embed_step(a, t, r, whole, a->E - whole);
+        const int64_t id = tfi_embed_id(a, r);
+        for (int64_t i = 0; i < whole; i += VEC) embed_step(a, t, r, id, i, VEC);
+        if (whole < a->E) embed_step(a, t, r, id, whole, a->E - whole);
     }
 }
 

@@ -21,7 +21,8 @@ TFI_INLINE void embed(const tfi_embed_args *a, const tfi_worker *w, tfi_op_types
 
     tfi_share(w, a->R, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
-        const char *row = a->embeddings ? NULL : packed_row(a, a->ids[r]);
+        const int64_t id = tfi_embed_id(a, r);
+        const char *row = id < 0 ? NULL : packed_row(a, id);
         for (int64_t i = 0; i < a->E; i++) {
             float sum = row ? packed_element(t.x, row, i) : a->embeddings[r * a->E + i];
             if (a->positions) sum += tfi_get(a->positions, t.x, a->position_ids[r] * a->E + i);

@@ -7,7 +7,9 @@
 
 #include "backend/cpu/attention_tmpl.h"
 #include "backend/cpu/embed_tmpl.h"
+#include "backend/cpu/glu_tmpl.h"
 #include "backend/cpu/l2norm_tmpl.h"
+#include "backend/cpu/logprob_tmpl.h"
 #include "backend/cpu/norm_tmpl.h"
 #include "backend/cpu/pool_tmpl.h"
 
@@ -35,6 +37,10 @@ static tfi_host_fn tier_fn(tfi_op_kind kind, tfi_op_types t)
         return pool_fn(t);
     case TFI_OP_L2NORM:
         return l2norm_fn(t);
+    case TFI_OP_GLU:
+        return glu_fn(t);
+    case TFI_OP_LOGPROB:
+        return logprob;
     default:
         return NULL;
     }

@@ -43,7 +43,13 @@ static tf_status check_tensor(const tfi_weight *w, const tfi_tensor *t)
 
 static int is_vector(const tfi_weight *w)
 {
-    return (w->readers & (TFI_READ_LINEAR | TFI_READ_ROWS)) == 0;
+    return (w->readers & (TFI_READ_LINEAR | TFI_READ_ROWS | TFI_READ_BIAS)) == 0;
+}
+
+/* Columns of the resident form of a bias by distance. */
+static int64_t distances(const tfi_weight *w)
+{
+    return 2 * (int64_t)w->relative.max_distance + 1;
 }
 
 tf_status tfi_cpu_weight_form(tfi_backend *b, const tfi_weight *w, tfi_weight_form *form)
@@ -56,6 +62,7 @@ tf_status tfi_cpu_weight_form(tfi_backend *b, const tfi_weight *w, tfi_weight_fo
     if (!is_vector(w) && (status = b->supports(b, w->dtype)) < 0) return tfi_fail_prefix(status, "weight %s: ", w->name);
     for (int i = 0; i < w->parts; i++)
         if ((status = check_tensor(w, w->part[i])) < 0) return status;
+    if (w->readers & TFI_READ_BIAS) rows = distances(w);
     if ((w->readers & TFI_READ_LINEAR) && !cpu->reference) form->layout = tfi_linear_layout(cpu->linear, w->dtype);
     if (form->layout != TFI_LAYOUT_PLAIN) {
         rows = (rows + TFI_BLOCK - 1) / TFI_BLOCK * TFI_BLOCK;
@@ -172,6 +179,38 @@ static void read_row(const matrix *m, int64_t row, int64_t col, int64_t n, void 
 
 /* ---- packing ---- */
 
+/* Elements [row, row + n) of a column of a part stored [inputs, outputs], where they are neighbours, in the weight's dtype. */
+static void read_column(const matrix *m, const part *p, int64_t row, int64_t col, int64_t n, void *out)
+{
+    if (m->w->dtype == TFI_BF16) {
+        to_bf16(m->tier, address(p, row, col), p->tensor->dtype, p->row_step, n, out);
+    } else {
+        to_floats(address(p, row, col), p->tensor->dtype, p->row_step, n, out);
+    }
+}
+
+static int lies_in_columns(const part *p)
+{
+    return p->tensor && p->row_step == (int64_t)tfi_dtype_size(p->tensor->dtype) && p->col_step > p->row_step;
+}
+
+/* Of a part stored [inputs, outputs]: a column is a unit as it is, or half of one. */
+static void pack_columns(const matrix *m, const part *p, int64_t row, int64_t live, int64_t begin, int64_t end, uint32_t *out)
+{
+    const int64_t cols = m->w->cols;
+
+    for (int64_t u = begin; u < end; u++, out += TFI_BLOCK) {
+        uint16_t half[2][TFI_BLOCK] = {{0}};
+        if (m->w->dtype == TFI_F32) {
+            memset(out, 0, TFI_BLOCK * sizeof *out);
+            if (u < cols) read_column(m, p, row, u, live, out);
+            continue;
+        }
+        for (int i = 0; i < 2 && 2 * u + i < cols; i++) read_column(m, p, row, 2 * u + i, live, half[i]);
+        for (int r = 0; r < TFI_BLOCK; r++) out[r] = half[0][r] | (uint32_t)half[1][r] << 16;
+    }
+}
+
 /* Units [begin, end) of a block of rows. */
 static void pack_block(const matrix *m, int64_t block, int64_t begin, int64_t end)
 {
@@ -183,6 +222,10 @@ static void pack_block(const matrix *m, int64_t block, int64_t begin, int64_t en
     if (p->tensor && p->tensor->dtype == m->w->dtype && p->col_step == size && row + TFI_BLOCK <= p->first + p->rows &&
         end * unit <= m->w->cols) {
         m->tier->pack(address(p, row, begin * unit), p->row_step, end - begin, out);
+        return;
+    }
+    if (lies_in_columns(p) && row + live <= p->first + p->rows) {
+        pack_columns(m, p, row, live, begin, end, out);
         return;
     }
     for (int64_t u = begin; u < end; u += STAGE_UNITS) {
@@ -358,6 +401,25 @@ static tf_status prepare_vector(const tfi_weight *w, const tfi_weight_form *form
     return report(hook, done);
 }
 
+/* A table by bucket becomes one by distance. */
+static void prepare_bias(const matrix *m)
+{
+    const tfi_relative *r = &m->w->relative;
+    const int64_t columns = distances(m->w);
+    float *out = m->form->data;
+
+    for (int64_t i = 0; i < columns; i++) {
+        const int32_t bucket = tfi_relative_bucket(r, (int32_t)(i - r->max_distance));
+        const part *p = part_of(m, bucket);
+        for (int64_t h = 0; h < m->w->cols; h++)
+            out[h * columns + i] = p->tensor ? element(address(p, bucket, h), p->tensor->dtype) : 0;
+    }
+    for (int i = 0; i < m->w->parts; i++) {
+        const tfi_tensor *t = m->w->part[i];
+        if (t && t->file) tfi_file_drop(t->file, (size_t)(t->data - t->file->data), t->span);
+    }
+}
+
 tf_status tfi_cpu_weight_prepare(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook)
 {
     const tfi_cpu *cpu = (const tfi_cpu *)b;
@@ -369,6 +431,11 @@ tf_status tfi_cpu_weight_prepare(tfi_backend *b, const tfi_weight *w, const tfi_
     for (int i = 0; i < w->parts; i++) {
         if ((status = open_part(w, i, first, &m.parts[i])) < 0) return status;
         first += w->part_rows[i];
+    }
+    if (w->readers & TFI_READ_BIAS) {
+        const piece all = {.row_end = w->rows, .col_end = w->cols};
+        prepare_bias(&m);
+        return report(hook, source_bytes(&m, &all));
     }
     return prepare_matrix(cpu->pool, &m, hook);
 }

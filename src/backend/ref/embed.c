@@ -8,8 +8,9 @@ TFI_INLINE void embed(const tfi_embed_args *a, const tfi_worker *w, tfi_op_types
 
     tfi_share(w, a->R, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
+        const int64_t id = tfi_embed_id(a, r);
         for (int64_t i = 0; i < a->E; i++) {
-            float sum = a->embeddings ? a->embeddings[r * a->E + i] : tfi_get(a->word->data, t.x, a->ids[r] * a->E + i);
+            float sum = id < 0 ? a->embeddings[r * a->E + i] : tfi_get(a->word->data, t.x, id * a->E + i);
             if (a->positions) sum += tfi_get(a->positions, t.x, a->position_ids[r] * a->E + i);
             if (a->types) sum += tfi_get(a->types, t.x, a->type_ids[r] * a->E + i);
             tfi_put(a->y, t.y, r * a->E + i, sum);

@@ -4,7 +4,7 @@
 #include "backend/ref/ref.h"
 #include "backend/rows.h"
 
-static double activate(tfi_activation activation, double v)
+double tfi_ref_activate(tfi_activation activation, double v)
 {
     switch (activation) {
     case TFI_ACT_RELU:
@@ -37,7 +37,7 @@ TFI_INLINE void linear(const tfi_linear_args *a, const tfi_worker *w, tfi_op_typ
             double sum = a->bias ? (double)a->bias[n] : 0;
             for (int64_t k = 0; k < a->K; k++)
                 sum += (double)tfi_get(a->x, t.x, m * a->K + k) * (double)tfi_get(a->form->data, stored, n * a->K + k);
-            sum = activate(a->activation, sum);
+            sum = tfi_ref_activate(a->activation, sum);
             if (a->residual) sum += (double)tfi_get(a->residual, t.y, m * a->N + n);
             tfi_put(a->y, t.y, m * a->N + n, (float)sum);
         }

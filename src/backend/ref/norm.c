@@ -1,4 +1,4 @@
-/* NORM, plain C: residual add and layer normalisation, statistics in double. */
+/* NORM, plain C: residual add, then layer or root mean square normalisation, statistics in double. */
 #include <math.h>
 
 #include "backend/ref/ref.h"
@@ -18,16 +18,20 @@ TFI_INLINE void norm(const tfi_norm_args *a, const tfi_worker *w, tfi_op_types t
         const int64_t row = r * a->E;
         double mean = 0, variance = 0;
 
-        for (int64_t i = 0; i < a->E; i++) mean += z_at(a, t, row + i);
-        mean /= (double)a->E;
+        if (a->norm == TFI_NORM_LAYER) {
+            for (int64_t i = 0; i < a->E; i++) mean += z_at(a, t, row + i);
+            mean /= (double)a->E;
+        }
         for (int64_t i = 0; i < a->E; i++) {
             const double difference = z_at(a, t, row + i) - mean;
             variance += difference * difference;
         }
         variance /= (double)a->E;
         const double factor = 1 / sqrt(variance + (double)a->eps);
-        for (int64_t i = 0; i < a->E; i++)
-            tfi_put(a->y, t.y, row + i, (float)((z_at(a, t, row + i) - mean) * factor * a->gain[i] + a->bias[i]));
+        for (int64_t i = 0; i < a->E; i++) {
+            const double bias = a->bias ? (double)a->bias[i] : 0;
+            tfi_put(a->y, t.y, row + i, (float)((z_at(a, t, row + i) - mean) * factor * (double)a->gain[i] + bias));
+        }
     }
 }
 

@@ -12,6 +12,12 @@ tfi_host_fn tfi_ref_kv_append(tfi_op_types t);
 tfi_host_fn tfi_ref_gather(tfi_op_types t);
 tfi_host_fn tfi_ref_pool(tfi_op_types t);
 tfi_host_fn tfi_ref_l2norm(tfi_op_types t);
+tfi_host_fn tfi_ref_glu(tfi_op_types t);
+tfi_host_fn tfi_ref_logprob(tfi_op_types t);
+tfi_host_fn tfi_ref_kv_copy(tfi_op_types t);
+
+/* Of LINEAR and GLU. */
+double tfi_ref_activate(tfi_activation activation, double v);
 
 /* Scratch bytes of a worker of the reference attention for up to this many keys. */
 static inline int64_t tfi_ref_attention_scratch(int64_t max_keys)

@@ -24,6 +24,12 @@ tfi_host_fn tfi_ref_resolve(tfi_op_kind kind, tfi_op_types t)
         return tfi_ref_pool(t);
     case TFI_OP_L2NORM:
         return tfi_ref_l2norm(t);
+    case TFI_OP_GLU:
+        return tfi_ref_glu(t);
+    case TFI_OP_LOGPROB:
+        return tfi_ref_logprob(t);
+    case TFI_OP_KV_COPY:
+        return tfi_ref_kv_copy(t);
     case TFI_OP_KV_APPEND:
         return tfi_ref_kv_append(t);
     default:
