@@ -159,6 +159,26 @@ double op_seconds(tfi_host_fn fn, const void *args, int64_t scratch, int index, 
     return best;
 }
 
+/* Which operand types an op must have functions for. */
+static int must_resolve(tfi_op_kind kind, tfi_op_types t)
+{
+    switch (kind) {
+    case TFI_OP_GATHER_ROWS:
+        return t.x == t.y;
+    case TFI_OP_KV_APPEND:
+        return t.residual == TFI_F32 && t.y == TFI_F32;
+    case TFI_OP_LOGPROB:
+    case TFI_OP_LOGITS_PROCESS:
+    case TFI_OP_KV_COPY:
+    case TFI_OP_SAMPLE:
+    case TFI_OP_BEAM_STEP:
+    case TFI_OP_STOP:
+        return t.x == TFI_F32 && t.residual == TFI_F32 && t.y == TFI_F32;
+    default:
+        return 1;
+    }
+}
+
 /* A function that a resolve gives and no case above has run is a hole. */
 static void check_nothing_is_left(void)
 {
@@ -168,11 +188,11 @@ static void check_nothing_is_left(void)
         const tfi_host_fn fn = resolve((tfi_op_kind)kind, types, tier);
         check_count++;
         if (fn && !was_checked(fn))
-            check_failed(__FILE__, __LINE__, "op kind %d, types %d %d %d, %s: no check", kind, types.x, types.residual, types.y,
-                         tier_names[tier]);
-        if (!fn && kind != TFI_OP_GATHER_ROWS)
-            check_failed(__FILE__, __LINE__, "op kind %d, types %d %d %d, %s: no function", kind, types.x, types.residual,
-                         types.y, tier_names[tier]);
+            check_failed(__FILE__, __LINE__, "%s, types %d %d %d, %s: no check", tfi_op_name((tfi_op_kind)kind), types.x,
+                         types.residual, types.y, tier_names[tier]);
+        if (!fn && must_resolve((tfi_op_kind)kind, types))
+            check_failed(__FILE__, __LINE__, "%s, types %d %d %d, %s: no function", tfi_op_name((tfi_op_kind)kind), types.x,
+                         types.residual, types.y, tier_names[tier]);
     }
 }
 
@@ -207,6 +227,9 @@ int main(int argc, char **argv)
     check_pool(argc, argv);
     check_l2norm(argc, argv);
     check_linear(argc, argv);
+    check_glu(argc, argv);
+    check_logprob(argc, argv);
+    check_kv_copy(argc, argv);
     check_attention(argc, argv);
     check_run(argc, argv, "resolve_refuses", check_resolve_refuses);
     if (argc == 1) check_run(argc, argv, "every_function_has_a_check", check_nothing_is_left);

@@ -1,4 +1,4 @@
-/* Ops that work row by row: NORM, EMBED, GATHER_ROWS, POOL, L2NORM, and the reference LINEAR. */
+/* Ops that work row by row: NORM, EMBED, GATHER_ROWS, POOL, L2NORM, GLU, LOGPROB, KV_COPY, and the reference LINEAR. */
 #include "opcheck.h"
 
 static const int64_t row_counts[] = {0, 1, 7, 33}, widths[] = {1, 3, 16, 31, 64, 100, 384, 1000};
@@ -60,11 +60,11 @@ static void norm_expected(const tfi_norm_args *a, tfi_op_types t, double *expect
         for (int64_t i = 0; i < a->E; i++) {
             z[i] = op_get(a->x, t.x, r * a->E + i);
             if (a->residual) z[i] += op_get(a->residual, t.residual, r * a->E + i);
-            sum += z[i] / (double)a->E;
+            if (a->norm == TFI_NORM_LAYER) sum += z[i] / (double)a->E;
         }
         for (int64_t i = 0; i < a->E; i++) squares += (z[i] - sum) * (z[i] - sum) / (double)a->E;
         for (int64_t i = 0; i < a->E; i++)
-            z[i] = (z[i] - sum) / sqrt(squares + (double)a->eps) * (double)a->gain[i] + (double)a->bias[i];
+            z[i] = (z[i] - sum) / sqrt(squares + (double)a->eps) * (double)a->gain[i] + (a->bias ? (double)a->bias[i] : 0);
     }
 }
 
@@ -74,13 +74,13 @@ static void norm_case(void)
     const float m = op_magnitude(case_number), eps = case_number % 2 ? 1e-12f : 1e-5f;
     double *expected = op_zeros(R * E * (int64_t)sizeof *expected);
 
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 32; i++) {
         const tfi_op_types t = types_of(i);
-        tfi_norm_args a = {.R = R, .E = E, .eps = eps};
+        tfi_norm_args a = {.R = R, .E = E, .eps = eps, .norm = i & 16 ? TFI_NORM_RMS : TFI_NORM_LAYER};
         a.x = op_values(t.x, R * E, -m, m);
-        a.residual = i < 8 ? op_values(t.residual, R * E, -m, m) : NULL;
+        a.residual = i & 8 ? op_values(t.residual, R * E, -m, m) : NULL;
         a.gain = op_values(TFI_F32, E, 0.5f, 2);
-        a.bias = op_values(TFI_F32, E, -0.1f, 0.1f);
+        a.bias = i & 16 ? NULL : op_values(TFI_F32, E, -0.1f, 0.1f);
         norm_expected(&a, t, expected);
         check_tiers(TFI_OP_NORM, t, &a, &a.y, expected, R, E, E < 16 ? 1e-4 : 1e-6);
     }
@@ -108,15 +108,16 @@ static void norm_in_place(void)
     double expected[R * E];
     tfi_norm_args a = {.R = R, .E = E, .eps = 1e-5f};
 
-    for (int i = 0; i < 2 * tier_count; i++) {
+    for (int i = 0; i < 4 * tier_count; i++) {
         float *x = op_values(TFI_F32, R * E, -1, 1), *residual = op_values(TFI_F32, R * E, -1, 1);
         a.x = x;
         a.residual = residual;
+        a.norm = i & 2 ? TFI_NORM_RMS : TFI_NORM_LAYER;
         a.gain = op_values(TFI_F32, E, 0.5f, 2);
-        a.bias = op_values(TFI_F32, E, -1, 1);
+        a.bias = i & 2 ? NULL : op_values(TFI_F32, E, -1, 1);
         norm_expected(&a, types_of(0), expected);
         a.y = i % 2 ? x : residual;
-        op_call(op_fn(TFI_OP_NORM, types_of(0), i / 2), &a, 2, 0);
+        op_call(op_fn(TFI_OP_NORM, types_of(0), i / 4), &a, 2, 0);
         op_check_rows(a.y, TFI_F32, expected, R, E, 1e-6);
     }
     op_end();
@@ -128,14 +129,15 @@ static void norm_nan(void)
     enum { R = 3, E = 37 };
     tfi_norm_args a = {.R = R, .E = E, .eps = 1e-5f};
 
-    for (int tier = 0; tier < tier_count; tier++) {
+    for (int i = 0; i < 2 * tier_count; i++) {
         float *x = op_values(TFI_F32, R * E, -1, 1);
         x[E + 36] = NAN;
         a.x = x;
+        a.norm = i % 2 ? TFI_NORM_RMS : TFI_NORM_LAYER;
         a.gain = a.bias = op_values(TFI_F32, E, 0.5f, 2);
         a.y = op_out(TFI_F32, R * E);
-        op_call(op_fn(TFI_OP_NORM, types_of(0), tier), &a, 1, 0);
-        for (int i = 0; i < R * E; i++) CHECK(isnan(((float *)a.y)[i]) == (i / E == 1));
+        op_call(op_fn(TFI_OP_NORM, types_of(0), i / 2), &a, 1, 0);
+        for (int k = 0; k < R * E; k++) CHECK(isnan(((float *)a.y)[k]) == (k / E == 1));
     }
     op_end();
 }
@@ -150,24 +152,41 @@ void check_norm(int argc, char **argv)
 
 /* ---- EMBED ---- */
 
+enum { EMBED_WORDS = 50, EMBED_SLOTS = 3 };
+
+/* Ids of words, of tokens drawn for slots, and of given embeddings. */
+static int32_t *mixed_ids(int64_t n)
+{
+    int32_t *ids = op_indices(n, EMBED_WORDS + EMBED_SLOTS + 1);
+    for (int64_t r = 0; r < n; r++)
+        if (ids[r] >= EMBED_WORDS) ids[r] = ids[r] == EMBED_WORDS ? TFI_ID_EMBEDDING : TFI_ID_DRAWN(ids[r] - EMBED_WORDS - 1);
+    return ids;
+}
+
+/* The row of the table that an id stands for. */
+static int64_t word_of(const tfi_slot *slots, int32_t id)
+{
+    return id >= 0 ? id : slots[-2 - id].tokens[slots[-2 - id].count - 1];
+}
+
 static void embed_case(void)
 {
-    enum { WORDS = 50, POSITIONS = 20, TYPES = 2 };
+    enum { WORDS = EMBED_WORDS, POSITIONS = 20, TYPES = 2 };
+    int32_t tokens[] = {7, 1, 49, 0};
+    const tfi_slot slots[EMBED_SLOTS] = {
+        {.tokens = tokens, .count = 1}, {.tokens = tokens, .count = 3}, {.tokens = tokens, .count = 4}};
     const int64_t R = case_rows(), E = case_width();
     const float m = op_magnitude(case_number);
     double *expected = op_zeros(R * E * (int64_t)sizeof *expected);
 
-    for (int i = 0; i < 16;
-         i++) { /* types of the tables and of y, given embeddings or none, with and without the small tables */
+    for (int i = 0; i < 24; i++) { /* types of tables and of y, embeddings or ids or both, with and without the small tables */
         const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
         const tfi_weight weight = {.rows = WORDS, .cols = E, .dtype = t.x};
         const tfi_weight_form form = {.data = op_values(t.x, WORDS * E, -m, m)};
         tfi_embed_args a = {.word_weight = &weight, .word = &form, .R = R, .E = E};
-        if (i & 4) {
-            a.embeddings = op_values(TFI_F32, R * E, -m, m);
-        } else {
-            a.ids = op_indices(R, WORDS);
-        }
+        if (i & 4 || i >= 16) a.embeddings = op_values(TFI_F32, R * E, -m, m);
+        if (!(i & 4)) a.ids = i >= 16 ? mixed_ids(R) : op_indices(R, WORDS);
+        a.slots = slots;
         if (!(i & 8)) {
             a.positions = op_values(t.x, POSITIONS * E, -m, m);
             a.position_ids = op_indices(R, POSITIONS);
@@ -178,7 +197,8 @@ static void embed_case(void)
         }
         for (int64_t k = 0; k < R * E; k++) {
             const int64_t r = k / E, c = k % E;
-            expected[k] = a.embeddings ? (double)a.embeddings[k] : op_get(form.data, t.x, a.ids[r] * E + c);
+            expected[k] = !a.ids || a.ids[r] == TFI_ID_EMBEDDING ? (double)a.embeddings[k]
+                                                                 : op_get(form.data, t.x, word_of(slots, a.ids[r]) * E + c);
             if (a.positions) expected[k] += op_get(a.positions, t.x, a.position_ids[r] * E + c);
             if (a.types) expected[k] += op_get(a.types, t.x, a.type_ids[r] * E + c);
         }
@@ -259,7 +279,8 @@ static void pool_case(void)
 
     for (int i = 0; i < 28; i++) { /* each pooling alone, and a random set of them */
         const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
-        tfi_pool_args a = {.B = B, .E = E, .pooling = i / 4 < 6 ? 1 + i / 4 : random_poolings(), .skip = (int32_t)(check_random() % 3)};
+        tfi_pool_args a = {
+            .B = B, .E = E, .pooling = i / 4 < 6 ? 1 + i / 4 : random_poolings(), .skip = (int32_t)(check_random() % 3)};
         int32_t *offsets = op_zeros((B + 1) * (int64_t)sizeof *offsets);
         int64_t at = 0, count = 0;
         for (int64_t b = 0; b < B; b++) offsets[b + 1] = offsets[b] + a.skip + 1 + (int32_t)(check_random() % 9);
@@ -373,6 +394,132 @@ static void linear_case(void)
 void check_linear(int argc, char **argv)
 {
     run_cases(argc, argv, "linear", linear_case);
+}
+
+/* ---- GLU ---- */
+
+static void glu_case(void)
+{
+    const int64_t R = case_rows(), F = case_width();
+    double *expected = op_zeros(R * F * (int64_t)sizeof *expected);
+
+    for (int i = 0; i < 4 * TFI_ACT_COUNT; i++) {
+        const tfi_op_types t = {i & 1 ? TFI_BF16 : TFI_F32, TFI_F32, i & 2 ? TFI_BF16 : TFI_F32};
+        tfi_glu_args a = {.R = R, .F = F, .activation = (tfi_activation)(i / 4)};
+        a.x = op_values(t.x, 2 * R * F, -4, 4);
+        for (int64_t r = 0; r < R; r++)
+            for (int64_t k = 0; k < F; k++)
+                expected[r * F + k] = activated(a.activation, op_get(a.x, t.x, 2 * r * F + k)) *
+                                      op_get(a.x, t.x, (2 * r + 1) * F + k);
+        check_tiers(TFI_OP_GLU, t, &a, &a.y, expected, R, F, 6e-7);
+    }
+}
+
+void check_glu(int argc, char **argv)
+{
+    run_cases(argc, argv, "glu", glu_case);
+}
+
+/* ---- LOGPROB ---- */
+
+static double logprob_expected(const float *x, int64_t V, int32_t target)
+{
+    double max = -INFINITY, sum = 0;
+
+    if (target < 0) return 0;
+    for (int64_t i = 0; i < V; i++) max = fmax(max, (double)x[i]);
+    for (int64_t i = 0; i < V; i++) sum += exp((double)x[i] - max);
+    return (double)x[target] - max - log(sum);
+}
+
+/* The error allowed is absolute: a share of the largest logit, and what a sum over the vocabulary loses. */
+static void logprob_of(int64_t S, int64_t V, float range)
+{
+    float *x = op_values(TFI_F32, S * V, -range, range);
+    int32_t *targets = op_indices(S, (int32_t)V);
+    tfi_logprob_args a = {.x = x, .targets = targets, .S = S, .V = V};
+
+    for (int64_t s = 0; s < S; s++) {
+        if (s % 5 == 4) targets[s] = -1;
+        if (V > 3) x[s * V + (targets[s] == 1 ? 2 : 1)] = -INFINITY; /* as processors leave them */
+    }
+    for (int tier = 0; tier < tier_count; tier++) {
+        for (int workers = 1; workers <= 3; workers++) {
+            a.y = op_out(TFI_F32, S);
+            op_call(op_fn(TFI_OP_LOGPROB, types_of(0), tier), &a, workers, 0);
+            for (int64_t s = 0; s < S; s++) {
+                const double expected = logprob_expected(x + s * V, V, targets[s]);
+                CHECK(fabs((double)a.y[s] - expected) <= 2e-7 + 1.5e-7 * (fabs(expected) + (double)range));
+            }
+        }
+    }
+}
+
+static void logprob_case(void)
+{
+    logprob_of(case_rows(), case_width(), case_number % 3 == 0 ? 1e-2f : case_number % 3 == 1 ? 10 : 300);
+}
+
+static void logprob_large(void)
+{
+    logprob_of(2, 50257, 8);
+    op_end();
+}
+
+static void logprob_nan(void)
+{
+    enum { V = 2 * 2048 + 37 };
+
+    for (int i = 0; i < 3 * tier_count; i++) {
+        static const int at[] = {0, 2049, V - 1};
+        const int32_t targets[] = {3, 3};
+        float *x = op_values(TFI_F32, 2 * V, -1, 1), y[2];
+        x[V + at[i % 3]] = NAN;
+        op_call(op_fn(TFI_OP_LOGPROB, types_of(0), i / 3),
+                &(tfi_logprob_args){.x = x, .targets = targets, .y = y, .S = 2, .V = V}, 1, 0);
+        CHECK(!isnan(y[0]) && isnan(y[1]));
+    }
+    op_end();
+}
+
+void check_logprob(int argc, char **argv)
+{
+    run_cases(argc, argv, "logprob", logprob_case);
+    check_run(argc, argv, "logprob_large", logprob_large);
+    check_run(argc, argv, "logprob_nan", logprob_nan);
+}
+
+/* ---- KV_COPY ---- */
+
+static void kv_copy_case(void)
+{
+    static const int32_t copies[] = {4, 0, 4, 2, 5, 1};
+    enum { BLOCKS = 6 };
+
+    for (int i = 0; i < 2 * 3; i++) {
+        tfi_store store = {
+            .shape = {.layers = 2, .heads = 3, .head_size = 5, .dtype = i % 2 ? TFI_BF16 : TFI_F32, .blocks = BLOCKS}};
+        const int64_t bytes = tfi_kv_block_bytes(&store.shape);
+        char *before = op_values(TFI_F32, BLOCKS * bytes / 4, -1, 1);
+        store.blocks = check_bytes(BLOCKS * bytes);
+        for (int count = 0; count <= 3; count++) {
+            memcpy(store.blocks, before, (size_t)(BLOCKS * bytes));
+            op_call(op_fn(TFI_OP_KV_COPY, types_of(0), i % tier_count), &(tfi_kv_copy_args){&store, copies, count}, 1 + i / 2,
+                    0);
+            for (int b = 0; b < BLOCKS; b++) {
+                int from = b;
+                for (int k = 0; k < count; k++)
+                    if (copies[2 * k + 1] == b) from = copies[2 * k];
+                CHECK(memcmp(store.blocks + b * bytes, before + from * bytes, (size_t)bytes) == 0);
+            }
+        }
+    }
+    op_end();
+}
+
+void check_kv_copy(int argc, char **argv)
+{
+    check_run(argc, argv, "kv_copy", kv_copy_case);
 }
 
 /* ---- figures ---- */
