@@ -15,6 +15,10 @@ tfi_host_fn tfi_ref_l2norm(tfi_op_types t);
 tfi_host_fn tfi_ref_glu(tfi_op_types t);
 tfi_host_fn tfi_ref_logprob(tfi_op_types t);
 tfi_host_fn tfi_ref_kv_copy(tfi_op_types t);
+/* Logits are F32 everywhere. */
+tfi_host_fn tfi_ref_process(void);
+tfi_host_fn tfi_ref_sample(void);
+tfi_host_fn tfi_ref_stop(void);
 
 /* Of LINEAR and GLU. */
 double tfi_ref_activate(tfi_activation activation, double v);
@@ -24,5 +28,8 @@ static inline int64_t tfi_ref_attention_scratch(int64_t max_keys)
 {
     return max_keys * (int64_t)sizeof(double);
 }
+
+/* Of LOGITS_PROCESS over rows of V logits. */
+int64_t tfi_ref_process_scratch(int64_t V);
 
 #endif
