@@ -19,7 +19,7 @@ static void process(const void *args, const tfi_worker *w)
     }
 }
 
-tfi_host_fn tfi_ref_process(void)
+tfi_host_fn tfi_ref_process(tfi_op_types t)
 {
-    return process;
+    return tfi_is_f32(t) ? process : NULL;
 }

@@ -12,6 +12,12 @@ void tfi_warp_row(const tfi_slot *slot, float *y, int64_t V, void *scratch);
  * candidates in beam search. In [0, 1). */
 double tfi_uniform(uint64_t seed, uint32_t step, uint32_t index, uint32_t use);
 
+/* Logits are F32 whatever else is. */
+static inline int tfi_is_f32(tfi_op_types t)
+{
+    return t.x == TFI_F32 && t.residual == TFI_F32 && t.y == TFI_F32;
+}
+
 static inline int tfi_is_eos(const tfi_sampling *s, int32_t token)
 {
     for (int32_t i = 0; i < s->eos_count; i++)

@@ -15,10 +15,9 @@ tfi_host_fn tfi_ref_l2norm(tfi_op_types t);
 tfi_host_fn tfi_ref_glu(tfi_op_types t);
 tfi_host_fn tfi_ref_logprob(tfi_op_types t);
 tfi_host_fn tfi_ref_kv_copy(tfi_op_types t);
-/* Logits are F32 everywhere. */
-tfi_host_fn tfi_ref_process(void);
-tfi_host_fn tfi_ref_sample(void);
-tfi_host_fn tfi_ref_stop(void);
+tfi_host_fn tfi_ref_process(tfi_op_types t);
+tfi_host_fn tfi_ref_sample(tfi_op_types t);
+tfi_host_fn tfi_ref_stop(tfi_op_types t);
 
 /* Of LINEAR and GLU. */
 double tfi_ref_activate(tfi_activation activation, double v);

@@ -6,26 +6,6 @@ static int is_float(tfi_dtype t)
     return t == TFI_F32 || t == TFI_BF16;
 }
 
-static int is_f32(tfi_op_types t)
-{
-    return t.x == TFI_F32 && t.residual == TFI_F32 && t.y == TFI_F32;
-}
-
-/* Ops on logits, which are F32 whatever else is. */
-static tfi_host_fn logits_op(tfi_op_kind kind)
-{
-    switch (kind) {
-    case TFI_OP_LOGITS_PROCESS:
-        return tfi_ref_process();
-    case TFI_OP_SAMPLE:
-        return tfi_ref_sample();
-    case TFI_OP_STOP:
-        return tfi_ref_stop();
-    default:
-        return NULL;
-    }
-}
-
 tfi_host_fn tfi_ref_resolve(tfi_op_kind kind, tfi_op_types t)
 {
     if (!is_float(t.x) || !is_float(t.residual) || !is_float(t.y)) return NULL;
@@ -52,7 +32,13 @@ tfi_host_fn tfi_ref_resolve(tfi_op_kind kind, tfi_op_types t)
         return tfi_ref_kv_copy(t);
     case TFI_OP_KV_APPEND:
         return tfi_ref_kv_append(t);
+    case TFI_OP_LOGITS_PROCESS:
+        return tfi_ref_process(t);
+    case TFI_OP_SAMPLE:
+        return tfi_ref_sample(t);
+    case TFI_OP_STOP:
+        return tfi_ref_stop(t);
     default:
-        return is_f32(t) ? logits_op(kind) : NULL;
+        return NULL;
     }
 }

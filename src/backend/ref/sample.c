@@ -81,7 +81,7 @@ static void sample(const void *args, const tfi_worker *w)
         if (a->slots[a->draws[i].slot].sampling->num_beams <= 1) sample_one(a, i);
 }
 
-tfi_host_fn tfi_ref_sample(void)
+tfi_host_fn tfi_ref_sample(tfi_op_types t)
 {
-    return sample;
+    return tfi_is_f32(t) ? sample : NULL;
 }

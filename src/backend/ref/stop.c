@@ -23,7 +23,7 @@ static void stop(const void *args, const tfi_worker *w)
     }
 }
 
-tfi_host_fn tfi_ref_stop(void)
+tfi_host_fn tfi_ref_stop(tfi_op_types t)
 {
-    return stop;
+    return tfi_is_f32(t) ? stop : NULL;
 }
