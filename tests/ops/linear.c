@@ -336,6 +336,42 @@ static void vectors(void)
     CHECK(memcmp(form.data, expected, sizeof expected) == 0);
 }
 
+/* T5's table by bucket becomes one by distance; the bucket function itself is checked against its formula in double, away from
+ * the edges between buckets. */
+static void bias_by_distance(void)
+{
+    const tfi_relative r = {
+        .buckets = (int32_t)pick(4, 40), .max_distance = (int32_t)pick(20, 200), .bidirectional = (int32_t)pick(0, 1)};
+    const int64_t heads = pick(1, 9), columns = 2 * r.max_distance + 1;
+    const int32_t buckets = r.bidirectional ? r.buckets / 2 : r.buckets, exact = buckets / 2;
+    tfi_weight_form form;
+    stored s;
+
+    store(&s, r.buckets, heads, TFI_F32, pick(0, 1) ? TFI_BF16 : TFI_F32, (int)pick(1, 2), (int)pick(0, 1), TFI_READ_BIAS);
+    s.weight.relative = r;
+    form = prepare(fast, &s);
+    CHECK_INT(form.layout, TFI_LAYOUT_PLAIN);
+    CHECK_INT(form.bytes, heads * columns * 4);
+    s.weight.readers = TFI_READ_VECTOR | TFI_READ_ROWS;
+    const tfi_weight_form table = prepare(plain, &s); /* the same table, by bucket */
+    for (int32_t d = -r.max_distance; d <= r.max_distance; d++) {
+        const int32_t bucket = tfi_relative_bucket(&r, d), behind = r.bidirectional ? abs(d) : d < 0 ? -d : 0;
+        const double share = behind < exact ? behind
+                                            : exact + log((double)behind / exact) / log((double)r.max_distance / exact) *
+                                                          (buckets - exact);
+        const int32_t first = r.bidirectional && d > 0 ? buckets : 0;
+        if (share - floor(share) > 1e-4 && ceil(share) - share > 1e-4)
+            CHECK_INT(bucket - first, share < buckets ? (int32_t)share : buckets - 1);
+        if (behind < exact) CHECK_INT(bucket - first, behind);
+        for (int64_t h = 0; h < heads; h++)
+            CHECK(((float *)form.data)[h * columns + r.max_distance + d] == ((float *)table.data)[bucket * heads + h]);
+    }
+    for (int32_t far = r.max_distance; far < 3 * r.max_distance; far++) { /* nothing changes beyond */
+        CHECK_INT(tfi_relative_bucket(&r, far), tfi_relative_bucket(&r, r.max_distance));
+        CHECK_INT(tfi_relative_bucket(&r, -far), tfi_relative_bucket(&r, -r.max_distance));
+    }
+}
+
 static double exactly(tfi_activation activation, double v)
 {
     switch (activation) {
@@ -444,8 +480,45 @@ static void bench_one(tfi_dtype dtype, int64_t M, int64_t N, int64_t K, tfi_acti
            2e-9 * (double)(M * N * K) / busy);
 }
 
+/* Making a matrix resident, stored either way; the second turn finds the source in memory. */
+static void bench_load(tfi_dtype dtype, tfi_dtype source, int transposed)
+{
+    const int64_t N = 6400, K = 1600;
+    tfi_tensor t = {.name = "w", .dtype = source, .rank = 2, .shape = {transposed ? K : N, transposed ? N : K}};
+    tfi_weight w = {.name = "w",
+                    .rows = N,
+                    .cols = K,
+                    .dtype = dtype,
+                    .transposed = transposed,
+                    .readers = TFI_READ_LINEAR,
+                    .parts = 1,
+                    .part = {&t},
+                    .part_rows = {N}};
+    const int64_t bytes = N * K * (int64_t)tfi_dtype_size(source);
+    tfi_weight_form form;
+
+    t.stride[0] = t.shape[1];
+    t.stride[1] = 1;
+    t.data = tfi_zalloc(&memory, (size_t)bytes);
+    CHECK_OK(fast->weight_form(fast, &w, &form));
+    form.data = tfi_zalloc(&memory, (size_t)form.bytes);
+    if (!t.data || !form.data) return;
+    CHECK_OK(fast->weight_prepare(fast, &w, &form, NULL));
+    const double from = seconds();
+    CHECK_OK(fast->weight_prepare(fast, &w, &form, NULL));
+    printf("load [%d, %d] %s from %s%s: %.2f GB/s of source\n", (int)N, (int)K, tfi_dtype_name(dtype), tfi_dtype_name(source),
+           transposed ? ", transposed" : "", (double)bytes / (seconds() - from) * 1e-9);
+    tfi_free(&memory, (void *)t.data, (size_t)bytes);
+    tfi_free(&memory, form.data, (size_t)form.bytes);
+}
+
 static void bench(void)
 {
+    for (int i = 0; i < 12; i++) {
+        static const tfi_dtype sources[] = {TFI_F32, TFI_BF16, TFI_F16};
+        if (i < 6 || fast->has_bf16) bench_load(i < 6 ? TFI_F32 : TFI_BF16, sources[i / 2 % 3], i % 2);
+    }
+
     static const int64_t Ms[] = {1, 16, 128, 512, 1024, 1296},
                          shapes[][2] = {{768, 2304}, {768, 768}, {768, 3072}, {3072, 768}};
 
@@ -475,6 +548,7 @@ int main(int argc, char **argv)
     check_run(argc, argv, "tied_rows", tied_rows);
     check_run(argc, argv, "bad_sources", bad_sources);
     check_run(argc, argv, "vectors", vectors);
+    for (int i = 0; i < 20; i++) check_run(argc, argv, "bias_by_distance", bias_by_distance);
     check_run(argc, argv, "activations", activations);
     fast->close(fast);
     plain->close(plain);

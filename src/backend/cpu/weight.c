@@ -280,6 +280,28 @@ static void pack_share(const piece_job *j, const tfi_worker *w)
     }
 }
 
+/* Rows [row, row + n) of a plain form from a part stored [inputs, outputs], by squares that the first-level cache holds. */
+static void copy_columns(const matrix *m, const part *p, int64_t row, int64_t n, int64_t begin, int64_t end)
+{
+    const int bf16 = m->w->dtype == TFI_BF16;
+    uint32_t stage[TFI_BLOCK][TFI_BLOCK]; /* of TFI_BF16 the first half of each row */
+
+    for (int64_t col = begin; col < end; col += TFI_BLOCK) {
+        const int64_t some = end - col < TFI_BLOCK ? end - col : TFI_BLOCK;
+        for (int64_t c = 0; c < some; c++) read_column(m, p, row, col + c, n, stage[c]);
+        for (int64_t r = 0; r < n; r++) {
+            const int64_t at = (row + r) * m->w->cols + col;
+            for (int64_t c = 0; c < some; c++) {
+                if (bf16) {
+                    memcpy((uint16_t *)m->form->data + at + c, (uint16_t *)(void *)stage[c] + r, sizeof(uint16_t));
+                } else {
+                    ((uint32_t *)m->form->data)[at + c] = stage[c][r];
+                }
+            }
+        }
+    }
+}
+
 static void copy_share(const piece_job *j, const tfi_worker *w)
 {
     const matrix *m = j->m;
@@ -289,9 +311,18 @@ static void copy_share(const piece_job *j, const tfi_worker *w)
     mine.row_begin = j->p.row_begin + rows * w->index / w->count;
     mine.row_end = j->p.row_begin + rows * (w->index + 1) / w->count;
     for_pages(m, &mine, tfi_file_fetch);
-    for (int64_t row = mine.row_begin; row < mine.row_end; row++)
-        read_row(m, row, mine.col_begin, mine.col_end - mine.col_begin,
-                 (char *)m->form->data + (row * m->w->cols + mine.col_begin) * size);
+    for (int64_t row = mine.row_begin, n = 1; row < mine.row_end; row += n) {
+        const part *p = part_of(m, row);
+        n = 1;
+        if (lies_in_columns(p)) {
+            const int64_t end = p->first + p->rows < mine.row_end ? p->first + p->rows : mine.row_end;
+            n = end - row < TFI_BLOCK ? end - row : TFI_BLOCK;
+            copy_columns(m, p, row, n, mine.col_begin, mine.col_end);
+        } else {
+            read_row(m, row, mine.col_begin, mine.col_end - mine.col_begin,
+                     (char *)m->form->data + (row * m->w->cols + mine.col_begin) * size);
+        }
+    }
 }
 
 static void prepare_piece(void *arg, int index, int count)
