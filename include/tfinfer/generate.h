@@ -61,15 +61,19 @@ typedef int32_t (*tf_logits_fn)(void *user, int32_t sequence, const int32_t *ids
 /**
  * Settings of a request. Names and meanings are those of transformers' GenerationConfig. What is unset comes from the checkpoint's
  * generation_config.json, without that file from config.json, else it is the default given here. What the caller sets is checked: a
- * value out of range or two that contradict each other are TF_STATUS_INVALID, named. In integers TF_UNSET, in floats NaN is unset.
+ * value out of range, two that contradict each other and one that would have no effect (temperature without do_sample, length_penalty
+ * without beams, unless it is the value that switches it off, or the default) are TF_STATUS_INVALID, named. A checkpoint's settings that
+ * have no effect are passed over; one out of range that a request would use is TF_STATUS_CORRUPT. In integers TF_UNSET, in floats NaN
+ * is unset.
  */
 typedef struct tf_generate_options {
     uint64_t struct_size;
     /* length; all lengths in tokens */
     int32_t max_new_tokens;      /**< >= 1; 20 */
-    int32_t max_length;          /**< decoder's tokens, prompt included; max_new_tokens takes precedence */
+    int32_t max_length;          /**< decoder's tokens, prompt included. The checkpoint's max_new_tokens gives way to it; the caller's own takes
+                                      precedence, but must not go beyond it */
     int32_t min_new_tokens;      /**< >= 0; 0 */
-    int32_t min_length;          /**< prompt included; 0 */
+    int32_t min_length;          /**< prompt included; 0. With min_new_tokens as max_length with max_new_tokens */
     float max_time;              /**< seconds from the first step on, > 0; no limit. Ends a request at delivery, a step late at most */
     int32_t early_stopping;      /**< tf_early_stopping, with beams; OFF */
     const tf_text *stop_strings; /**< [stop_string_count] UTF-8, not empty; need the checkpoint's tokenizer */
@@ -79,10 +83,11 @@ typedef struct tf_generate_options {
     /* strategy */
     int32_t do_sample;            /**< 0 or 1; 0 */
     int32_t num_beams;            /**< in [1, 64]; 1 */
-    int32_t num_return_sequences; /**< >= 1; without do_sample at most num_beams; 1 */
+    int32_t num_return_sequences; /**< >= 1; with beams, or without do_sample, at most num_beams; 1 */
     float length_penalty;         /**< beams: score = sum of log-probabilities / length^length_penalty; 1 */
     /* what acts on the logits, in this order */
-    const float *sequence_bias_values; /**< [sequence_bias.count] added to the logit of a sequence's last token where the rest precedes it */
+    const float *sequence_bias_values; /**< [sequence_bias.count] added to the logit of a sequence's last token where the rest precedes it;
+                                            of equal sequences the last counts */
     tf_id_lists sequence_bias;
     float encoder_repetition_penalty; /**< > 0; 1. T5 alone */
     float repetition_penalty;         /**< > 0; 1 */
@@ -90,8 +95,8 @@ typedef struct tf_generate_options {
     float frequency_penalty;          /**< the same times how often it was generated; 0 */
     int32_t no_repeat_ngram_size;     /**< >= 0; 0 */
     int32_t encoder_no_repeat_ngram_size; /**< >= 0; 0. T5 alone */
-    tf_id_lists bad_words;            /**< bad_words_ids */
-    int32_t forced_bos_id;            /**< the first new token of T5; none. -1: none, whatever the checkpoint says */
+    tf_id_lists bad_words;            /**< bad_words_ids; an end-of-sequence token alone is left out, as transformers does */
+    int32_t forced_bos_id;            /**< the token behind a prompt of one token, as T5's is; none. -1: none, whatever the checkpoint says */
     int32_t remove_invalid_values;    /**< 1: NaN and infinity among the logits are replaced; 0: TF_STATUS_NUMERIC */
     const int32_t *forced_eos_ids;    /**< [forced_eos_count] forced as the last token when max_length is reached */
     int64_t forced_eos_count;
@@ -113,7 +118,8 @@ typedef struct tf_generate_options {
     float eta_cutoff;                 /**< in [0, 1); 0 */
     int32_t renormalize_logits;       /**< 1: log-softmax at the end; 0 */
     int32_t reserved;                 /**< leave unset */
-    int64_t seed;                     /**< of sampling, TF_UNSET: 0. The same seed gives the same random numbers in any batch */
+    int64_t seed;                     /**< of sampling, TF_UNSET: 0. The same seed gives the same random numbers in any batch. May be set
+                                           without do_sample: the result is the same for every seed */
     /* decoder's prompt of T5 */
     const int32_t *decoder_ids;       /**< [decoder_count] begins with the decoder's start token, or it is put before; NULL: that token alone */
     int64_t decoder_count;

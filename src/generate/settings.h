@@ -12,11 +12,13 @@
 /* A checkpoint's own settings. */
 typedef struct tfi_generation {
     tf_generate_options options; /* unset where the files say nothing; its arrays live in the arena given */
-    int32_t bos, pad, decoder_start; /* -1: none */
+    int32_t bos, pad, decoder_start; /* -1: none; decoder_start is bos where the files have none */
 } tfi_generation;
 
-/* Keys that are unknown or have no effect here are reported through `log` and ignored; NOT_FOUND is no failure: all unset. CORRUPT for a
- * file that is no JSON object or a value of a wrong type; ids outside [0, vocab) are CORRUPT, too. */
+/* Keys that are unknown or have no effect here are reported through `log` and ignored; no file at all is no failure: all unset. CORRUPT for
+ * a file that is no JSON object or a value of a wrong type; ids outside [0, vocab) are CORRUPT, too, but for bos, pad, decoder start
+ * and end-of-sequence tokens: configurations of small vocabularies name GPT-2's 50256, which nothing can draw, so that is reported and
+ * dropped. Ranges are checked by tfi_settings_open, and only of what a request uses. */
 tf_status tfi_generation_read(tfi_files *files, int32_t vocab, tfi_arena *arena, tfi_memory *memory, tf_log_fn log, void *log_user,
                               tfi_generation *out);
 
@@ -46,7 +48,8 @@ typedef struct tfi_settings {
     int32_t prompt_logprobs, keep_logits, keep_scores, skip_special_tokens, clean_up;
 } tfi_settings;
 
-/* INVALID or UNSUPPORTED naming the setting. Close also after a failure. */
+/* INVALID or UNSUPPORTED naming the setting, CORRUPT where the checkpoint's own is at fault. clean_up is TF_UNSET where nobody sets it.
+ * `caller` NULL: nothing set. Close also after a failure. */
 tf_status tfi_settings_open(tfi_settings *s, const tfi_generation *defaults, const tf_generate_options *caller,
                             const tfi_request_facts *facts, tfi_memory *memory);
 void tfi_settings_close(tfi_settings *s);
