@@ -218,13 +218,20 @@ typedef struct tfi_sampling {
     uint64_t seed;
     int32_t logprobs;                    /* 1: choices carry the model's log-probability of the token */
     /* beams; 1: none, the sequences of a request are drawn independently */
-    int32_t num_beams;
+    int32_t num_beams;                   /* tfi_beam_candidates() is at most TFI_BEAM_CANDIDATES_MAX */
     float length_penalty;
     int32_t early_stopping;              /* 0: by the heuristic, 1: when num_beams are finished, 2: never */
     /* Asks whether `token` after beam `beam` completes a stop string; NULL: there are none. Called by BEAM_STEP. */
     int (*completes)(void *user, int32_t beam, int32_t token);
     void *completes_user;
 } tfi_sampling;
+
+/* Each step of beam search ranks as many continuations; their number is limited. */
+enum { TFI_BEAM_CANDIDATES_MAX = 4096 };
+static inline int64_t tfi_beam_candidates(const tfi_sampling *s)
+{
+    return (s->eos_count > 1 ? 1 + (int64_t)s->eos_count : 2) * s->num_beams;
+}
 
 /* What beam search remembers of a request beside its beams. Made with finished scores of -1e9 and open = 1. */
 typedef struct tfi_beams {

@@ -54,6 +54,7 @@ tfi_host_fn tfi_cpu_resolve(tfi_op_kind kind, tfi_op_types types, unsigned featu
 
 int64_t tfi_host_scratch(const tfi_graph *g, const tfi_op *op, int64_t max_rows, int64_t max_tokens)
 {
+    if (op->kind == TFI_OP_BEAM_STEP) return tfi_ref_beam_step_scratch();
     if (op->kind == TFI_OP_LOGITS_PROCESS) return tfi_ref_process_scratch(g->values[op->x].cols);
     if (op->kind != TFI_OP_ATTENTION) return 0;
     const int stored = op->attend == TFI_ATTEND_CACHE || op->attend == TFI_ATTEND_SOURCE;

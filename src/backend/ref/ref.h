@@ -17,6 +17,7 @@ tfi_host_fn tfi_ref_logprob(tfi_op_types t);
 tfi_host_fn tfi_ref_kv_copy(tfi_op_types t);
 tfi_host_fn tfi_ref_process(tfi_op_types t);
 tfi_host_fn tfi_ref_sample(tfi_op_types t);
+tfi_host_fn tfi_ref_beam_step(tfi_op_types t);
 tfi_host_fn tfi_ref_stop(tfi_op_types t);
 
 /* Of LINEAR and GLU. */
@@ -28,7 +29,8 @@ static inline int64_t tfi_ref_attention_scratch(int64_t max_keys)
     return max_keys * (int64_t)sizeof(double);
 }
 
-/* Of LOGITS_PROCESS over rows of V logits. */
+/* Of LOGITS_PROCESS over rows of V logits, and of BEAM_STEP. */
 int64_t tfi_ref_process_scratch(int64_t V);
+int64_t tfi_ref_beam_step_scratch(void);
 
 #endif

@@ -36,6 +36,8 @@ tfi_host_fn tfi_ref_resolve(tfi_op_kind kind, tfi_op_types t)
         return tfi_ref_process(t);
     case TFI_OP_SAMPLE:
         return tfi_ref_sample(t);
+    case TFI_OP_BEAM_STEP:
+        return tfi_ref_beam_step(t);
     case TFI_OP_STOP:
         return tfi_ref_stop(t);
     default:
