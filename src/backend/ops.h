@@ -34,6 +34,7 @@ typedef enum tfi_input_id {
     TFI_INPUT_TYPES,      /* int32 [R] rows of the type table */
     TFI_INPUT_OFFSETS,    /* int32 [B + 1] first token row of each sequence, ends with R */
     TFI_INPUT_SELECTED,   /* int32 [S] token rows */
+    TFI_INPUT_LAST,       /* int32 [B] token row that stands for each sequence (GPT-2's classifiers) */
     TFI_INPUT_SKIP,       /* int32 [1] leading tokens of each sequence that POOL leaves out; NULL: none */
     TFI_INPUT_TARGETS,    /* int32 [S] id whose log-probability is wanted, -1: none */
     TFI_INPUT_ROW_SLOTS,  /* int32 [S] slot whose settings and history a row of logits is processed with, -1: none */
@@ -75,6 +76,7 @@ typedef struct tfi_weight {
                              vector is [1, cols] */
     tfi_dtype dtype;      /* of the resident form; vectors are F32 */
     int transposed;       /* parts are stored [inputs, outputs] */
+    float scale;          /* of a vector: factor that its resident form has in it; 0: none */
     int readers;          /* TFI_READ_ bits of all ops that read it */
     tfi_shard shard;
     tfi_relative relative; /* of a weight that is read as TFI_READ_BIAS; rows = buckets, cols = heads */
@@ -405,10 +407,10 @@ typedef struct tfi_draw_args {
     int64_t count, V;
 } tfi_draw_args;
 
-/* y[s] = x[rows[s]] */
+/* y[s] = x[rows[s]]: the selected rows; or, where y has a row a sequence, the row that stands for each */
 typedef struct tfi_gather_args {
     const void *x;                        /* [R, E] */
-    const int32_t *rows;                  /* [S] */
+    const int32_t *rows;                  /* [S] TFI_INPUT_SELECTED, TFI_INPUT_LAST */
     void *y;                              /* [S, E], x's dtype */
     int64_t S, E;
 } tfi_gather_args;

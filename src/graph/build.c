@@ -104,7 +104,8 @@ int32_t tfi_build_weight(tfi_builder *b, const tfi_weight *w)
     if (b->status < 0) return -1;
     for (int32_t i = 0; i < b->graph.weight_count; i++) {
         const tfi_weight *have = &b->graph.weights[i];
-        if (w->part[0] && have->part[0] == w->part[0] && have->rows == w->rows && have->cols == w->cols) return i;
+        if (w->part[0] && have->part[0] == w->part[0] && have->rows == w->rows && have->cols == w->cols && have->scale == w->scale)
+            return i;
     }
     if (w->rows < 1 || w->cols < 1 || w->rows > DIMENSION_MAX || w->cols > DIMENSION_MAX) {
         tfi_build_fail(
@@ -340,14 +341,24 @@ void tfi_build_draw(tfi_builder *b, int32_t logits, tfi_draw_values *out)
     }
 }
 
-int32_t tfi_build_gather(tfi_builder *b, const char *name, int32_t x)
+static int32_t add_gather(tfi_builder *b, const char *name, int32_t x, tfi_rows rows)
 {
     tfi_op op = new_op(TFI_OP_GATHER_ROWS);
     const tfi_value *in = operand(b, name, x);
 
     if (!in) return -1;
     op.x = x;
-    return add_op(b, name, op, in->dtype, TFI_ROWS_SELECTED, in->cols);
+    return add_op(b, name, op, in->dtype, rows, in->cols);
+}
+
+int32_t tfi_build_gather(tfi_builder *b, const char *name, int32_t x)
+{
+    return add_gather(b, name, x, TFI_ROWS_SELECTED);
+}
+
+int32_t tfi_build_gather_last(tfi_builder *b, const char *name, int32_t x)
+{
+    return add_gather(b, name, x, TFI_ROWS_SEQUENCES);
 }
 
 int32_t tfi_build_pool(tfi_builder *b, const char *name, int32_t x, int32_t pooling, tfi_dtype dtype)

@@ -29,7 +29,7 @@ tf_status tfi_build_finish(tfi_builder *b, tfi_graph *before, tfi_graph *out);
 /* Record a failure met outside (a missing tensor); keeps the first. */
 void tfi_build_fail(tfi_builder *b, tf_status status);
 
-/* Add a weight. A second one with the same first tensor and shape is the same weight, so that a tied table has one form. The
+/* Add a weight. A second one with the same first tensor, shape and scale is the same weight, so that a tied table has one form. The
  * name is copied, the tensors are borrowed until the weights are loaded; `readers` starts at 0 and is filled by the ops. */
 int32_t tfi_build_weight(tfi_builder *b, const tfi_weight *w);
 
@@ -72,7 +72,9 @@ typedef struct tfi_draw_values {
 } tfi_draw_values;
 void tfi_build_draw(tfi_builder *b, int32_t logits, tfi_draw_values *out);
 
+/* Selected rows of x, or the one row that stands for each sequence. */
 int32_t tfi_build_gather(tfi_builder *b, const char *name, int32_t x);
+int32_t tfi_build_gather_last(tfi_builder *b, const char *name, int32_t x);
 int32_t tfi_build_pool(tfi_builder *b, const char *name, int32_t x, int32_t pooling, tfi_dtype dtype);
 int32_t tfi_build_l2norm(tfi_builder *b, const char *name, int32_t x, float eps);
 

@@ -223,6 +223,12 @@ static void bind_attention(const tfi_program *p, const tfi_run *run, const tfi_o
     if (op->bias >= 0) a->max_distance = p->graph->weights[op->bias].relative.max_distance;
 }
 
+/* Which rows a GATHER_ROWS is of. */
+static tfi_input_id gathered(const tfi_program *p, const tfi_op *op)
+{
+    return p->graph->values[op->y].rows == TFI_ROWS_SEQUENCES ? TFI_INPUT_LAST : TFI_INPUT_SELECTED;
+}
+
 /* Ops that write a value. */
 static void bind_value(tfi_program *p, const tfi_run *run, const tfi_op *op, op_args *a)
 {
@@ -277,7 +283,7 @@ static void bind_value(tfi_program *p, const tfi_run *run, const tfi_op *op, op_
         bind_attention(p, run, op, &a->attention);
         break;
     case TFI_OP_GATHER_ROWS:
-        a->gather = (tfi_gather_args){.x = x, .rows = run->inputs[TFI_INPUT_SELECTED], .y = y, .S = rows, .E = cols};
+        a->gather = (tfi_gather_args){.x = x, .rows = run->inputs[gathered(p, op)], .y = y, .S = rows, .E = cols};
         break;
     case TFI_OP_POOL:
         a->pool = (tfi_pool_args){.x = x,

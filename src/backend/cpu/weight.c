@@ -426,6 +426,7 @@ static tf_status prepare_vector(const tfi_weight *w, const tfi_weight_form *form
             if (t->shape[d] > 1) along = d;
         const int64_t size = (int64_t)tfi_dtype_size(t->dtype), step = t->rank ? t->stride[along] * size : size;
         to_floats(t->data, t->dtype, step, w->part_rows[i], out);
+        for (int64_t k = 0; w->scale != 0 && k < w->part_rows[i]; k++) out[k] *= w->scale;
         if (t->file) tfi_file_drop(t->file, (size_t)(t->data - t->file->data), t->span);
         done += w->part_rows[i] * size;
     }
