@@ -134,7 +134,7 @@ typedef struct tf_model_info {
     int32_t input_width;      /**< of input embeddings given in place of ids (differs from width in some ELECTRA models) */
     int32_t vocab_size;
     int32_t type_count;       /**< token types that ids may have, 0 if the family has none */
-    int32_t max_input_tokens; /**< the longest sequence the position table holds */
+    int32_t max_input_tokens; /**< the longest sequence the position table holds; INT32_MAX: T5 has none */
     int32_t embedding_width;  /**< floats tf_embed writes a text */
     int32_t embedding_tokens; /**< tokens after which tf_embed truncates */
     int32_t pooled_width;     /**< of tf_encode's pooled output; 0 if the checkpoint has no pooler */
@@ -218,7 +218,7 @@ TF_API tf_status tf_model_plan(const char *path, const tf_model_options *options
 typedef enum tf_graph_format { TF_GRAPH_TEXT = 0, TF_GRAPH_DOT = 1 } tf_graph_format;
 
 /**
- * The model's graph as text: one line an operation, or Graphviz source.
+ * The model's graph as text: one line an operation, or Graphviz source. Of a model that generates two, the second its step's.
  * Writes at most `capacity` bytes to `text`, no NUL added, and the full size to *size.
  * @return OK, TOO_SMALL (*size says what is needed), INVALID, NOMEM.
  */

@@ -232,6 +232,15 @@ tf_status tf_model_plan(const char *path, const tf_model_options *options, const
     return st == TF_STATUS_OK ? tfi_result_write(out, &p, sizeof p, "tf_plan") : st;
 }
 
+/* Both graphs, one behind the other. */
+static int64_t print_graphs(const tfi_model *d, int32_t format, char *text, int64_t capacity)
+{
+    int64_t (*const print)(const tfi_graph *, char *, int64_t) = format == TF_GRAPH_DOT ? tfi_graph_dot : tfi_graph_text;
+    const int64_t first = print(&d->graph, text, capacity), left = first < capacity ? capacity - first : 0;
+
+    return d->step.op_count ? first + print(&d->step, left ? text + first : NULL, left) : first;
+}
+
 static int32_t columns(const tf_model *m, int32_t value)
 {
     return value < 0 ? 0 : (int32_t)m->def.graph.values[value].cols;
@@ -275,6 +284,13 @@ tf_status tf_model_get_info(const tf_model *m, tf_model_info *info)
         .prompts = m->sentence.prompts,
         .default_prompt = m->sentence.default_prompt,
         .threads = m->backend->threads,
+        .has_encoder = d->has_encoder,
+        .decoder_layers = d->decoder_layers,
+        .max_context_tokens = d->max_context_tokens,
+        .bos_id = -1,
+        .eos_id = -1,
+        .pad_id = -1,
+        .decoder_start_id = -1,
         .parameters = d->parameters,
         .label_names = d->label_names,
         .prompt_names = m->sentence.prompt_names,
@@ -295,7 +311,7 @@ tf_status tf_model_graph(const tf_model *m, int32_t format, char *text, int64_t 
     if (!m || !size || capacity < 0 || (!text && capacity > 0))
         return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: a pointer is NULL or capacity is negative");
     if (format != TF_GRAPH_TEXT && format != TF_GRAPH_DOT) return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: format %d", (int)format);
-    *size = format == TF_GRAPH_DOT ? tfi_graph_dot(&m->def.graph, text, capacity) : tfi_graph_text(&m->def.graph, text, capacity);
+    *size = print_graphs(&m->def, format, text, capacity);
     if (*size <= capacity) return TF_STATUS_OK;
     return tfi_fail(TF_STATUS_TOO_SMALL, "tf_model_graph: %lld bytes are needed, the buffer has %lld", (long long)*size,
                     (long long)capacity);

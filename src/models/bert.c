@@ -132,23 +132,6 @@ static void fill_facts(tfi_model *m, const dialect *d, const tfi_encoder_shape *
     }
 }
 
-static tf_status read_problem(tfi_json c, tfi_problem *out)
-{
-    const char *name = NULL;
-    const tf_status s = tfi_json_string(c, "problem_type", &name);
-
-    if (s < 0 || !name) return s;
-    if (strcmp(name, "regression") == 0)
-        *out = TFI_PROBLEM_REGRESSION;
-    else if (strcmp(name, "single_label_classification") == 0)
-        *out = TFI_PROBLEM_SINGLE_LABEL;
-    else if (strcmp(name, "multi_label_classification") == 0)
-        *out = TFI_PROBLEM_MULTI_LABEL;
-    else
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: \"problem_type\": \"%s\" is none of transformers'", c.file, name);
-    return TF_STATUS_OK;
-}
-
 /* ---- heads: each fills outputs of the model from the last hidden state. They are small and compute in fp32 whatever the
  * encoder does; only the matrix over the vocabulary has the encoder's type ---- */
 
@@ -158,15 +141,6 @@ typedef struct head_context {
     int32_t final;
     tfi_dtype dtype; /* of the encoder's matrices */
 } head_context;
-
-static void labels(tfi_family *f)
-{
-    tf_status s;
-
-    if ((s = tfi_config_labels(f->config, f->arena, &f->model->labels, &f->model->label_names)) < 0 ||
-        (s = read_problem(f->config, &f->model->problem)) < 0)
-        tfi_build_fail(&f->build, s);
-}
 
 static int32_t cls(tfi_family *f, const head_context *h)
 {
@@ -211,20 +185,15 @@ static const lm_names *lm_names_of(const dialect *d)
     return is_bert(d) ? &bert : is_electra(d) ? &electra : is_distilbert(d) ? &distilbert : &roberta;
 }
 
-/* The decoder's matrix: its own tensor where the file has one (transformers 5 unties then), else the word table, unless
- * config.json says they are not tied. */
 static int32_t lm_matrix(tfi_family *f, const head_context *h, const char *name)
 {
-    const char *table_name = "embeddings.word_embeddings.weight";
-    const tfi_tensor *own = tfi_family_find(f, name), *table = tfi_family_find(f, table_name);
     int tied = 1;
     const tf_status s = tfi_json_bool(f->config, "tie_word_embeddings", &tied);
 
     if (s < 0) tfi_build_fail(&f->build, s);
-    const int shared = own && table && own->data == table->data;
-    if (!shared && (own || !tied)) table_name = name;
     f->dtype = h->dtype;
-    const int32_t matrix = tfi_family_matrix(f, table_name, h->shape->vocab, h->shape->embed_width, TFI_SHARD_VOCAB);
+    const int32_t matrix =
+        tfi_family_head_matrix(f, name, "embeddings.word_embeddings.weight", tied, h->shape->vocab, h->shape->embed_width);
     f->dtype = TFI_F32;
     return matrix;
 }
@@ -247,7 +216,7 @@ static void masked_lm_head(tfi_family *f, const head_context *h)
 
 static void next_sentence_head(tfi_family *f, const head_context *h)
 {
-    labels(f);
+    tfi_family_labels(f);
     pooler(f, h, 1);
     f->model->sequence_logits = tfi_family_linear(f, "sequence_logits", f->model->pooled, "cls.seq_relationship", 2, TFI_ACT_NONE,
                                                   TFI_SHARD_NONE, TFI_F32);
@@ -273,7 +242,7 @@ static void sequence_head(tfi_family *f, const head_context *h)
     int32_t x;
     const char *name = "classifier.out_proj";
 
-    labels(f);
+    tfi_family_labels(f);
     if (is_bert(h->d)) {
         pooler(f, h, 1);
         x = f->model->pooled;
@@ -299,7 +268,7 @@ static void token_logits_head(tfi_family *f, const head_context *h, const char *
 
 static void token_head(tfi_family *f, const head_context *h)
 {
-    labels(f);
+    tfi_family_labels(f);
     token_logits_head(f, h, "classifier", f->model->labels);
     f->model->tasks |= TF_TASK_TOKEN_CLASSIFY;
 }
@@ -336,77 +305,33 @@ static int listed(const char *list, const char *word)
     return 0;
 }
 
-/* The head of architectures[0]; without that key the bare encoder, as AutoModel would give. */
-static const head *find_head(tfi_family *f, const dialect *d, tf_status *status)
+/* The head of the checkpoint's class; without one the bare encoder, as AutoModel would give. */
+static const head *find_head(tfi_family *f, const dialect *d)
 {
-    const json_t *list = json_object_get(f->config.object, "architectures");
-    const char *name = json_string_value(json_array_get(list, 0));
     const size_t n = strlen(d->class_prefix);
+    char bare[64];
 
-    f->model->architecture = "";
-    if (!name) {
-        char text[64];
-        snprintf(text, sizeof text, "%sModel", d->class_prefix);
-        if (!(f->model->architecture = tfi_arena_copy(f->arena, text, strlen(text)))) *status = TF_STATUS_NOMEM;
-        return &heads[0];
-    }
-    if (!(f->model->architecture = tfi_arena_copy(f->arena, name, strlen(name)))) {
-        *status = TF_STATUS_NOMEM;
-        return NULL;
-    }
+    snprintf(bare, sizeof bare, "%sModel", d->class_prefix);
+    const char *name = tfi_family_class(f, bare);
+    if (!name) return NULL;
     for (size_t i = 0; i < sizeof heads / sizeof heads[0] && strncmp(name, d->class_prefix, n) == 0; i++)
         if (strcmp(name + n, heads[i].suffix) == 0 && (!heads[i].only || listed(heads[i].only, d->class_prefix))) return &heads[i];
-    *status = tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"architectures\": the class %s of family %s is not built", f->config.file, name,
-                       d->model_type);
+    tfi_family_refuse_class(f, name);
     return NULL;
-}
-
-/* Pooling, dense layers and normalisation behind the encoder, as modules.json describes them. */
-static void sentence_embedding(tfi_family *f, const tfi_sentence *s, int32_t final)
-{
-    tfi_model *m = f->model;
-    char value[32];
-
-    if (s->pooled_width && f->build.status == TF_STATUS_OK && s->pooled_width != m->width) {
-        tfi_build_fail(&f->build, tfi_fail(TF_STATUS_CORRUPT, "%s: the pooling module expects width %d, the model has %d",
-                                           f->source->files.label, (int)s->pooled_width, (int)m->width));
-        return;
-    }
-    m->embedding = tfi_build_pool(&f->build, "embedding.pooled", final, s->pooling, TFI_F32);
-    const tfi_source *checkpoint = f->source;
-    const char *prefix = f->prefix;
-    f->prefix = "";
-    for (int i = 0; i < s->dense_count && f->build.status == TF_STATUS_OK; i++) {
-        const tfi_dense *d = &s->dense[i];
-        f->source = &d->source;
-        int32_t residual = d->use_residual ? m->embedding : -1;
-        if (d->use_residual && d->inputs != d->outputs)
-            residual = tfi_build_linear(&f->build, "embedding.residual", m->embedding,
-                                        tfi_family_matrix(f, "residual.weight", d->outputs, d->inputs, TFI_SHARD_NONE), -1, TFI_ACT_NONE,
-                                        -1, TFI_F32);
-        const int32_t weight = tfi_family_matrix(f, "linear.weight", d->outputs, d->inputs, TFI_SHARD_NONE);
-        const int32_t bias = d->bias ? tfi_family_vector(f, "linear.bias", d->outputs) : -1;
-        snprintf(value, sizeof value, "embedding.dense.%d", i);
-        m->embedding = tfi_build_linear(&f->build, value, m->embedding, weight, bias, d->activation, residual, TFI_F32);
-    }
-    f->source = checkpoint;
-    f->prefix = prefix;
-    m->embedding_normalized = tfi_build_l2norm(&f->build, "embedding.normalized", m->embedding, 1e-12f);
-    m->tasks |= TF_TASK_EMBED;
 }
 
 void tfi_bert_build(tfi_family *f, const tfi_sentence *sentence)
 {
     const dialect *d = dialects;
     tfi_encoder_shape shape;
-    tf_status status = TF_STATUS_OK;
+    tf_status status;
     int32_t pad;
 
     while (strcmp(d->model_type, f->model->family) != 0) d++;
     f->prefix = d->prefix;
-    const head *h = find_head(f, d, &status);
-    if (status == TF_STATUS_OK) status = read_shape(f, d, &shape, &pad);
-    if (status < 0) {
+    const head *h = find_head(f, d);
+    if (!h) return;
+    if ((status = read_shape(f, d, &shape, &pad)) < 0) {
         tfi_build_fail(&f->build, status);
         return;
     }
@@ -423,5 +348,5 @@ void tfi_bert_build(tfi_family *f, const tfi_sentence *sentence)
     const head_context context = {d, &shape, final, f->dtype};
     f->dtype = TFI_F32;
     h->build(f, &context);
-    sentence_embedding(f, sentence, final);
+    tfi_family_embedding(f, sentence, final);
 }

@@ -33,7 +33,7 @@ tf_status tfi_config_int(tfi_json j, const char *key, int32_t min, int32_t max, 
     return status;
 }
 
-tf_status tfi_config_activation(tfi_json j, const char *key, tfi_activation *out)
+tf_status tfi_config_activation_named(tfi_json j, const char *key, const char *name, tfi_activation *out)
 {
     /* gelu_fast and gelu_pytorch_tanh are gelu_new's formula in another order of operations. */
     static const struct {
@@ -47,10 +47,7 @@ tf_status tfi_config_activation(tfi_json j, const char *key, tfi_activation *out
         {"swish", TFI_ACT_SILU},         {"tanh", TFI_ACT_TANH},
         {"sigmoid", TFI_ACT_SIGMOID},    {"linear", TFI_ACT_NONE},
     };
-    const char *name = NULL;
-    const tf_status status = tfi_json_string(j, key, &name);
 
-    if (status < 0 || !name) return status;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(known[i].name, name) == 0) {
             *out = known[i].activation;
@@ -58,6 +55,14 @@ tf_status tfi_config_activation(tfi_json j, const char *key, tfi_activation *out
         }
     }
     return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"%s\": activation \"%s\" is not built", j.file, key, name);
+}
+
+tf_status tfi_config_activation(tfi_json j, const char *key, tfi_activation *out)
+{
+    const char *name = NULL;
+    const tf_status status = tfi_json_string(j, key, &name);
+
+    return status < 0 || !name ? status : tfi_config_activation_named(j, key, name, out);
 }
 
 tf_status tfi_config_labels(tfi_json j, tfi_arena *arena, int32_t *count, const char *const **names)

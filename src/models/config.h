@@ -16,6 +16,8 @@ tf_status tfi_config_int(tfi_json j, const char *key, int32_t min, int32_t max, 
 
 /* An activation by transformers' name; UNSUPPORTED naming key and value for others. */
 tf_status tfi_config_activation(tfi_json j, const char *key, tfi_activation *out);
+/* The same of a name taken from the key's value. */
+tf_status tfi_config_activation_named(tfi_json j, const char *key, const char *name, tfi_activation *out);
 
 /* id2label as an array of names; absent: LABEL_0, LABEL_1, ... by num_labels, else two. */
 tf_status tfi_config_labels(tfi_json j, tfi_arena *arena, int32_t *count, const char *const **names);

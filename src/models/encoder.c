@@ -3,21 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { NAME_BYTES = 128 };
-
-/* The tensor or value name of layer `layer`. The formats are this library's own, so that is the one place they are expanded. */
-static const char *layer_name(char text[NAME_BYTES], const char *format, int layer)
-{
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(text, NAME_BYTES, format, layer);
-#pragma GCC diagnostic pop
-    return text;
-}
-
 static int32_t table(tfi_family *f, const char *name, int64_t rows, int64_t cols, tfi_shard shard)
 {
-    char full[NAME_BYTES];
+    char full[TFI_NAME_BYTES];
 
     if (!name) return -1;
     snprintf(full, sizeof full, "%s.weight", name);
@@ -40,34 +28,34 @@ static int32_t embeddings(tfi_family *f, const tfi_encoder_names *n, const tfi_e
 static int32_t qkv(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s, int layer, int32_t x)
 {
     const char *const formats[3] = {n->query, n->key, n->value};
-    char base[NAME_BYTES], names[3][NAME_BYTES + 8], value[NAME_BYTES];
+    char base[TFI_NAME_BYTES], names[3][TFI_NAME_BYTES + 8], value[TFI_NAME_BYTES];
     const char *const list[3] = {names[0], names[1], names[2]};
 
-    for (int i = 0; i < 3; i++) snprintf(names[i], sizeof names[i], "%s.weight", layer_name(base, formats[i], layer));
-    const int32_t weight = tfi_family_stack(f, list, s->width, s->width);
-    for (int i = 0; i < 3; i++) snprintf(names[i], sizeof names[i], "%s.bias", layer_name(base, formats[i], layer));
-    const int32_t bias = tfi_family_stack_bias(f, list, s->width);
-    return tfi_build_linear(&f->build, layer_name(value, "layer.%d.qkv", layer), x, weight, bias, TFI_ACT_NONE, -1, f->dtype);
+    for (int i = 0; i < 3; i++) snprintf(names[i], sizeof names[i], "%s.weight", tfi_family_name(base, formats[i], layer));
+    const int32_t weight = tfi_family_stack(f, list, 3, s->width, s->width, TFI_SHARD_HEADS);
+    for (int i = 0; i < 3; i++) snprintf(names[i], sizeof names[i], "%s.bias", tfi_family_name(base, formats[i], layer));
+    const int32_t bias = tfi_family_stack_bias(f, list, 3, s->width);
+    return tfi_build_linear(&f->build, tfi_family_name(value, "layer.%d.qkv", layer), x, weight, bias, TFI_ACT_NONE, -1, f->dtype);
 }
 
 /* The outputs that a norm adds to the residual stay fp32 whatever the activations are: they are read once, while hot, and
  * rounding them would be the largest error of a bf16 layer. The last hidden state is fp32 as well: heads read it in fp32. */
 static int32_t layer(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s, int i, int32_t x)
 {
-    char tensor[NAME_BYTES], value[NAME_BYTES];
+    char tensor[TFI_NAME_BYTES], value[TFI_NAME_BYTES];
     const int32_t head_size = s->width / s->heads;
 
     const tfi_attention_spec spec = {.heads = s->heads, .head_size = head_size, .scale = 1.0f / sqrtf((float)head_size), .bias = -1};
-    const int32_t mixed = tfi_build_attention(&f->build, layer_name(value, "layer.%d.attention", i), qkv(f, n, s, i, x), &spec);
-    const int32_t attended = tfi_family_linear(f, layer_name(value, "layer.%d.attention.out", i), mixed,
-                                               layer_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
-    const int32_t middle = tfi_family_norm(f, layer_name(value, "layer.%d.attention.norm", i), attended, x,
-                                           layer_name(tensor, n->attention_norm, i), s->eps, f->dtype);
-    const int32_t inner = tfi_family_linear(f, layer_name(value, "layer.%d.ffn.in", i), middle, layer_name(tensor, n->ffn_in, i),
+    const int32_t mixed = tfi_build_attention(&f->build, tfi_family_name(value, "layer.%d.attention", i), qkv(f, n, s, i, x), &spec);
+    const int32_t attended = tfi_family_linear(f, tfi_family_name(value, "layer.%d.attention.out", i), mixed,
+                                               tfi_family_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
+    const int32_t middle = tfi_family_norm(f, tfi_family_name(value, "layer.%d.attention.norm", i), attended, x,
+                                           tfi_family_name(tensor, n->attention_norm, i), s->eps, f->dtype);
+    const int32_t inner = tfi_family_linear(f, tfi_family_name(value, "layer.%d.ffn.in", i), middle, tfi_family_name(tensor, n->ffn_in, i),
                                             s->inner, s->activation, TFI_SHARD_COLUMN, f->dtype);
-    const int32_t out = tfi_family_linear(f, layer_name(value, "layer.%d.ffn.out", i), inner, layer_name(tensor, n->ffn_out, i),
+    const int32_t out = tfi_family_linear(f, tfi_family_name(value, "layer.%d.ffn.out", i), inner, tfi_family_name(tensor, n->ffn_out, i),
                                           s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
-    return tfi_family_norm(f, layer_name(value, "layer.%d", i), out, middle, layer_name(tensor, n->ffn_norm, i), s->eps,
+    return tfi_family_norm(f, tfi_family_name(value, "layer.%d", i), out, middle, tfi_family_name(tensor, n->ffn_norm, i), s->eps,
                            i + 1 < s->layers ? f->dtype : TFI_F32);
 }
 

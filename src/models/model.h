@@ -14,9 +14,11 @@ typedef enum tfi_problem { TFI_PROBLEM_NONE, TFI_PROBLEM_REGRESSION, TFI_PROBLEM
 typedef struct tfi_model {
     const char *family, *architecture;
     int32_t layers, heads, head_size, width, input_width, vocab_size, type_count;
-    int32_t max_input_tokens;
+    int32_t decoder_layers;   /* of a family with an encoder, whose layers are `layers`; else 0 */
+    int32_t max_input_tokens; /* INT32_MAX: the model sets no limit (relative positions) */
     int32_t position_base;    /* position of a sequence's first token; RoBERTa's is pad + 1 */
     int32_t position_pad;     /* RoBERTa: a token with this id takes this position and counts for none; -1: none such */
+    int32_t last_pad;         /* TFI_INPUT_LAST: a sequence's last token with another id than this; -1: its last token */
     int32_t labels;
     const char *const *label_names;
     tfi_problem problem;
@@ -38,7 +40,8 @@ typedef struct tfi_model {
     int32_t step_final;       /* value of step, kept: what the logits are made from */
     int32_t logits;           /* value of step [S, V] */
     tfi_draw_values draw;     /* values of step */
-    int32_t max_context_tokens; /* decoder tokens that positions allow; INT32_MAX: no limit of the model's own */
+    int32_t max_context_tokens; /* most ids a decoder's sequence can have, prompt included: the last one is drawn and never read, so
+                                   one more than there are positions; INT32_MAX: no limit of the model's own */
 } tfi_model;
 
 /* Build the model in `source` for weights and activations of `dtype`; `sentence` as tfi_sentence_read gave it. Everything made
