@@ -78,6 +78,55 @@ def config(
     )
 
 
+# Dialects of GPT-2 and T5 found in checkpoints, in transformers' own words; sizes are drawn.
+GPT2_CLASSES = ["GPT2Model", "GPT2LMHeadModel", "GPT2ForSequenceClassification", "GPT2ForTokenClassification"]
+GPT2_DIALECTS = [
+    dict(),
+    dict(activation_function="gelu", scale_attn_by_inverse_layer_idx=True, n_inner=100),
+    dict(activation_function="relu", scale_attn_weights=False, layer_norm_epsilon=1e-3),
+    dict(activation_function="gelu_pytorch_tanh", reorder_and_upcast_attn=True, scale_attn_by_inverse_layer_idx=True),
+    dict(activation_function="silu", n_inner=257, tie_word_embeddings=False),
+]
+T5_CLASSES = ["Model", "EncoderModel", "ForConditionalGeneration"]
+T5_DIALECTS = [
+    dict(feed_forward_proj="relu"),
+    dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    dict(feed_forward_proj="gated-silu", relative_attention_num_buckets=16, relative_attention_max_distance=20),
+    dict(feed_forward_proj="gelu", relative_attention_num_buckets=6, relative_attention_max_distance=300, layer_norm_epsilon=1e-4),
+]
+
+
+def gpt2_config(rng, **more):
+    heads = int(rng.integers(1, 5))
+    sizes = dict(
+        vocab_size=int(rng.integers(60, 400)),
+        n_positions=160,
+        n_layer=int(rng.integers(1, 4)),
+        n_head=heads,
+        n_embd=heads * int(rng.choice([8, 12, 32, 64, 80])),
+        initializer_range=float(rng.choice([0.02, 0.05, 0.1])),
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return transformers.GPT2Config(**{**sizes, **more})
+
+
+def t5_config(family, rng, **more):
+    """Heads times head size is not the width; the decoder may be deeper than the encoder."""
+    sizes = dict(
+        vocab_size=int(rng.integers(60, 400)),
+        d_model=int(rng.choice([24, 64, 100, 128])),
+        d_kv=int(rng.choice([8, 13, 32, 64])),
+        num_heads=int(rng.integers(1, 5)),
+        d_ff=int(rng.choice([64, 100, 257])),
+        num_layers=int(rng.integers(1, 4)),
+        num_decoder_layers=int(rng.integers(1, 4)),
+        initializer_factor=float(rng.choice([0.5, 1.0, 1.5])),
+    )
+    kind = transformers.MT5Config if family == "mt5" else transformers.T5Config
+    return kind(**{**sizes, **more})
+
+
 def build(cls, cfg, rng, heads_scale=1.0):
     """A model of class `cls` in which no parameter is left at zero or one, so that each one that is not read shows.
     heads_scale multiplies the task head's last weight, so that choices are far apart."""
@@ -89,8 +138,10 @@ def build(cls, cfg, rng, heads_scale=1.0):
         for name, p in model.named_parameters():
             if name.endswith("bias"):
                 p.copy_(torch.randn(p.shape, generator=generator) * 0.1)
-            elif "LayerNorm.weight" in name or "layer_norm.weight" in name:
+            elif name.endswith(("LayerNorm.weight", "layer_norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
                 p.copy_(1 + torch.randn(p.shape, generator=generator) * 0.2)
+            elif "relative_attention_bias" in name:
+                p.copy_(torch.randn(p.shape, generator=generator))
             elif "embeddings" in name and p.dim() == 2:  # the padding row too, which transformers leaves at zero
                 p.copy_(torch.randn(p.shape, generator=generator) * cfg.initializer_range)
             elif name.startswith(("classifier", "qa_outputs")) and p.dim() == 2:
@@ -108,12 +159,16 @@ def load(path, cls, dtype=torch.float32):
 
 
 def load_double(path, cls):
-    """The judge: weights read as float32, arithmetic in float64."""
-    return load(path, cls).double()
+    """The judge: weights read as float32, arithmetic in float64; that is more than reorder_and_upcast_attn casts to."""
+    model = load(path, cls).double()
+    for module in model.modules():
+        if hasattr(module, "reorder_and_upcast_attn"):
+            module.reorder_and_upcast_attn = False
+    return model
 
 
 def has_types(model):
-    return model.config.model_type != "distilbert"
+    return model.config.model_type not in ("distilbert", "gpt2", "t5", "mt5")
 
 
 def run(model, ids=None, types=None, embeddings=None):
@@ -163,10 +218,10 @@ def by_our_names(model, out):
 def draw_ids(rng, cfg, lengths):
     """Random ids over the whole vocabulary, the padding token among them, and random token types."""
     ids = [rng.integers(0, cfg.vocab_size, n) for n in lengths]
-    for s in ids:
+    for s in ids if cfg.pad_token_id is not None else []:
         s[rng.random(len(s)) < 0.05] = cfg.pad_token_id
     types = None
-    if cfg.model_type != "distilbert":
+    if cfg.model_type not in ("distilbert", "gpt2", "t5", "mt5"):
         types = [rng.integers(0, cfg.type_vocab_size, n) for n in lengths]
     return ids, types
 

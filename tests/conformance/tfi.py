@@ -27,9 +27,11 @@ STATUS = dict(
     FORKED=-11,
     NUMERIC=-12,
     INTERNAL=-13,
+    END=-14,
+    TIMEOUT=-15,
 )
 DTYPE = dict(auto=0, fp32=1, tf32=2, bf16=3, fp16=4)
-TASK = dict(encode=1, embed=2, classify=4, token_classify=8, answer=16, fill_mask=32)
+TASK = dict(encode=1, embed=2, classify=4, token_classify=8, answer=16, fill_mask=32, generate=64)
 ACTIVATION = dict(none=0, sigmoid=1, softmax=2)
 AGGREGATION = dict(none=0, simple=1, first=2, average=3, max=4)
 
@@ -106,6 +108,7 @@ class ModelInfo(Struct):
         text family architecture device
         i32 dtype tasks layers heads head_size width input_width vocab_size type_count max_input_tokens
         i32 embedding_width embedding_tokens pooled_width token_logits sequence_logits labels prompts default_prompt threads
+        i32 has_encoder decoder_layers max_context_tokens bos_id eos_id pad_id decoder_start_id
         i64 parameters
         names label_names prompt_names prompt_texts""")
 
@@ -115,13 +118,13 @@ class SessionOptions(Struct):
         u64 struct_size
         ptr stream
         i32 max_step_tokens max_sequences
-        i64 memory_budget""")
+        i64 memory_budget kv_tokens""")
 
 
 class Plan(Struct):
     _fields_ = fields("""
         u64 struct_size
-        i64 weight_bytes mapped_bytes model_bytes session_bytes load_bytes third_party_bytes total_bytes""")
+        i64 weight_bytes mapped_bytes model_bytes session_bytes load_bytes third_party_bytes total_bytes kv_bytes""")
 
 
 class SessionStats(Struct):
