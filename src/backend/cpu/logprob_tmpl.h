@@ -17,12 +17,12 @@ TFI_INLINE float logprob_max(const float *x, int64_t V)
 /* sum of e^(x - max) */
 TFI_INLINE float logprob_sum(const float *x, int64_t n, vec max)
 {
-    const vec log2_e = vec_set(1.44269504f);
+    const vec per_nat = vec_set(1.44269504f);
     const int64_t whole = n - n % VEC;
     vec sum = vec_set(0);
 
-    for (int64_t i = 0; i < whole; i += VEC) sum += exp2_vec((vec_load(x + i) - max) * log2_e);
-    if (whole < n) sum += vec_keep(exp2_vec((vec_load_part(x + whole, n - whole) - max) * log2_e), n - whole, 0);
+    for (int64_t i = 0; i < whole; i += VEC) sum += exp2_vec((vec_load(x + i) - max) * per_nat);
+    if (whole < n) sum += vec_keep(exp2_vec((vec_load_part(x + whole, n - whole) - max) * per_nat), n - whole, 0);
     return vec_sum(sum);
 }
 
