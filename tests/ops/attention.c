@@ -184,6 +184,7 @@ void check_attention(int argc, char **argv)
     run_cases(argc, argv, 1e4f, 5);
     check_run(argc, argv, "attention_alone", attention_alone);
     check_run(argc, argv, "attention_moving_maximum", attention_moving_maximum);
+    check_attention_store(argc, argv);
 }
 
 void bench_attention(void)
@@ -215,4 +216,5 @@ void bench_attention(void)
         }
         op_end();
     }
+    bench_attention_store();
 }

@@ -52,7 +52,9 @@ void check_glu(int argc, char **argv);
 void check_logprob(int argc, char **argv);
 void check_kv_copy(int argc, char **argv);
 void check_attention(int argc, char **argv);
+void check_attention_store(int argc, char **argv);
 void bench_rows(void);
 void bench_attention(void);
+void bench_attention_store(void);
 
 #endif

@@ -20,12 +20,19 @@ TFI_INLINE vec operand_along(const void *p, tfi_dtype t, int64_t at, int64_t n)
     return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(operand_mask(n), tfi_at(p, t, at)));
 }
 
+/* n values from `at` on as bf16, then zeros; none are read if n is 0. */
+TFI_INLINE __m256i operand_half(const void *p, tfi_dtype t, int64_t at, int64_t n)
+{
+    if (t == TFI_BF16) return _mm256_maskz_loadu_epi16(vec_mask(n), tfi_at(p, t, at));
+    return (__m256i)_mm512_cvtneps_pbh(vec_load_part(tfi_at(p, t, at), n));
+}
+
 /* VEC elements across rows: n columns from `at` on, of `rows` >= 1 rows that lie `stride` values apart; a second row that is
  * not there is 0. */
 TFI_INLINE vec operand_across(const void *p, tfi_dtype t, int64_t at, int64_t stride, int64_t rows, int64_t n)
 {
-    const __m256i first = _mm256_maskz_loadu_epi16(vec_mask(n), tfi_at(p, t, at));
-    const __m256i second = _mm256_maskz_loadu_epi16(rows > 1 ? vec_mask(n) : 0, tfi_at(p, t, rows > 1 ? at + stride : at));
+    const __m256i first = operand_half(p, t, at, n);
+    const __m256i second = operand_half(p, t, rows > 1 ? at + stride : at, rows > 1 ? n : 0);
     return _mm512_castsi512_ps(
         _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16)));
 }

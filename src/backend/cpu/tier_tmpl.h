@@ -8,6 +8,7 @@
 #include "backend/cpu/attention_tmpl.h"
 #include "backend/cpu/embed_tmpl.h"
 #include "backend/cpu/glu_tmpl.h"
+#include "backend/cpu/kv_append_tmpl.h"
 #include "backend/cpu/l2norm_tmpl.h"
 #include "backend/cpu/logprob_tmpl.h"
 #include "backend/cpu/norm_tmpl.h"
@@ -33,6 +34,8 @@ static tfi_host_fn tier_fn(tfi_op_kind kind, tfi_op_types t)
         return norm_fn(t);
     case TFI_OP_ATTENTION:
         return attention_fn(t);
+    case TFI_OP_KV_APPEND:
+        return kv_append_fn(t);
     case TFI_OP_POOL:
         return pool_fn(t);
     case TFI_OP_L2NORM:

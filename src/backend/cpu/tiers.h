@@ -17,9 +17,9 @@ enum {
 };
 
 /* Floats of a worker's scratch, in this order: packed keys, packed values, then for a block of rows the queries, scores,
- * outputs and the running maximum and sum. */
+ * outputs, the bias of all distances in it, and the running maximum and sum. */
 typedef struct tfi_attention_layout {
-    int64_t keys, values, queries, scores, outputs, max, sum, total; /* offsets */
+    int64_t keys, values, queries, scores, outputs, bias, max, sum, total; /* offsets */
 } tfi_attention_layout;
 
 static inline tfi_attention_layout tfi_attention_layout_of(int64_t max_tokens, int64_t head_size)
@@ -33,7 +33,8 @@ static inline tfi_attention_layout tfi_attention_layout_of(int64_t max_tokens, i
     l.queries = l.values + tokens * width;
     l.scores = l.queries + TFI_ATTENTION_ROWS * width;
     l.outputs = l.scores + TFI_ATTENTION_ROWS * (tokens < TFI_ATTENTION_KEYS ? tokens : TFI_ATTENTION_KEYS);
-    l.max = l.outputs + TFI_ATTENTION_ROWS * width;
+    l.bias = l.outputs + TFI_ATTENTION_ROWS * width;
+    l.max = l.bias + TFI_ATTENTION_KEYS + TFI_ATTENTION_PAD;
     l.sum = l.max + TFI_ATTENTION_ROWS;
     l.total = l.sum + TFI_ATTENTION_ROWS;
     return l;
