@@ -25,7 +25,14 @@ enum {
 
 /* ------------------------------------------------------------ options ---- */
 
-/* Every option of every command. Numbers and choices not given are TF_UNSET, so they go to the library as they are. */
+/* The values of an option that may be given more than once. */
+typedef struct cli_words {
+    char **items;
+    int count;
+} cli_words;
+
+/* Every option of every command. Numbers and choices not given are TF_UNSET, or the unset NaN, so they go to the library as they
+ * are. */
 typedef struct cli_settings {
     const char *command;
     const char *model, *file, *prompt, *prompt_name, *query_prompt_name, *question, *context, *lengths, *targets;
@@ -34,6 +41,13 @@ typedef struct cli_settings {
     int32_t dot, pair, decode, skip_special, no_special, truncate, keep_all, allow_none;            /* flags */
     int32_t truncation, normalize, aggregation, activation;                                         /* choices */
     int32_t max_length, max_tokens, max_answer_tokens, stride, top_k, batch, length, runs, warm_up; /* numbers */
+    int32_t kv_tokens, sample, logprobs, prompt_logprobs, renormalize, ids, keep_special; /* from here on of generate */
+    int32_t beams, sequences, early_stopping, max_new_tokens, min_new_tokens, min_length, seed;
+    int32_t no_repeat_ngram, encoder_no_repeat_ngram, forced_bos, decay_start;
+    float max_time, length_penalty, encoder_repetition_penalty, repetition_penalty, presence_penalty, frequency_penalty;
+    float decay_factor, temperature, top_h, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff;
+    const char *eos, *suppress, *decoder_ids;
+    cli_words stop, bad_words;
     char **arguments; /* what is neither option nor model, in order */
     int argument_count;
 } cli_settings;
@@ -209,6 +223,7 @@ void cli_classify(const cli_settings *s);
 void cli_ner(const cli_settings *s);
 void cli_answer(const cli_settings *s);
 void cli_fill_mask(const cli_settings *s);
+void cli_generate(const cli_settings *s);
 void cli_bench(const cli_settings *s);
 
 #endif

@@ -121,6 +121,7 @@ void cli_session_options(tf_session_options *o, const cli_settings *s)
 {
     tf_session_options_init(o);
     o->max_step_tokens = s->max_step_tokens;
+    o->kv_tokens = s->kv_tokens;
 }
 
 const char *cli_model_path(const cli_settings *s)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_CHOICE } cli_kind;
+typedef enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_WORDS, CLI_NUMBER, CLI_REAL, CLI_CHOICE } cli_kind;
 
 typedef struct cli_option {
     const char *name;
@@ -51,7 +51,46 @@ static const cli_option options[] = {
     {"keep-all", CLI_FLAG, FIELD(keep_all), NULL, "print tokens without an entity (label O) too"},
     {"allow-none", CLI_FLAG, FIELD(allow_none), NULL, "\"no answer\" may be an answer"},
     {"targets", CLI_TEXT, FIELD(targets), "A,B,...", "only these tokens of the vocabulary compete"},
-    {"top-k", CLI_NUMBER, FIELD(top_k), "N", "how many results", 1, INT32_MAX},
+    {"top-k", CLI_NUMBER, FIELD(top_k), "N", "how many results; of generate, candidates to draw from, 0: all", 0, INT32_MAX},
+    {"kv-tokens", CLI_NUMBER, FIELD(kv_tokens), "N", "tokens that all running sequences may have (4096)", 1, INT32_MAX},
+    {"max-new-tokens", CLI_NUMBER, FIELD(max_new_tokens), "N", "tokens to generate at most (20)", 1, INT32_MAX},
+    {"min-new-tokens", CLI_NUMBER, FIELD(min_new_tokens), "N", "tokens to generate at least", 0, INT32_MAX},
+    {"min-length", CLI_NUMBER, FIELD(min_length), "N", "tokens a sequence has at least, with the prompt", 0, INT32_MAX},
+    {"max-time", CLI_REAL, FIELD(max_time), "SECONDS", "stop after this time"},
+    {"stop", CLI_WORDS, FIELD(stop), "TEXT", "stop when this was generated; may be given more than once"},
+    {"eos", CLI_TEXT, FIELD(eos), "ID,...", "tokens that end a sequence (the checkpoint's)"},
+    {"n", CLI_NUMBER, FIELD(sequences), "N", "sequences a prompt (1)", 1, INT32_MAX},
+    {"beams", CLI_NUMBER, FIELD(beams), "N", "beam search with N beams (1: none)", 1, INT32_MAX},
+    {"early-stopping", CLI_CHOICE, FIELD(early_stopping), NULL, "when beam search ends (off)", 0, 0, "off|on|never"},
+    {"length-penalty", CLI_REAL, FIELD(length_penalty), "X", "beams: above 0 favours long sequences (1)"},
+    {"sample", CLI_FLAG, FIELD(sample), NULL, "draw tokens at random, not the likeliest"},
+    {"seed", CLI_NUMBER, FIELD(seed), "N", "of the random numbers (0)", 0, INT32_MAX},
+    {"temperature", CLI_REAL, FIELD(temperature), "X", "below 1 sharpens, above 1 flattens (1)"},
+    {"top-p", CLI_REAL, FIELD(top_p), "X", "draw from the likeliest that have this probability together (1)"},
+    {"min-p", CLI_REAL, FIELD(min_p), "X", "draw from those as likely as this part of the likeliest"},
+    {"top-h", CLI_REAL, FIELD(top_h), "X", "draw from those that keep this part of the entropy"},
+    {"typical-p", CLI_REAL, FIELD(typical_p), "X", "draw from the most typical that have this probability together (1)"},
+    {"epsilon-cutoff", CLI_REAL, FIELD(epsilon_cutoff), "X", "draw from those as likely as this (0)"},
+    {"eta-cutoff", CLI_REAL, FIELD(eta_cutoff), "X", "the same, less strict where the entropy is high (0)"},
+    {"repetition-penalty", CLI_REAL, FIELD(repetition_penalty), "X", "above 1 makes tokens of the text less likely (1)"},
+    {"presence-penalty", CLI_REAL, FIELD(presence_penalty), "X", "taken from the logit of tokens generated before (0)"},
+    {"frequency-penalty", CLI_REAL, FIELD(frequency_penalty), "X", "the same times how often (0)"},
+    {"no-repeat-ngram", CLI_NUMBER, FIELD(no_repeat_ngram), "N", "no N tokens in a row twice (0: off)", 0, INT32_MAX},
+    {"encoder-repetition-penalty", CLI_REAL, FIELD(encoder_repetition_penalty), "X",
+     "above 1 makes tokens of the source more likely (1)"},
+    {"encoder-no-repeat-ngram", CLI_NUMBER, FIELD(encoder_no_repeat_ngram), "N", "no N tokens in a row of the source (0: off)", 0,
+     INT32_MAX},
+    {"bad-words", CLI_WORDS, FIELD(bad_words), "ID,...", "tokens in a row never to generate; may be given more than once"},
+    {"suppress", CLI_TEXT, FIELD(suppress), "ID,...", "tokens never to generate"},
+    {"forced-bos", CLI_NUMBER, FIELD(forced_bos), "ID", "the first token to generate, with an encoder", 0, INT32_MAX},
+    {"decoder-ids", CLI_TEXT, FIELD(decoder_ids), "ID,...", "tokens the decoder begins with, with an encoder"},
+    {"decay-start", CLI_NUMBER, FIELD(decay_start), "N", "new tokens after which the end grows likelier", 0, INT32_MAX},
+    {"decay-factor", CLI_REAL, FIELD(decay_factor), "X", "how fast; with --decay-start"},
+    {"renormalize", CLI_FLAG, FIELD(renormalize), NULL, "normalize log-probabilities after all changes"},
+    {"logprobs", CLI_FLAG, FIELD(logprobs), NULL, "print the model's log-probability of each new token"},
+    {"prompt-logprobs", CLI_FLAG, FIELD(prompt_logprobs), NULL, "print those of the prompt's tokens (with --json)"},
+    {"ids", CLI_FLAG, FIELD(ids), NULL, "prompts are token ids, and ids are printed"},
+    {"keep-special", CLI_FLAG, FIELD(keep_special), NULL, "print special tokens too"},
     {"batch", CLI_NUMBER, FIELD(batch), "N", "sequences a call (8)", 1, 1048576},
     {"length", CLI_NUMBER, FIELD(length), "N", "tokens a sequence (128)", 1, 1048576},
     {"lengths", CLI_TEXT, FIELD(lengths), "A,B,...", "tokens of the first, second, ... sequence, in place of --length"},
@@ -104,6 +143,24 @@ static int32_t number_read(const cli_settings *s, const cli_option *option, cons
     return (int32_t)number;
 }
 
+static float real_read(const cli_settings *s, const cli_option *option, const char *value)
+{
+    char *end;
+    const float number = strtof(value, &end);
+
+    if (end == value || *end || number != number) cli_fail(s, CLI_USAGE, "--%s needs a number, not '%s'", option->name, value);
+    return number;
+}
+
+static void word_store(const cli_settings *s, cli_words *words, const char *value)
+{
+    char **const items = realloc(words->items, ((size_t)words->count + 1) * sizeof *items);
+
+    if (!items) cli_fail(s, CLI_REFUSED, "out of memory");
+    words->items = items;
+    memcpy(&words->items[words->count++], &value, sizeof value);
+}
+
 static void option_store(cli_settings *s, const cli_option *option, const char *value)
 {
     void *field = (char *)s + option->offset;
@@ -111,6 +168,15 @@ static void option_store(cli_settings *s, const cli_option *option, const char *
 
     if (option->kind == CLI_TEXT) {
         memcpy(field, &value, sizeof value);
+        return;
+    }
+    if (option->kind == CLI_WORDS) {
+        word_store(s, field, value);
+        return;
+    }
+    if (option->kind == CLI_REAL) {
+        const float real = real_read(s, option, value);
+        memcpy(field, &real, sizeof real);
         return;
     }
     if (option->kind == CLI_NUMBER) number = number_read(s, option, value);
@@ -122,11 +188,14 @@ static void option_store(cli_settings *s, const cli_option *option, const char *
 static void settings_init(cli_settings *s, const cli_command *command)
 {
     const int32_t unset = TF_UNSET;
+    const float unset_real = tf_unset_float();
 
     memset(s, 0, sizeof *s);
     s->command = command->name;
     for (int i = 0; i < OPTION_COUNT; i++)
-        if (options[i].kind != CLI_TEXT) memcpy((char *)s + options[i].offset, &unset, sizeof unset);
+        if (options[i].kind == CLI_REAL) memcpy((char *)s + options[i].offset, &unset_real, sizeof unset_real);
+        else if (options[i].kind != CLI_TEXT && options[i].kind != CLI_WORDS)
+            memcpy((char *)s + options[i].offset, &unset, sizeof unset);
 }
 
 /* One option at argv[i]; returns the index of its last word. */
