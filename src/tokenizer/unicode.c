@@ -139,6 +139,12 @@ int tfi_unicode_lower(uint32_t c, uint32_t out[TFI_LOWER_MAX])
     return 1;
 }
 
+int tfi_unicode_extends(uint32_t c)
+{
+    (void)c;
+    return -1;
+}
+
 int tfi_unicode_is_cjk(uint32_t c)
 {
     if (c < 0x3400) return 0;
