@@ -400,6 +400,7 @@ static tf_status build(tfi_loading *l)
     if ((status = tfi_add_tokens(l, legacy)) < 0 || (status = tfi_added_finish(t)) < 0) return status;
     if ((status = tokens_by_id(t, &l->entries)) < 0) return status;
     if (t->model == TFI_MODEL_BPE && (status = tfi_bpe_finish(t)) < 0) return status;
+    if (l->rules == TFI_RULES_SPM) tfi_spm_mark_special(t, &l->spm);
     set_ids(l);
     return read_template(l);
 }

@@ -130,6 +130,8 @@ tf_status tfi_read_unigram_class(tfi_loading *l);
 tf_status tfi_extra_ids(const tfi_loading *l, int32_t *count);
 /* libsentencepiece's rules instead; after the vocabulary, which is laid out as the file is. */
 tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f);
+/* Its control pieces and the unknown one are special; after the strings by id. */
+void tfi_spm_mark_special(tf_tokenizer *t, const tfi_spm_file *f);
 /* After all of that: what encoding looks up. `file` is for error texts. */
 tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file);
 

@@ -429,6 +429,15 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
     return TF_STATUS_OK;
 }
 
+void tfi_spm_mark_special(tf_tokenizer *t, const tfi_spm_file *f)
+{
+    size_t at = 0;
+    tfi_spm_piece piece;
+
+    for (int32_t id = 0; tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++)
+        if (piece.type == TFI_SPM_CONTROL || piece.type == TFI_SPM_UNKNOWN) t->token_flags[id] |= TFI_TOKEN_SPECIAL;
+}
+
 /* Classes. */
 
 tf_status tfi_extra_ids(const tfi_loading *l, int32_t *count)

@@ -7,8 +7,6 @@
 
 #include "tokenizer/tokenizer.h"
 
-#include <utf8proc.h>
-
 typedef struct pass {
     const tf_tokenizer *t;
     tfi_scratch *s;
@@ -68,20 +66,6 @@ static tf_status replace(pass *p, uint32_t old, const uint8_t *text, uint32_t si
     return TF_STATUS_OK;
 }
 
-/* Is there a grapheme boundary between two code points? `state` is utf8proc's. */
-static int is_break(uint32_t a, uint32_t b, utf8proc_int32_t *state)
-{
-    const int quick = (a < 0x300 && b < 0x300 && !(a == '\r' && b == '\n')) ||
-                      (a >= 0x3000 && a < 0xa000 && b > 0x3040 && b < 0xa000 && b != 0x3099 && b != 0x309a);
-
-    if (quick) {
-        *state = 0;
-        return 1;
-    }
-    if (tfi_unicode_extends(b) >= 0 && a >= 32) return !tfi_unicode_extends(b);
-    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)a, (utf8proc_int32_t)b, state);
-}
-
 static tf_status map_char(pass *p, uint32_t i)
 {
     uint8_t text[4];
@@ -105,7 +89,7 @@ static tf_status map_chars(pass *p)
     enum { GRAPHEME_MAX = 6 };
     const tfi_mark *m = p->s->marks;
     const uint32_t n = (uint32_t)p->s->mark_count;
-    utf8proc_int32_t state = 0;
+    int32_t state = 0;
     uint8_t text[GRAPHEME_MAX + 4];
     uint32_t size = 0;
     size_t matched;
@@ -113,7 +97,7 @@ static tf_status map_chars(pass *p)
 
     for (uint32_t i = 0, end; i < n; i = end) {
         uint32_t bytes = tfi_utf8_encode(m[i].c, text);
-        for (end = i + 1; end < n && !is_break(m[end - 1].c, m[end].c, &state); end++)
+        for (end = i + 1; end < n && !tfi_unicode_is_break(m[end - 1].c, m[end].c, &state); end++)
             if (bytes < GRAPHEME_MAX) bytes += tfi_utf8_encode(m[end].c, text + bytes);
         if (end > i + 1 && bytes < GRAPHEME_MAX) {
             const uint8_t *new = tfi_charsmap_find(&p->t->unigram.map, text, bytes, 0, &matched, &size);

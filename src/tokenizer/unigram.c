@@ -143,9 +143,10 @@ static inline void extend(way *w, uint32_t from, uint32_t to, double score, int3
 {
     tfi_node *nodes = w->x->s->nodes, *node = &nodes[to - w->base];
 
+    if (w->x->t->unigram.is_spm) score = (float)score;
     for (; w->reach < to; w->reach++) nodes[w->reach + 1 - w->base].id = TFI_TRIE_NONE;
     if (node->id != TFI_TRIE_NONE && !(score > node->score)) return;
-    *node = (tfi_node){.score = w->x->t->unigram.is_spm ? (float)score : score, .place = from, .id = id};
+    *node = (tfi_node){.score = score, .place = from, .id = id};
 }
 
 static double piece_score(const tfi_unigram *u, int32_t id, uint32_t size)
@@ -171,7 +172,7 @@ static void extend_all(way *w, uint32_t at)
         extend(w, at, i, score + piece_score(u, id, i - at), id);
         is_known |= i == single;
     }
-    if (!is_known) extend(w, at, single, u->is_spm ? (float)(score + u->unk_score) : score + u->unk_score, u->unk_id);
+    if (!is_known) extend(w, at, single, score + u->unk_score, u->unk_id);
 }
 
 /* Append the tokens of a piece, which is one word. */
