@@ -24,7 +24,8 @@
  * @endcode
  *
  * Ownership: what _open makes, the matching _close frees; _close takes NULL.
- * Threads: tf_tokenizer is immutable after open and shared by any number of threads. tf_encoding belongs to one thread at a time.
+ * Threads: tf_tokenizer is immutable after open and shared by any number of threads. tf_encoding and tf_stream belong to one thread
+ * at a time.
  */
 #ifndef TFINFER_TOKENIZER_H
 #define TFINFER_TOKENIZER_H
@@ -37,6 +38,7 @@ extern "C" {
 
 typedef struct tf_tokenizer tf_tokenizer; /**< a vocabulary with its rules; immutable */
 typedef struct tf_encoding tf_encoding;   /**< the reusable result of tf_tokenizer_encode */
+typedef struct tf_stream tf_stream;       /**< ids to text, one id after the other */
 
 typedef struct tf_tokenizer_options {
     uint64_t struct_size;
@@ -54,9 +56,11 @@ static inline void tf_tokenizer_options_init(tf_tokenizer_options *o)
 }
 
 /**
- * Open the tokenizer of a Hugging Face directory, or a single tokenizer.json or vocab.txt named by `path`. A directory has
- * tokenizer.json; or vocab.txt (WordPiece); or vocab.json with merges.txt (byte-level BPE), which may go by their first names,
- * encoder.json and vocab.bpe; and with any of them tokenizer_config.json.
+ * Open the tokenizer of a Hugging Face directory, or a single tokenizer.json, vocab.txt or SentencePiece *.model named by `path`.
+ * A directory has tokenizer.json; or vocab.txt (WordPiece); or vocab.json with merges.txt (byte-level BPE), which may go by their
+ * first names, encoder.json and vocab.bpe; or spiece.model or sentencepiece.bpe.model (Unigram); or, for ByT5, none of them; and
+ * with any of them tokenizer_config.json. A *.model file by itself is read as the SentencePiece library reads it: no special tokens
+ * around the text, none looked for in it.
  *
  * @return TF_STATUS_OK
  *         TF_STATUS_NOT_FOUND    no tokenizer file there
@@ -70,7 +74,7 @@ TF_API void tf_tokenizer_close(tf_tokenizer *t);
 /** Facts about a tokenizer; ids are -1 where the vocabulary has no such token. */
 typedef struct tf_tokenizer_info {
     uint64_t struct_size;
-    const char *model;        /**< "WordPiece" or "BPE" (byte-level); static */
+    const char *model;        /**< "WordPiece", "BPE" (byte-level), "Unigram" or "ByT5"; static */
     int32_t vocab_size;       /**< ids are in [0, vocab_size) */
     int32_t model_max_length; /**< tokens a text may have by tokenizer_config.json; INT32_MAX if it sets no limit */
     int32_t unk_id, pad_id, cls_id, sep_id, mask_id, bos_id, eos_id;
@@ -197,6 +201,32 @@ static inline void tf_decode_options_init(tf_decode_options *o)
  */
 TF_API tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *options,
                                      char *text, int64_t capacity, int64_t *size);
+
+/**
+ * Begin a text that comes id by id, as generation gives it. Everything that pushing needs is allocated here.
+ *
+ * @param t        Tokenizer; must stay open as long as the stream.
+ * @param options  As for tf_tokenizer_decode; NULL: what the checkpoint says. Copied.
+ * @return OK, NOMEM, INVALID or UNSUPPORTED (options).
+ */
+TF_API tf_status tf_stream_open(const tf_tokenizer *t, const tf_decode_options *options, tf_stream **out);
+
+/**
+ * Take one more id and point *text at what is now certain of the text: *size bytes, no NUL behind them, whole UTF-8 characters,
+ * possibly none. All pieces up to and with tf_stream_finish()'s, one after the other, are what tf_tokenizer_decode() gives for all
+ * ids at once. Allocates nothing; the work does not depend on how much went before.
+ *
+ * @param text  Receives the piece; it belongs to the stream until its next call.
+ * @return OK, or INVALID for an id outside [0, vocab_size): then *size is 0 and the stream goes on as if it had not been pushed.
+ */
+TF_API tf_status tf_stream_push(tf_stream *s, int32_t id, const char **text, int64_t *size);
+
+/** What was held back until now: the end of the text. The stream is then as new. @return OK or INVALID. */
+TF_API tf_status tf_stream_finish(tf_stream *s, const char **text, int64_t *size);
+
+/** Forget what was pushed and begin anew with the same options. NULL does nothing. */
+TF_API void tf_stream_reset(tf_stream *s);
+TF_API void tf_stream_close(tf_stream *s);
 
 #ifdef __cplusplus
 }

@@ -76,13 +76,17 @@ static tf_status set_add(tfi_added_set *set, const uint8_t *text, size_t size, i
 static tf_status finish_one(tf_tokenizer *t, tfi_scratch *s, int32_t index)
 {
     tfi_added *e = &t->added[index];
+    const tfi_range all = {.end = e->size, .is_first = 1, .is_last = 1};
     uint32_t chars = 0;
+    int lost;
     tf_status status;
 
     e->shown = e->text;
     e->shown_size = e->size;
     if (e->shown_normal) {
-        if ((status = tfi_normalize(t, s, (const uint8_t *)e->text, 0, e->size, &chars)) < 0) return status;
+        status = t->model == TFI_MODEL_UNIGRAM ? tfi_unigram_normalize(t, s, (const uint8_t *)e->text, &all, &chars, &lost)
+                                               : tfi_normalize(t, s, (const uint8_t *)e->text, 0, e->size, &chars);
+        if (status < 0) return status;
         e->shown_size = (uint32_t)s->normal_size;
         if (!(e->shown = tfi_arena_copy(&t->arena, (const char *)s->normal, s->normal_size))) return TF_STATUS_NOMEM;
     }

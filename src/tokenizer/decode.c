@@ -1,21 +1,142 @@
-/* Ids to text: the WordPiece and the byte-level decoder, and the cleaning up after them, as the reference does them. */
+/* Ids to text, all at once or one after the other: a call of tf_tokenizer_decode is a stream that is opened, fed and finished.
+ *
+ * A token's string goes through the decoder (spaces, prefixes, spelled bytes), then, where bytes need not make characters,
+ * through the reading of UTF-8, then through the cleaning up of spaces. Each of these holds back what it cannot decide before
+ * more is seen: an unfinished character, a space that may go. So a stream gives the text of the whole, whole characters at a
+ * time, with the same work for each token however long the text is. */
 #include <string.h>
 
 #include "base/options.h"
 #include "base/status.h"
 #include "tokenizer/tokenizer.h"
 
+enum { RULES = 10, RULE_BYTES = 4, CHAR_BYTES = 4, HELD_BYTES = RULES * RULE_BYTES + CHAR_BYTES };
+
 typedef struct replacement {
     const char *from, *to; /* `to` is never longer */
 } replacement;
 
-/* Of the decoder, for each token with the space before it. */
+/* Of the WordPiece decoder, for each token with the space before it. */
 static const replacement token_clean[] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
                                           {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
                                           {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-/* Of clean_up_tokenization, for the whole text. */
-static const replacement text_clean[] = {{" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-                                         {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+/* Of clean_up_tokenization, for the whole text, one after the other. Each begins with a space and has at most RULE_BYTES. */
+static const replacement text_clean[RULES] = {{" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+                                              {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+
+/* What a rule has seen and not yet passed on: the begin of its `from`. */
+typedef struct held {
+    char data[RULE_BYTES];
+    uint32_t size;
+} held;
+
+struct tf_stream {
+    tfi_memory memory; /* of a stream that was opened */
+    const tf_tokenizer *t;
+    tf_decode_options options;
+    char *data; /* text that is ready */
+    size_t size, capacity;
+    char *token; /* a token's text */
+    size_t token_size, token_capacity;
+    uint8_t unfinished[CHAR_BYTES]; /* bytes that may become a character */
+    uint32_t unfinished_size;
+    held held[RULES];
+    int is_holding; /* some rule holds something */
+    int is_begun;   /* a token was decoded; for libsentencepiece: one that had text */
+};
+
+/* Cleaning up. */
+
+static void out_byte(tf_stream *s, char byte, int rule)
+{
+    for (; rule < RULES; rule++) {
+        held *h = &s->held[rule];
+        const replacement *r = &text_clean[rule];
+        if (h->size == 0 && byte != ' ') continue;
+        h->data[h->size++] = byte;
+        s->is_holding = 1;
+        while (h->size && memcmp(h->data, r->from, h->size) != 0) { /* not its begin: the first byte stays as it is */
+            out_byte(s, h->data[0], rule + 1);
+            memmove(h->data, h->data + 1, --h->size);
+        }
+        if (h->size && !r->from[h->size]) {
+            h->size = 0;
+            for (const char *p = r->to; *p; p++) out_byte(s, *p, rule + 1);
+        }
+        return;
+    }
+    s->data[s->size++] = byte;
+}
+
+static void out_text(tf_stream *s, const char *text, size_t size)
+{
+    size_t i = 0;
+
+    if (!s->options.clean_up || s->t->never_cleans) {
+        memcpy(s->data + s->size, text, size);
+        s->size += size;
+        return;
+    }
+    while (i < size) {
+        while (i < size && (s->is_holding || text[i] == ' ')) {
+            out_byte(s, text[i++], 0);
+            if (!s->is_holding) continue;
+            s->is_holding = 0;
+            for (int k = 0; k < RULES; k++) s->is_holding |= s->held[k].size > 0;
+        }
+        for (; i < size && text[i] != ' '; i++) s->data[s->size++] = text[i];
+    }
+}
+
+/* No more is to come. */
+static void release_held(tf_stream *s)
+{
+    for (int rule = 0; rule < RULES; rule++) {
+        held h = s->held[rule];
+        s->held[rule].size = 0;
+        for (uint32_t i = 0; i < h.size; i++) out_byte(s, h.data[i], rule + 1);
+    }
+    s->is_holding = 0;
+}
+
+/* Bytes to characters. What is not UTF-8 becomes U+FFFD, in ByT5 nothing. */
+
+static void out_bad(tf_stream *s)
+{
+    if (s->t->decoder == TFI_DECODER_BYTES) out_text(s, "\xef\xbf\xbd", 3);
+}
+
+/* Might these bytes be the begin of a character? */
+static int is_begin(const uint8_t *data, uint32_t size)
+{
+    uint32_t bad = 0;
+
+    if (data[0] < 0xc2 || data[0] > 0xf4 || size >= (data[0] < 0xe0 ? 2u : data[0] < 0xf0 ? 3u : 4u)) return 0;
+    return tfi_utf8_valid(data, size, &bad) == 0 && bad == size; /* the wrong part of a cut-off character is all of it */
+}
+
+static void out_bytes(tf_stream *s, const uint8_t *data, size_t size)
+{
+    for (size_t i = 0; i < size;) {
+        uint32_t bad = 0;
+        size_t good;
+        if (s->unfinished_size == 0 && (good = tfi_utf8_valid(data + i, size - i, &bad)) > 0) {
+            out_text(s, (const char *)data + i, good);
+            i += good;
+            continue;
+        }
+        s->unfinished[s->unfinished_size++] = data[i++];
+        while (s->unfinished_size && !is_begin(s->unfinished, s->unfinished_size)) {
+            good = tfi_utf8_valid(s->unfinished, s->unfinished_size, &bad);
+            if (good > 0) out_text(s, (const char *)s->unfinished, good);
+            else out_bad(s), good = bad;
+            s->unfinished_size -= (uint32_t)good;
+            memmove(s->unfinished, s->unfinished + good, s->unfinished_size);
+        }
+    }
+}
+
+/* Tokens to text, in s->token, or bytes. */
 
 /* Replace each occurrence from left to right, in place; returns the new size. */
 static size_t replace_all(char *text, size_t size, const replacement *r)
@@ -35,112 +156,187 @@ static size_t replace_all(char *text, size_t size, const replacement *r)
     return out;
 }
 
-static size_t clean(char *text, size_t size, const replacement *list, size_t count)
+static void token_append(tf_stream *s, const char *text, size_t size)
 {
-    for (size_t i = 0; i < count; i++) size = replace_all(text, size, &list[i]);
-    return size;
+    memcpy(s->token + s->token_size, text, size);
+    s->token_size += size;
 }
 
-typedef struct output {
-    char *data;
-    size_t size, capacity;
-} output;
-
-/* Append the bytes that a token spells; one that is no spelling, as added tokens may be, stands for itself. Room was reserved.
- */
-static void put_bytes(output *o, const uint8_t *token, size_t size)
+/* The bytes that a token spells; a token with a character that spells no byte stands for itself, as in the reference. */
+static void token_bytes(tf_stream *s, const uint8_t *token, size_t size)
 {
-    const size_t begin = o->size;
     uint32_t c_size;
 
     for (size_t at = 0; at < size; at += c_size) {
         const int byte = tfi_spelled_byte(tfi_utf8_decode(token + at, &c_size));
         if (byte < 0) {
-            memcpy(o->data + begin, token, size);
-            o->size = begin + size;
+            s->token_size = 0;
+            token_append(s, (const char *)token, size);
             return;
         }
-        o->data[o->size++] = (char)byte;
+        s->token[s->token_size++] = (char)byte;
     }
 }
 
-/* Append one token; `first` if nothing was before it. */
-static tf_status put(const tf_tokenizer *t, output *o, int32_t id, int first)
+/* The token with a space for each prefix in it, or, with `drop`, nothing. */
+static void token_spaces(tf_stream *s, const char *token, size_t size, int drop)
 {
-    const char *token = t->text + t->text_begin[id];
-    size_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
-    const size_t begin = o->size;
-    tf_status status = tfi_reserve(t->memory, (void **)&o->data, &o->capacity, o->size + size + 1, 1);
+    const char *prefix = s->t->decoder_prefix;
+    const size_t prefix_size = s->t->decoder_prefix_size;
 
-    if (status < 0) return status;
-    if (t->decoder == TFI_DECODER_BYTES) {
-        put_bytes(o, (const uint8_t *)token, size);
-        return TF_STATUS_OK;
-    }
-    if (!first) {
-        const size_t prefix = t->decoder_prefix_size;
-        if (t->decoder == TFI_DECODER_WORDPIECE && size >= prefix && memcmp(token, t->decoder_prefix, prefix) == 0) {
-            token += prefix;
-            size -= prefix;
+    for (size_t at = 0; at < size;) {
+        if (size - at >= prefix_size && memcmp(token + at, prefix, prefix_size) == 0) {
+            if (!drop) s->token[s->token_size++] = ' ';
+            at += prefix_size;
         } else {
-            o->data[o->size++] = ' ';
+            s->token[s->token_size++] = token[at++];
         }
     }
-    memcpy(o->data + o->size, token, size);
-    o->size += size;
-    if (t->decoder == TFI_DECODER_WORDPIECE && t->decoder_cleans)
-        o->size = begin + clean(o->data + begin, o->size - begin, token_clean, sizeof token_clean / sizeof token_clean[0]);
+}
+
+static void token_words(tf_stream *s, const char *token, size_t size)
+{
+    const tf_tokenizer *t = s->t;
+    const size_t prefix = t->decoder_prefix_size;
+
+    if (s->is_begun && t->decoder == TFI_DECODER_WORDPIECE && size >= prefix && memcmp(token, t->decoder_prefix, prefix) == 0)
+        token_append(s, token + prefix, size - prefix);
+    else {
+        if (s->is_begun) s->token[s->token_size++] = ' ';
+        token_append(s, token, size);
+    }
+    if (t->decoder != TFI_DECODER_WORDPIECE || !t->decoder_cleans) return;
+    for (size_t i = 0; i < sizeof token_clean / sizeof token_clean[0]; i++)
+        s->token_size = replace_all(s->token, s->token_size, &token_clean[i]);
+}
+
+/* libsentencepiece: a space at the begin goes, one of each token until there is text; bytes that follow each other are read as
+ * UTF-8. */
+static void token_spm(tf_stream *s, int32_t id, const char *token, size_t size)
+{
+    const tf_tokenizer *t = s->t;
+    const tfi_unigram *u = &t->unigram;
+    const size_t prefix = t->decoder_prefix_size;
+
+    if (id == u->unk_id) {
+        token_append(s, u->unk_surface, u->unk_surface_size);
+    } else if (!s->is_begun && (u->dummy_prefix || u->remove_extra_spaces) && size >= prefix &&
+               memcmp(token, t->decoder_prefix, prefix) == 0) {
+        token_spaces(s, token + prefix, size - prefix, 0);
+        s->is_begun = !u->remove_extra_spaces;
+    } else {
+        token_spaces(s, token, size, 0);
+    }
+    s->is_begun |= s->token_size > 0;
+}
+
+static tf_status stream_reserve(tf_stream *s, tfi_memory *memory, size_t token_size)
+{
+    /* A byte of a token, or one that was held back, is at most three bytes of U+FFFD. */
+    const size_t most = 3 * (token_size + 1) + 3 * HELD_BYTES;
+    const tf_status status = tfi_reserve(memory, (void **)&s->token, &s->token_capacity, token_size + 2, 1);
+
+    return status < 0 ? status : tfi_reserve(memory, (void **)&s->data, &s->capacity, s->size + most, 1);
+}
+
+static size_t token_size(const tf_tokenizer *t, int32_t id)
+{
+    const size_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
+    return size > t->unigram.unk_surface_size ? size : t->unigram.unk_surface_size;
+}
+
+/* Append what a token adds to the text that is ready; there is room for it. */
+static void push(tf_stream *s, int32_t id)
+{
+    const tf_tokenizer *t = s->t;
+    const char *token = t->text + t->text_begin[id];
+    const size_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
+    const int skips = s->options.skip_special_tokens && t->token_flags[id] & TFI_TOKEN_SPECIAL;
+
+    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(t->decoder == TFI_DECODER_SPM && id == t->unigram.unk_id)))
+        return;
+    s->token_size = 0;
+    switch (t->decoder) {
+    case TFI_DECODER_BYTES:
+        token_bytes(s, (const uint8_t *)token, size);
+        break;
+    case TFI_DECODER_METASPACE:
+        token_spaces(s, token, size, !s->is_begun && t->decoder_drops);
+        break;
+    case TFI_DECODER_SPM:
+        token_spm(s, id, token, size);
+        break;
+    case TFI_DECODER_BYT5:
+        if (id >= TFI_BYT5_FIRST && id < TFI_BYT5_IDS) s->token[s->token_size++] = (char)(id - TFI_BYT5_FIRST);
+        else token_append(s, token, size);
+        break;
+    default:
+        token_words(s, token, size);
+        break;
+    }
+    if (t->decoder != TFI_DECODER_SPM) s->is_begun = 1;
+    if (t->decoder == TFI_DECODER_BYTES || t->decoder == TFI_DECODER_BYT5)
+        out_bytes(s, (const uint8_t *)s->token, s->token_size);
+    else out_text(s, s->token, s->token_size);
+}
+
+static void finish(tf_stream *s)
+{
+    if (s->unfinished_size) out_bad(s);
+    s->unfinished_size = 0;
+    release_held(s);
+}
+
+static void restart(tf_stream *s)
+{
+    s->size = s->unfinished_size = 0;
+    s->is_begun = s->is_holding = 0;
+    memset(s->held, 0, sizeof s->held);
+}
+
+/* The calls. */
+
+static tf_status read_options(const tf_tokenizer *t, const tf_decode_options *options, tf_decode_options *o)
+{
+    tf_status status;
+
+    tf_decode_options_init(o);
+    if ((status = tfi_options_read(o, sizeof *o, options, "tf_decode_options")) < 0) return status;
+    if (o->skip_special_tokens == TF_UNSET) o->skip_special_tokens = 0;
+    if (o->clean_up == TF_UNSET) o->clean_up = t->clean_up;
+    if ((o->skip_special_tokens & ~1) != 0 || (o->clean_up & ~1) != 0)
+        return tfi_fail(TF_STATUS_INVALID, "tf_decode_options: skip_special_tokens is %d, clean_up is %d; each is 0 or 1",
+                        (int)o->skip_special_tokens, (int)o->clean_up);
     return TF_STATUS_OK;
 }
 
-/* Joined bytes need not be UTF-8: U+FFFD takes the place of each wrong part. */
-static tf_status repair(const tf_tokenizer *t, output *o)
+static tf_status decode(tf_stream *s, tfi_memory *memory, const int32_t *ids, int64_t count)
 {
-    output good = {0};
-    tf_status status = TF_STATUS_OK;
-
-    for (size_t at = 0; at < o->size && status == TF_STATUS_OK;) {
-        uint32_t bad = 0;
-        const size_t size = tfi_utf8_valid((const uint8_t *)o->data + at, o->size - at, &bad);
-        if (size == o->size) return TF_STATUS_OK; /* nearly always */
-        status = tfi_reserve(t->memory, (void **)&good.data, &good.capacity, good.size + size + 3, 1);
-        if (status < 0) break;
-        memcpy(good.data + good.size, o->data + at, size);
-        good.size += size;
-        if (bad > 0) memcpy(good.data + good.size, "\xef\xbf\xbd", 3);
-        good.size += bad > 0 ? 3 : 0;
-        at += size + bad;
-    }
-    tfi_free(t->memory, o->data, o->capacity);
-    *o = good;
-    return status;
-}
-
-static tf_status decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *o, output *out)
-{
-    int first = 1;
+    const tf_tokenizer *t = s->t;
     tf_status status;
 
     for (int64_t i = 0; i < count; i++) {
         if (ids[i] < 0 || ids[i] >= t->vocab_size)
             return tfi_fail(TF_STATUS_INVALID, "ids[%lld] is %d, outside the vocabulary of %d", (long long)i, (int)ids[i],
                             (int)t->vocab_size);
-        const uint8_t flags = t->token_flags[ids[i]];
-        if (!(flags & TFI_TOKEN_PRESENT) || (o->skip_special_tokens && flags & TFI_TOKEN_SPECIAL)) continue;
-        if ((status = put(t, out, ids[i], first)) < 0) return status;
-        first = 0;
+        if ((status = stream_reserve(s, memory, token_size(t, ids[i]))) < 0) return status;
+        push(s, ids[i]);
     }
-    if (t->decoder == TFI_DECODER_BYTES && (status = repair(t, out)) < 0) return status;
-    if (o->clean_up && !t->never_cleans)
-        out->size = clean(out->data, out->size, text_clean, sizeof text_clean / sizeof text_clean[0]);
+    if ((status = stream_reserve(s, memory, 0)) < 0) return status;
+    finish(s);
     return TF_STATUS_OK;
+}
+
+static void stream_free(tf_stream *s, tfi_memory *memory)
+{
+    tfi_free(memory, s->data, s->capacity);
+    tfi_free(memory, s->token, s->token_capacity);
 }
 
 tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *options,
                               char *text, int64_t capacity, int64_t *size)
 {
-    tf_decode_options o;
-    output out = {0};
+    tf_stream s = {.t = t};
     tf_status status;
 
     if (!t || !size) return tfi_fail(TF_STATUS_INVALID, "tokenizer and size must not be NULL");
@@ -148,20 +344,73 @@ tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t
     if (count < 0 || (count > 0 && !ids) || capacity < 0 || (capacity > 0 && !text))
         return tfi_fail(TF_STATUS_INVALID, "count is %lld, capacity is %lld, ids or text may be NULL only if theirs is 0",
                         (long long)count, (long long)capacity);
-    tf_decode_options_init(&o);
-    if ((status = tfi_options_read(&o, sizeof o, options, "tf_decode_options")) < 0) return status;
-    if (o.skip_special_tokens == TF_UNSET) o.skip_special_tokens = 0;
-    if (o.clean_up == TF_UNSET) o.clean_up = t->clean_up;
-    if ((o.skip_special_tokens & ~1) != 0 || (o.clean_up & ~1) != 0)
-        return tfi_fail(TF_STATUS_INVALID, "tf_decode_options: skip_special_tokens is %d, clean_up is %d; each is 0 or 1",
-                        (int)o.skip_special_tokens, (int)o.clean_up);
-    if ((status = decode(t, ids, count, &o, &out)) == TF_STATUS_OK) {
-        *size = (int64_t)out.size;
+    if ((status = read_options(t, options, &s.options)) < 0) return status;
+    if ((status = decode(&s, t->memory, ids, count)) == TF_STATUS_OK) {
+        *size = (int64_t)s.size;
         if (*size > capacity)
             status = tfi_fail(TF_STATUS_TOO_SMALL, "the text has %lld bytes, the buffer %lld", (long long)*size,
                               (long long)capacity);
-        else if (out.size > 0) memcpy(text, out.data, out.size);
+        else if (s.size > 0) memcpy(text, s.data, s.size);
     }
-    tfi_free(t->memory, out.data, out.capacity);
+    stream_free(&s, t->memory);
     return status;
+}
+
+tf_status tf_stream_open(const tf_tokenizer *t, const tf_decode_options *options, tf_stream **out)
+{
+    tf_decode_options o;
+    tfi_memory memory;
+    tf_stream *s;
+    tf_status status;
+
+    if (!t || !out) return tfi_fail(TF_STATUS_INVALID, "tokenizer and out must not be NULL");
+    *out = NULL;
+    if ((status = read_options(t, options, &o)) < 0) return status;
+    tfi_memory_init(&memory, &t->memory->hooks, TF_UNSET);
+    if (!(s = tfi_zalloc(&memory, sizeof *s))) return TF_STATUS_NOMEM;
+    tfi_memory_init(&s->memory, &t->memory->hooks, TF_UNSET);
+    s->t = t;
+    s->options = o;
+    if ((status = stream_reserve(s, &s->memory, t->token_size_max)) < 0) tf_stream_close(s);
+    else *out = s;
+    return status;
+}
+
+tf_status tf_stream_push(tf_stream *s, int32_t id, const char **text, int64_t *size)
+{
+    if (!s || !text || !size) return tfi_fail(TF_STATUS_INVALID, "stream, text and size must not be NULL");
+    s->size = 0;
+    *text = s->data;
+    *size = 0;
+    if (id < 0 || id >= s->t->vocab_size)
+        return tfi_fail(TF_STATUS_INVALID, "id is %d, outside the vocabulary of %d", (int)id, (int)s->t->vocab_size);
+    push(s, id);
+    *size = (int64_t)s->size;
+    return TF_STATUS_OK;
+}
+
+tf_status tf_stream_finish(tf_stream *s, const char **text, int64_t *size)
+{
+    if (!s || !text || !size) return tfi_fail(TF_STATUS_INVALID, "stream, text and size must not be NULL");
+    s->size = 0;
+    finish(s);
+    *text = s->data;
+    *size = (int64_t)s->size;
+    restart(s);
+    return TF_STATUS_OK;
+}
+
+void tf_stream_reset(tf_stream *s)
+{
+    if (s) restart(s);
+}
+
+void tf_stream_close(tf_stream *s)
+{
+    tfi_memory memory;
+
+    if (!s) return;
+    stream_free(s, &s->memory);
+    tfi_memory_init(&memory, &s->memory.hooks, TF_UNSET);
+    tfi_free(&memory, s, sizeof *s);
 }

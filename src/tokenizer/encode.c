@@ -240,6 +240,14 @@ static void put_text(rows *r, const tfi_piece *piece, const windows *w, int64_t 
     }
 }
 
+/* ByT5: a text that ends with the special token gets no other one. */
+static int is_second_end(const tf_tokenizer *t, const rows *r, const tfi_piece *piece)
+{
+    const size_t begin = (size_t)r->row_start[r->row_count], n = r->token_count;
+
+    return t->no_second_end && n > begin && r->ids[n - 1] == piece->id && r->sequence[n - 1] >= 0;
+}
+
 static tf_status put_row(worker *k, const tfi_template *template, int64_t text, const windows w[2], int64_t i, int64_t j)
 {
     rows *r = &k->rows;
@@ -255,7 +263,7 @@ static tf_status put_row(worker *k, const tfi_template *template, int64_t text, 
         const tfi_piece *piece = &template->pieces[p];
         if (piece->id == TFI_PIECE_FIRST) put_text(r, piece, &w[0], i);
         else if (piece->id == TFI_PIECE_SECOND) put_text(r, piece, &w[1], j);
-        else if (k->set->special) put_special(r, piece);
+        else if (k->set->special && !is_second_end(k->t, r, piece)) put_special(r, piece);
     }
     r->row_text[r->row_count] = text;
     r->row_start[++r->row_count] = (int64_t)r->token_count;

@@ -142,7 +142,7 @@ tf_status tfi_read_bpe_model(tf_tokenizer *t, tfi_json model, int whole, tfi_ent
     const json_t *vocab = json_object_get(model.object, "vocab");
     tf_status status;
 
-    t->is_bpe = 1;
+    t->model = TFI_MODEL_BPE;
     if (!json_is_object(vocab)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an object", model.file);
     if ((status = tfi_read_vocab_json(t, vocab, model.file, out)) < 0) return status;
     if (whole && (status = check_settings(t, model)) < 0) return status;

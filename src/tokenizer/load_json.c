@@ -85,8 +85,10 @@ tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const c
                : json_object_get(model.object, "unk_id") ? "Unigram"
                                                          : "WordPiece";
     if (strcmp(type, "BPE") == 0) return tfi_read_bpe_model(t, model, whole, out);
+    if (strcmp(type, "Unigram") == 0) return tfi_read_unigram_model(t, model, whole, out);
     if (strcmp(type, "WordPiece") != 0) return refuse(root, "the model", type);
     const json_t *vocab = json_object_get(model.object, "vocab");
+    t->model = TFI_MODEL_WORDPIECE;
     if ((status = expect(vocab, JSON_OBJECT, root.file, "model.vocab", "an object")) < 0) return status;
     if (whole && (status = read_model_settings(t, model, unk)) < 0) return status;
     return tfi_read_vocab_json(t, vocab, root.file, out);
@@ -103,7 +105,7 @@ static tf_status read_normalizer(tf_tokenizer *t, tfi_json root)
 
     t->clean_text = t->split_cjk = t->strip_accents = t->lowercase = 0;
     if ((status = component(root, "normalizer", &part, &type)) < 0 || !type) return status;
-    if (t->is_bpe || strcmp(type, "BertNormalizer") != 0) return refuse(root, "the normalizer", type);
+    if (t->model == TFI_MODEL_BPE || strcmp(type, "BertNormalizer") != 0) return refuse(root, "the normalizer", type);
     t->clean_text = t->split_cjk = t->lowercase = 1;
     if ((status = tfi_json_bool(part, "clean_text", &t->clean_text)) < 0) return status;
     if ((status = tfi_json_bool(part, "handle_chinese_chars", &t->split_cjk)) < 0) return status;
@@ -137,7 +139,7 @@ static tf_status read_pre_tokenizer(tf_tokenizer *t, tfi_json root)
     tf_status status;
 
     if ((status = component(root, "pre_tokenizer", &part, &type)) < 0) return status;
-    if (!type || strcmp(type, t->is_bpe ? "ByteLevel" : "BertPreTokenizer") != 0)
+    if (!type || strcmp(type, t->model == TFI_MODEL_BPE ? "ByteLevel" : "BertPreTokenizer") != 0)
         return refuse(root, "the pre_tokenizer", type);
     t->bpe.prefix_space = t->bpe.use_pattern = 1;
     if ((status = tfi_json_bool(part, "add_prefix_space", &t->bpe.prefix_space)) < 0) return status;
@@ -148,6 +150,7 @@ tf_status tfi_read_json_pipeline(tf_tokenizer *t, tfi_json root)
 {
     tf_status status;
 
+    if (t->model == TFI_MODEL_UNIGRAM) return tfi_read_unigram_pipeline(t, root);
     if ((status = read_normalizer(t, root)) < 0 || (status = read_pre_tokenizer(t, root)) < 0) return status;
     return read_decoder(t, root);
 }
@@ -254,7 +257,7 @@ tf_status tfi_roberta_template(tf_tokenizer *t, int32_t cls, int32_t sep)
     return status < 0 ? status : tfi_template_set(t, &t->pair, pieces, 6);
 }
 
-static tf_status plain_template(tf_tokenizer *t)
+tf_status tfi_plain_template(tf_tokenizer *t)
 {
     static const tfi_piece plain[] = {{TFI_PIECE_FIRST, 0}, {TFI_PIECE_SECOND, 1}};
     const tf_status status = tfi_template_set(t, &t->single, plain, 1);
@@ -279,11 +282,11 @@ tf_status tfi_read_json_template(tf_tokenizer *t, tfi_json root)
     tf_status status;
 
     if ((status = component(root, "post_processor", &part, &type)) < 0) return status;
-    if (!type) return plain_template(t);
-    if (t->is_bpe && strcmp(type, "RobertaProcessing") == 0) return read_roberta_processing(t, part);
-    if (t->is_bpe && strcmp(type, "ByteLevel") == 0) {
+    if (!type) return tfi_plain_template(t);
+    if (t->model == TFI_MODEL_BPE && strcmp(type, "RobertaProcessing") == 0) return read_roberta_processing(t, part);
+    if (t->model == TFI_MODEL_BPE && strcmp(type, "ByteLevel") == 0) {
         status = read_trimming(t, part);
-        return status < 0 ? status : plain_template(t);
+        return status < 0 ? status : tfi_plain_template(t);
     }
     if (strcmp(type, "BertProcessing") == 0) return read_bert_processing(t, part);
     if (strcmp(type, "TemplateProcessing") != 0) return refuse(root, "the post_processor", type);

@@ -58,3 +58,31 @@ tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *
     }
     return TF_STATUS_OK;
 }
+
+tf_status tfi_read_byt5(tfi_loading *l)
+{
+    static const int own[] = {TFI_PAD, TFI_EOS, TFI_UNK};
+    tf_tokenizer *t = l->t;
+    tfi_entries *out = &l->entries;
+    tf_status status;
+    int32_t *id;
+
+    t->model = TFI_MODEL_BYT5;
+    t->decoder = TFI_DECODER_BYT5;
+    t->no_second_end = 1;
+    if ((status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, TFI_BYT5_IDS, sizeof *out->data)) < 0)
+        return status;
+    if ((status = tfi_trie_open(&t->vocab, t->memory, 2 * TFI_BYT5_IDS)) < 0) return status;
+    for (int32_t i = 0; i < TFI_BYT5_IDS; i++) {
+        uint8_t spelled[4];
+        const uint32_t size = tfi_utf8_encode((uint32_t)(i - TFI_BYT5_FIRST) & 255, spelled);
+        tfi_entry e = {.text = tfi_arena_copy(&t->arena, (const char *)spelled, size), .size = size, .id = i};
+        if (i < TFI_BYT5_FIRST) e = (tfi_entry){.text = l->names[own[i]].text, .size = l->names[own[i]].size, .id = i};
+        if (!e.text) return TF_STATUS_NOMEM;
+        if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)e.text, e.size, &id)) < 0) return status;
+        if (*id == TFI_TRIE_NONE) *id = i;
+        out->data[out->count++] = e;
+    }
+    t->vocab_entries = TFI_BYT5_IDS;
+    return TF_STATUS_OK;
+}

@@ -6,11 +6,16 @@
 #include "base/options.h"
 #include "base/status.h"
 
+static const char *const model_names[] = {[TFI_MODEL_WORDPIECE] = "WordPiece",
+                                          [TFI_MODEL_BPE] = "BPE",
+                                          [TFI_MODEL_UNIGRAM] = "Unigram",
+                                          [TFI_MODEL_BYT5] = "ByT5"};
+
 tf_status tf_tokenizer_get_info(const tf_tokenizer *t, tf_tokenizer_info *info)
 {
     if (!t) return tfi_fail(TF_STATUS_INVALID, "tokenizer must not be NULL");
     const tf_tokenizer_info all = {.struct_size = sizeof all,
-                                   .model = t->is_bpe ? "BPE" : "WordPiece",
+                                   .model = model_names[t->model],
                                    .vocab_size = t->vocab_size,
                                    .model_max_length = t->model_max_length,
                                    .unk_id = t->unk_id,
@@ -71,6 +76,7 @@ void tf_tokenizer_close(tf_tokenizer *t)
     if (!t) return;
     tfi_trie_close(&t->vocab);
     tfi_bpe_close(&t->bpe, t->memory);
+    tfi_unigram_close(&t->unigram);
     tfi_trie_close(&t->added_ids);
     tfi_trie_close(&t->raw.trie);
     tfi_trie_close(&t->folded.trie);

@@ -5,8 +5,9 @@
  *   decode.c  ids -> text                     piece.c   one token's text
  *   tokenizer.c  the small public calls
  *
- * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE. Another model kind gets a file of its
- * own beside them; rows, added tokens and decoding stay. */
+ * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE, unigram.c with normalizer.c, charsmap.c
+ * and spm.c Unigram, byt5.c bytes. Another model kind gets a file of its own beside them; rows, added tokens and decoding stay.
+ */
 #ifndef TFI_TOKENIZER_TOKENIZER_H
 #define TFI_TOKENIZER_TOKENIZER_H
 
@@ -17,6 +18,7 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
+#include "tokenizer/unigram.h"
 
 /* Open the tokenizer of a checkpoint's files; `memory` must outlive it. NOT_FOUND (with text) if there is none. */
 tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, tf_log_fn log, void *log_user, tf_tokenizer **out);
@@ -29,7 +31,9 @@ enum {
     TFI_TOKEN_PRESENT = 1,
     TFI_TOKEN_SPECIAL = 2,
     TFI_TOKEN_SPACED = 4, /* byte-level BPE: spells a space at its begin or end */
-    TFI_ASCII_WORD = 0,   /* classes of ASCII bytes in words.c */
+    TFI_BYT5_FIRST = 3,   /* ByT5: pad, eos and unk come before the bytes */
+    TFI_BYT5_IDS = 256 + TFI_BYT5_FIRST,
+    TFI_ASCII_WORD = 0, /* classes of ASCII bytes in words.c */
     TFI_ASCII_SPACE,
     TFI_ASCII_PUNCTUATION,
     TFI_ASCII_REMOVED
@@ -46,11 +50,21 @@ typedef struct tfi_template {
     int32_t count, specials;
 } tfi_template;
 
+typedef enum tfi_token_model {
+    TFI_MODEL_WORDPIECE,
+    TFI_MODEL_BPE, /* byte-level */
+    TFI_MODEL_UNIGRAM,
+    TFI_MODEL_BYT5 /* bytes as they are */
+} tfi_token_model;
+
 /* How a token's string becomes text. */
 typedef enum tfi_decoder {
     TFI_DECODER_NONE,      /* strings with a space between */
     TFI_DECODER_WORDPIECE, /* the same, but "##" joins */
-    TFI_DECODER_BYTES      /* spelled bytes, joined, read as UTF-8 */
+    TFI_DECODER_BYTES,     /* spelled bytes, joined, read as UTF-8 */
+    TFI_DECODER_METASPACE, /* strings, joined; the prefix is a space, or with decoder_drops nothing in the first one */
+    TFI_DECODER_SPM,       /* as libsentencepiece */
+    TFI_DECODER_BYT5       /* ids are bytes; what is not UTF-8 is left out */
 } tfi_decoder;
 
 /* A token that is found in the text before anything else is done with it. */
@@ -78,8 +92,9 @@ struct tf_tokenizer {
     tf_log_fn log;
     void *log_user;
 
-    int is_bpe; /* else WordPiece */
+    tfi_token_model model;
     tfi_bpe bpe;
+    tfi_unigram unigram;
 
     /* Normalizer, of WordPiece alone. The order of application is that of the fields. */
     int clean_text, split_cjk, strip_accents, lowercase;
@@ -110,11 +125,13 @@ struct tf_tokenizer {
 
     /* Post-processor, decoder, settings. */
     tfi_template single, pair;
+    int no_second_end; /* no special token is put behind one that the text ends with */
     tfi_decoder decoder;
-    int decoder_cleans, clean_up;
+    int decoder_cleans, decoder_drops, clean_up;
     int never_cleans; /* the reference does not clean up what BPE decodes, whatever it is told */
     const char *decoder_prefix;
     uint32_t decoder_prefix_size;
+    uint32_t token_size_max; /* bytes of the longest string */
     int32_t model_max_length, truncation_side;
 };
 
@@ -173,6 +190,19 @@ typedef struct tfi_mark {
     uint32_t byte_begin, byte_end, index;
 } tfi_mark;
 
+/* The best way to a place in a piece of text; once it is known, the way on from there. */
+typedef struct tfi_node {
+    double score;
+    uint32_t place; /* where the last token before it begins, or where the next one ends */
+    int32_t id;     /* of that token; TFI_TRIE_NONE: not reached */
+} tfi_node;
+
+/* A part of a text; is_first and is_last if nothing of what is normalised together lies before or behind it. */
+typedef struct tfi_range {
+    uint32_t begin, end;
+    int is_first, is_last;
+} tfi_range;
+
 /* A part of a word while it is merged: parts are a list of indexes. size 0: merged into the one before it. */
 typedef struct tfi_symbol {
     int32_t id;
@@ -197,6 +227,9 @@ typedef struct tfi_scratch {
     tfi_repair *repairs;
     tfi_symbol *symbols;
     uint64_t *heap; /* merges that may come next */
+    tfi_node *nodes;
+    uint8_t *piece;
+    size_t sorted_count, node_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
     size_t symbol_capacity, heap_capacity;
@@ -240,6 +273,9 @@ tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, 
 tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end,
                         uint32_t *chars);
 
+/* The first code point of the normal form at or after byte `at`. */
+size_t tfi_char_index(const tfi_scratch *s, uint32_t at);
+
 /* Fill the ASCII tables from the normalizer's settings. */
 void tfi_words_init(tf_tokenizer *t);
 
@@ -253,5 +289,27 @@ void tfi_bpe_trim(const tfi_reading *x, tfi_token *k, const uint8_t *string, uin
 
 /* After the vocabulary, its merges and the added tokens: all that is looked up while encoding. OK or NOMEM. */
 tf_status tfi_bpe_finish(tf_tokenizer *t);
+
+/* normalizer.c */
+
+/* Replace s->normal and s->chars by the normal form of a part of `text`; *chars counts code points. *lost: code points were
+ * removed from the begin, which in the reference shifts the ranges of all that follow: normalise it all together. OK or NOMEM.
+ */
+tf_status tfi_unigram_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, const tfi_range *range,
+                                uint32_t *chars, int *lost);
+
+/* The same by libsentencepiece's rules; ranges end where the next one begins, that of the last one at s->chars[char_count]. */
+tf_status tfi_spm_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end,
+                            uint32_t *chars);
+
+/* unigram.c */
+
+/* Append the tokens of text[begin, end), which is not empty and has no added tokens. OK or NOMEM. */
+tf_status tfi_unigram_segment(tfi_reading *x, uint32_t begin, uint32_t end);
+/* Append the tokens of the normal form's code points [begin, end) (s->normal, s->chars). OK or NOMEM. */
+tf_status tfi_unigram_chars(tfi_reading *x, size_t begin, size_t end, int is_first);
+
+/* byt5.c */
+tf_status tfi_byt5_segment(tfi_reading *x, uint32_t begin, uint32_t end);
 
 #endif

@@ -10,7 +10,8 @@ enum { UNASSIGNED_FIRST = 0x400, UNASSIGNED_LAST = 0xdff }; /* pages of planes 4
 enum {
     FLIPS = sizeof flag_flips / sizeof flag_flips[0],
     DELTAS = sizeof lower_deltas / sizeof lower_deltas[0],
-    CHANGES = sizeof class_changes / sizeof class_changes[0]
+    CHANGES = sizeof class_changes / sizeof class_changes[0],
+    EXTENDS = sizeof grapheme_extends / sizeof grapheme_extends[0]
 };
 
 /* The flags by utf8proc alone; unicode_tables.py holds the same rules. */
@@ -136,6 +137,25 @@ int tfi_unicode_lower(uint32_t c, uint32_t out[TFI_LOWER_MAX])
         }
     }
     out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+    return 1;
+}
+
+/* A mark that utf8proc knows, in place of one that is too new for it. */
+static uint32_t known_mark(uint32_t c)
+{
+    for (int i = 0; i < EXTENDS; i++)
+        if (c >= grapheme_extends[i].first && c <= grapheme_extends[i].last) return 0x300;
+    return c;
+}
+
+int tfi_unicode_is_break(uint32_t a, uint32_t b, int32_t *state)
+{
+    const int quick = (a < 0x300 && b < 0x300 && !(a == '\r' && b == '\n')) ||
+                      (a >= 0x3000 && a < 0xa000 && b > 0x3040 && b < 0xa000 && b != 0x3099 && b != 0x309a);
+
+    if (!quick)
+        return utf8proc_grapheme_break_stateful((utf8proc_int32_t)known_mark(a), (utf8proc_int32_t)known_mark(b), state);
+    *state = 0;
     return 1;
 }
 

@@ -48,6 +48,8 @@ int tfi_unicode_decompose(uint32_t c, uint32_t out[TFI_DECOMPOSITION_MAX]);
 int tfi_unicode_combining(uint32_t c);
 /* Lower case of a code point that has TFI_UNICODE_LOWERED; returns how many there are. */
 int tfi_unicode_lower(uint32_t c, uint32_t out[TFI_LOWER_MAX]);
+/* Is there a grapheme boundary between two neighbours? *state is 0 at the begin of a text and goes from pair to pair. */
+int tfi_unicode_is_break(uint32_t a, uint32_t b, int32_t *state);
 /* What BERT calls a Chinese character. */
 int tfi_unicode_is_cjk(uint32_t c);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write unicode_tables.h: where the reference's Unicode differs from utf8proc's.
 
-Reads the behaviour of the tokenizers package (BertNormalizer, BertPreTokenizer, NFD, added tokens, ByteLevel) for every code point,
+Reads the behaviour of the tokenizers package (BertNormalizer, BertPreTokenizer, NFD, added tokens, ByteLevel, Precompiled) for every code point,
 reads what src/tokenizer/unicode.c would say from utf8proc alone, and prints the differences as ranges. Run it again when the
 pinned tokenizers or the minimum utf8proc changes:
 
@@ -10,6 +10,7 @@ pinned tokenizers or the minimum utf8proc changes:
 
 import ctypes
 import ctypes.util
+import struct
 import sys
 
 import tokenizers
@@ -146,6 +147,26 @@ def runs(items):
     return out
 
 
+def grapheme_extends():
+    """Code points that join the letter before them in the reference's graphemes, but not in utf8proc's.
+
+    A character map of one entry, a -> b, shows it: tokenizers replaces a short grapheme as a whole by what its begin maps to."""
+    units = [0] * 0x400
+    units[0] = 0x100 << 10  # the way to the root's children
+    units[0x100 ^ 0x61] = 0x61 | 1 << 8 | 0x200 << 10  # 'a', with a value below
+    units[0x100 ^ 0x61 ^ 0x200] = 1 << 31  # which is 0: where its text begins
+    charsmap = normalizers.Precompiled(struct.pack("<I%dI" % len(units), 4 * len(units), *units) + b"b\0")
+    utf8proc.utf8proc_grapheme_break_stateful.restype = ctypes.c_bool
+    found = []
+    for c in POINTS[1:]:
+        breaks = utf8proc.utf8proc_grapheme_break_stateful(0x61, c, ctypes.byref(ctypes.c_int32(0)))
+        joins = c != 0x61 and charsmap.normalize_str("a" + chr(c)) == "b"
+        if joins and breaks:
+            found.append((c, 1))
+        assert joins or breaks, hex(c)
+    return found
+
+
 def main():
     flags, lowered = reference()
     flips = [(c, rules(c) ^ flags[c]) for c in POINTS if rules(c) ^ flags[c]]
@@ -166,6 +187,7 @@ def main():
         ("flag_flips", "uint8_t flip", runs(flips)),
         ("lower_deltas", "int32_t delta", runs(deltas)),
         ("class_changes", "uint8_t class", runs(changes)),
+        ("grapheme_extends", "uint8_t joins", runs(grapheme_extends())),
     )
     for name, kind, rows in tables:
         print("static const struct {\n    uint32_t first, last;\n    %s;\n} %s[%d] = {" % (kind, name, len(rows)))

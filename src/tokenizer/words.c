@@ -1,5 +1,5 @@
 /* Text to tokens: the added tokens in it, and for what is between them BERT's normalizer, its splitting into words, and
- * WordPiece.
+ * WordPiece; the other models have files of their own.
  *
  * ASCII words take the short way: one pass that folds and walks the vocabulary. Whatever holds another byte is cut out up to
  * the next ASCII space or punctuation and takes the long way: a normal form with, for each of its code points, the code point
@@ -29,6 +29,8 @@ tf_status tfi_reserve(tfi_memory *memory, void **data, size_t *capacity, size_t 
 void tfi_scratch_close(tfi_scratch *s)
 {
     tfi_free(s->memory, s->tokens, s->token_capacity * sizeof *s->tokens);
+    tfi_free(s->memory, s->nodes, s->node_capacity * sizeof *s->nodes);
+    tfi_free(s->memory, s->piece, s->piece_capacity);
     tfi_free(s->memory, s->normal, s->normal_capacity);
     tfi_free(s->memory, s->chars, s->char_capacity * sizeof *s->chars);
     tfi_free(s->memory, s->marks, s->mark_capacity * sizeof *s->marks);
@@ -257,8 +259,7 @@ static tf_status split_normal(tfi_reading *x, size_t begin, size_t end)
     return TF_STATUS_OK;
 }
 
-/* The first code point of the normal form at or after byte `at`. */
-static size_t char_index(const tfi_scratch *s, uint32_t at)
+size_t tfi_char_index(const tfi_scratch *s, uint32_t at)
 {
     size_t low = 0, high = s->char_count;
 
@@ -281,8 +282,8 @@ static tf_status normal_segment(tfi_reading *x, uint32_t begin, uint32_t end)
 
     if ((status = tfi_normalize(t, s, x->text, begin, end, &x->chars)) < 0) return status;
     while (t->folded.count && tfi_added_next(t, &t->folded, s->normal, (uint32_t)s->normal_size, from, taken, &m)) {
-        const size_t first = char_index(s, m.begin), last = char_index(s, m.end);
-        if (taken < m.begin && (status = split_normal(x, char_index(s, taken), first)) < 0) return status;
+        const size_t first = tfi_char_index(s, m.begin), last = tfi_char_index(s, m.end);
+        if (taken < m.begin && (status = split_normal(x, tfi_char_index(s, taken), first)) < 0) return status;
         if ((status = tfi_reserve_tokens(s, 1)) < 0) return status;
         tfi_put_token(x, t->added[m.index].id, s->chars[first].byte_begin, s->chars[last - 1].byte_end, s->chars[first].index,
                       s->chars[last - 1].index + 1);
@@ -290,7 +291,7 @@ static tf_status normal_segment(tfi_reading *x, uint32_t begin, uint32_t end)
         taken = m.end;
         from = m.resume;
     }
-    return split_normal(x, char_index(s, taken), s->char_count);
+    return split_normal(x, tfi_char_index(s, taken), s->char_count);
 }
 
 /* Where a cut-out that begins at `at` may end: before an ASCII space or punctuation; in long text without any, before a space
@@ -364,7 +365,7 @@ static tf_status pieces(tfi_reading *x, const tfi_added_set *set, uint32_t begin
         const uint32_t chars = tfi_utf8_count(text + m.begin, m.end - m.begin);
         if ((status = tfi_reserve_tokens(x->s, 1)) < 0) return status;
         tfi_token *k = tfi_put_token(x, t->added[m.index].id, begin + m.begin, begin + m.end, x->chars, x->chars + chars);
-        if (t->is_bpe && t->bpe.trim) tfi_bpe_trim(x, k, text + m.begin, m.end - m.begin);
+        if (t->model == TFI_MODEL_BPE && t->bpe.trim) tfi_bpe_trim(x, k, text + m.begin, m.end - m.begin);
         x->chars += chars;
         x->word++;
         taken = m.end;
@@ -383,7 +384,12 @@ tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, 
 {
     tfi_reading x = {.t = t, .s = s, .text = text};
 
-    return pieces(&x, &t->raw, 0, size, t->is_bpe ? bpe_segment : segment);
+    switch (t->model) {
+    case TFI_MODEL_BPE: return pieces(&x, &t->raw, 0, size, bpe_segment);
+    case TFI_MODEL_UNIGRAM: return pieces(&x, &t->raw, 0, size, tfi_unigram_segment);
+    case TFI_MODEL_BYT5: return pieces(&x, &t->raw, 0, size, tfi_byt5_segment);
+    default: return pieces(&x, &t->raw, 0, size, segment);
+    }
 }
 
 void tfi_words_init(tf_tokenizer *t)

@@ -1,0 +1,79 @@
+/* Unigram: pieces with log-probabilities, and the way through a text on which their sum is largest. Two sets of rules go with
+ * it: tokenizers' (steps of normalising, splitting at spaces, U+2581 for a space), which T5, mT5, XLM-R, CamemBERT and
+ * tokenizer.json have, and libsentencepiece's own, which a bare .model file has and T5's class where unk_id is not 2 (rinna's
+ * GPT-2). */
+#ifndef TFI_TOKENIZER_UNIGRAM_H
+#define TFI_TOKENIZER_UNIGRAM_H
+
+#include <stdint.h>
+
+#include "tokenizer/charsmap.h"
+#include "tokenizer/trie.h"
+#include "tokenizer/unicode.h"
+
+enum {
+    TFI_PIECE_SIZE_MAX = 1024, /* bounds what one place in a text can cost */
+    TFI_STEPS_MAX = 16,
+    TFI_REPLACE_MAX = 64 /* bytes of a pattern or of what takes its place */
+};
+
+typedef enum tfi_step_kind {
+    TFI_STEP_CHARSMAP,
+    TFI_STEP_LOWERCASE,
+    TFI_STEP_STRIP,  /* white space at the ends */
+    TFI_STEP_REPLACE /* from, or with `run` two and more of the space in it, by to */
+} tfi_step_kind;
+
+/* One step of a normalizer. */
+typedef struct tfi_step {
+    tfi_step_kind kind;
+    int left, right; /* STRIP */
+    int run;         /* REPLACE */
+    uint32_t from_count, to_count;
+    uint32_t from[TFI_REPLACE_MAX], to[TFI_REPLACE_MAX]; /* code points */
+} tfi_step;
+
+/* Where U+2581, or what stands for it, goes before a word that does not begin with it. */
+typedef enum tfi_prepend { TFI_PREPEND_NEVER, TFI_PREPEND_FIRST, TFI_PREPEND_ALWAYS } tfi_prepend;
+
+typedef struct tfi_unigram {
+    const tfi_trie *pieces; /* those that a text may be made of; values are ids */
+    tfi_trie own;           /* libsentencepiece's rules: not all of the vocabulary */
+    double *scores;         /* [vocab_size] of the model's vocabulary */
+    double unk_score;
+    int32_t unk_id;
+    int byte_fallback;
+    int32_t byte_id[256]; /* <0x00>, ...; TFI_TRIE_NONE where there is none */
+
+    tfi_charsmap map;
+    tfi_step *steps;
+    int step_count;
+    int is_plain;  /* the map is all there is to normalising */
+    int has_seams; /* text may be normalised in parts that end before a space between printing ASCII */
+
+    int split_spaces; /* WhitespaceSplit goes first */
+    int has_mark;     /* Metaspace: a space becomes the mark */
+    int split_marks;  /* a mark begins a new piece */
+    tfi_prepend prepend;
+    uint32_t mark; /* usually U+2581 */
+    uint8_t mark_text[4];
+    uint32_t mark_size;
+    uint8_t ascii[128]; /* TFI_ASCII_WORD, _SPACE, or _REMOVED for what the charsmap changes */
+
+    /* libsentencepiece's rules. */
+    int is_spm, lowercase, dummy_prefix, remove_extra_spaces, escape_spaces, space_is_suffix;
+    double user_score; /* of each byte of a user-defined piece, times its size, less 0.1 */
+    uint8_t *is_user;  /* [vocab_size] or NULL */
+    tfi_trie user;     /* user-defined pieces, which stay as they are */
+    int32_t user_count;
+    const char *unk_surface;
+    uint32_t unk_surface_size;
+} tfi_unigram;
+
+static inline void tfi_unigram_close(tfi_unigram *u)
+{
+    tfi_trie_close(&u->own);
+    tfi_trie_close(&u->user);
+}
+
+#endif
