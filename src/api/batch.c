@@ -7,11 +7,11 @@
 
 static tf_status check_input(const tf_input *in)
 {
-    const int given = (in->texts != NULL) + (in->ids != NULL) + (in->embeddings != NULL);
+    const int given = (in->texts != NULL) + (in->ids || in->embeddings);
 
     if (in->count < 0) return tfi_fail(TF_STATUS_INVALID, "tf_input.count is not set, or negative");
     if (in->count > 0 && given != 1)
-        return tfi_fail(TF_STATUS_INVALID, "tf_input: exactly one of texts, ids and embeddings must be set, %d are", given);
+        return tfi_fail(TF_STATUS_INVALID, "tf_input: either texts or ids (or embeddings, or both) must be set");
     if (in->texts && (in->lens || in->type_ids))
         return tfi_fail(TF_STATUS_INVALID, "tf_input: lens and type_ids go with ids or embeddings, not with texts");
     if (!in->texts && in->pairs) return tfi_fail(TF_STATUS_INVALID, "tf_input: pairs go with texts");
@@ -22,14 +22,15 @@ static tf_status check_input(const tf_input *in)
 }
 
 /* Starts of sequences given as ids or embeddings. */
-static tf_status starts_from_lens(tfi_batch *b, tf_model *m, const int32_t *lens)
+static tf_status starts_from_lens(tfi_batch *b, tf_model *m, const int32_t *lens, int32_t min_tokens)
 {
     if (b->count > INT64_MAX / 64) return tfi_fail(TF_STATUS_INVALID, "tf_input.count is %lld", (long long)b->count);
     if (!(b->owned_starts = tfi_alloc(&m->memory, (size_t)(b->count + 1) * sizeof *b->owned_starts))) return TF_STATUS_NOMEM;
     b->owned_starts[0] = 0;
     for (int64_t i = 0; i < b->count; i++) {
-        if (lens[i] < 1)
-            return tfi_fail(TF_STATUS_INVALID, "sequence %lld has length %d; at least 1 is expected", (long long)i, (int)lens[i]);
+        if (lens[i] < min_tokens)
+            return tfi_fail(TF_STATUS_INVALID, "sequence %lld has length %d; at least %d is expected", (long long)i, (int)lens[i],
+                            (int)min_tokens);
         b->owned_starts[i + 1] = b->owned_starts[i] + lens[i];
     }
     b->starts = b->owned_starts;
@@ -61,17 +62,18 @@ static tf_status encode_texts(tfi_batch *b, const tf_input *in, const tf_tokeniz
 }
 
 /* Lengths, ids and types against the model's limits; a kernel must never meet one outside its table. */
-static tf_status check_sequences(const tfi_batch *b)
+static tf_status check_sequences(const tfi_batch *b, int32_t min_tokens)
 {
     const tfi_model *def = &b->model->def;
 
     for (int64_t i = 0; i < b->count; i++) {
         const int64_t length = b->starts[i + 1] - b->starts[i];
-        if (length < 1 || length > def->max_input_tokens)
+        if (length < min_tokens || length > def->max_input_tokens)
             return tfi_fail(TF_STATUS_INVALID, "%s %lld has %lld tokens; the model takes 1 to %d",
                             b->encoding ? "text" : "sequence", (long long)(b->encoding ? b->text.row_text[i] : i), (long long)length,
                             (int)def->max_input_tokens);
         for (int64_t t = b->starts[i]; t < b->starts[i + 1]; t++) {
+            if (b->ids && b->embeddings && b->ids[t] == TFI_ID_EMBEDDING) continue;
             if (b->ids && (b->ids[t] < 0 || b->ids[t] >= def->vocab_size))
                 return tfi_fail(TF_STATUS_INVALID, "sequence %lld, position %lld: id %d is outside the vocabulary of %d", (long long)i,
                                 (long long)(t - b->starts[i]), (int)b->ids[t], (int)def->vocab_size);
@@ -83,7 +85,8 @@ static tf_status check_sequences(const tfi_batch *b)
     return TF_STATUS_OK;
 }
 
-tf_status tfi_batch_open(tfi_batch *b, const tf_model *m, const tf_input *in, const tf_tokenize_options *tokenize)
+static tf_status open_batch(tfi_batch *b, const tf_model *m, const tf_input *in, const tf_tokenize_options *tokenize,
+                            int32_t min_tokens)
 {
     tf_input input;
     tf_status st;
@@ -102,9 +105,19 @@ tf_status tfi_batch_open(tfi_batch *b, const tf_model *m, const tf_input *in, co
         b->ids = input.ids;
         b->embeddings = input.embeddings;
         b->type_ids = input.type_ids;
-        if ((st = starts_from_lens(b, (tf_model *)m, input.lens)) < 0) return st;
+        if ((st = starts_from_lens(b, (tf_model *)m, input.lens, min_tokens)) < 0) return st;
     }
-    return check_sequences(b);
+    return check_sequences(b, min_tokens);
+}
+
+tf_status tfi_batch_open(tfi_batch *b, const tf_model *m, const tf_input *in, const tf_tokenize_options *tokenize)
+{
+    return open_batch(b, m, in, tokenize, 1);
+}
+
+tf_status tfi_batch_open_prompt(tfi_batch *b, const tf_model *m, const tf_input *in)
+{
+    return open_batch(b, m, in, NULL, 0);
 }
 
 void tfi_batch_close(tfi_batch *b)

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "base/memory.h"
+#include "generate/scheduler.h"
 #include "models/model.h"
 
 struct tf_model {
@@ -18,6 +19,7 @@ struct tf_model {
     tfi_backend *backend;
     tfi_model def;
     tfi_sentence sentence;      /* its dense sources are closed after loading */
+    tfi_generation generation;  /* the checkpoint's settings; of a model that generates */
     tf_dtype dtype;
     tfi_weight_form *forms;     /* [graph.weight_count] */
     void *weights;              /* one block that all forms lie in */
@@ -37,7 +39,7 @@ typedef struct tfi_batch {
     const tf_model *model;
     int64_t count;              /* sequences; with windows more than the input's texts */
     const int64_t *starts;      /* [count + 1] first token of each, all sequences packed */
-    const int32_t *ids;         /* [tokens], NULL with embeddings */
+    const int32_t *ids;         /* [tokens], -1 for a row of embeddings; NULL: all are */
     const float *embeddings;    /* [tokens, input_width] or NULL */
     const int32_t *type_ids;    /* [tokens], NULL: all 0 */
     int32_t skip;               /* leading tokens of each sequence that poolings leave out */
@@ -51,28 +53,29 @@ typedef struct tfi_batch {
 /* Fill `b` from the caller's input. `tokenize` says how texts are cut (NULL: not at all); its replace_invalid is taken from the input.
  * Every id, type and length is checked. Close the batch also after a failure. */
 tf_status tfi_batch_open(tfi_batch *b, const tf_model *m, const tf_input *in, const tf_tokenize_options *tokenize);
+/* The same for a prompt, which may be empty. */
+tf_status tfi_batch_open_prompt(tfi_batch *b, const tf_model *m, const tf_input *in);
 void tfi_batch_close(tfi_batch *b);
 
 /* ---- a run over a batch ---- */
-
-/* A value wanted for every row of the batch: dst [rows of the value's kind, stride floats]. */
-typedef struct tfi_output {
-    int32_t value;
-    float *dst;
-    int64_t stride;
-} tfi_output;
-
-enum { TFI_OUTPUTS_MAX = 256 }; /* of one run: more hidden states than any real encoder has, few enough for the stack */
 
 /* Run the batch in as many steps as it takes. Outputs whose value has a row a selected token get `rows` (ascending tokens of the
  * batch, row_count of them), or all tokens when rows is NULL. */
 tf_status tfi_session_run(tf_session *s, const tfi_batch *b, const tfi_output *outputs, int32_t output_count, const int64_t *rows,
                           int64_t row_count);
 
-const tf_model *tfi_session_model(const tf_session *s);
+/* INVALID naming a sequence that is longer than a step. */
+tf_status tfi_session_fits(const tf_session *s, const tfi_batch *b);
 
-/* Bytes a session with these options would take. */
-tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes);
+const tf_model *tfi_session_model(const tf_session *s);
+tfi_scheduler *tfi_session_scheduler(tf_session *s);
+
+/* A request keeps its session alive, too. */
+void tfi_session_hold(tf_session *s);
+void tfi_session_release(tf_session *s);
+
+/* Bytes a session with these options would take, and those of them for keys and values. */
+tf_status tfi_session_plan(const tf_model *m, const tf_session_options *options, int64_t *bytes, int64_t *kv_bytes);
 void tfi_session_count_call(tf_session *s);
 
 /* The task's head must be there; UNSUPPORTED naming task and class otherwise. */

@@ -105,6 +105,9 @@ static tf_status describe(tf_model *m, const char *path, const tf_model_options 
     if ((st = tfi_cpu_open(&cpu, &m->backend)) < 0 || (st = choose_dtype(m, o->dtype, source, &dtype)) < 0 ||
         (st = tfi_model_build(source, &m->sentence, dtype, &m->arena, &m->def)) < 0 || (st = plan_weights(m)) < 0)
         return st;
+    if (m->def.tasks & TF_TASK_GENERATE && (st = tfi_generation_read(&source->files, m->def.vocab_size, &m->arena, &m->memory, m->log,
+                                                                     m->log_user, &m->generation)) < 0)
+        return st;
     return open_tokenizer(m, &source->files);
 }
 
@@ -118,6 +121,7 @@ static tf_status make_model(const tf_model_options *o, tf_model **out)
     tfi_memory_init(&m->memory, o->allocator, o->memory_budget);
     m->memory.used = (int64_t)sizeof *m; /* the handle counts, too */
     m->arena.memory = &m->memory;
+    m->generation = (tfi_generation){.bos = -1, .pad = -1, .decoder_start = -1};
     atomic_init(&m->references, 1);
     m->log = o->log;
     m->log_user = o->log_user;
@@ -218,7 +222,7 @@ tf_status tf_model_plan(const char *path, const tf_model_options *options, const
 
     if (!path || !out) return tfi_fail(TF_STATUS_INVALID, "path and out must not be NULL");
     if ((st = read_options(options, &o)) < 0 || (st = make_model(&o, &m)) < 0) return st;
-    if ((st = describe(m, path, &o, &source)) == TF_STATUS_OK && (st = tfi_session_plan(m, session, &p.session_bytes)) == TF_STATUS_OK) {
+    if ((st = describe(m, path, &o, &source)) == TF_STATUS_OK && (st = tfi_session_plan(m, session, &p.session_bytes, &p.kv_bytes)) == TF_STATUS_OK) {
         p.weight_bytes = m->weight_bytes;
         p.load_bytes = m->backend->load_bytes(m->backend);
     }
@@ -287,10 +291,10 @@ tf_status tf_model_get_info(const tf_model *m, tf_model_info *info)
         .has_encoder = d->has_encoder,
         .decoder_layers = d->decoder_layers,
         .max_context_tokens = d->max_context_tokens,
-        .bos_id = -1,
-        .eos_id = -1,
-        .pad_id = -1,
-        .decoder_start_id = -1,
+        .bos_id = m->generation.bos,
+        .eos_id = m->generation.options.eos_count > 0 ? m->generation.options.eos_ids[0] : -1,
+        .pad_id = m->generation.pad,
+        .decoder_start_id = m->generation.decoder_start,
         .parameters = d->parameters,
         .label_names = d->label_names,
         .prompt_names = m->sentence.prompt_names,
