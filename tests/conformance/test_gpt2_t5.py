@@ -239,6 +239,43 @@ def test_t5_word_table_names(name, rng, tally, tmp_path):
         assert model.info.parameters == parameters
 
 
+def test_t5_old_class_name(rng, tmp_path):
+    make.save(make.build("T5ForConditionalGeneration", make.t5_config("t5", rng), rng), tmp_path)
+    edit_config(tmp_path, architectures=["T5WithLMHeadModel"])
+    with tfi.Model(tmp_path, dtype="fp32") as model:
+        assert model.info.tasks & tfi.TASK["generate"]
+
+
+def test_sentence_t5(rng, tally, tmp_path, have_bf16):
+    """As sentence-t5 is saved: mean pooling, a dense layer without bias or activation, normalisation."""
+    cfg = make.t5_config("t5", rng)
+    model = make.build("T5EncoderModel", cfg, rng)
+    make.save(model, tmp_path)
+    dense = torch.randn(20, cfg.d_model) * 0.2
+    kinds = ["Transformer", "Pooling", "Dense", "Normalize"]
+    paths = ["", "1_Pooling", "2_Dense", "3_Normalize"]
+    types = ["sentence_transformers.models." + k for k in kinds]
+    modules = [dict(idx=i, name=str(i), path=p, type=t) for i, (p, t) in enumerate(zip(paths, types))]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    for path in paths[1:]:
+        (tmp_path / path).mkdir()
+    pooling = dict(word_embedding_dimension=cfg.d_model, pooling_mode_mean_tokens=True)
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    activation = "torch.nn.modules.linear.Identity"
+    settings = dict(in_features=cfg.d_model, out_features=20, bias=False, activation_function=activation)
+    (tmp_path / "2_Dense/config.json").write_text(json.dumps(settings))
+    safetensors.torch.save_file({"linear.weight": dense}, tmp_path / "2_Dense/model.safetensors")
+    ids, _ = make.draw_ids(rng, cfg, [1, 30, 300])
+    reference = make.load_double(tmp_path, "T5EncoderModel")
+    means = np.stack([make.run(reference, [s])["hidden"][-1].mean(axis=0) for s in ids])
+    want = means @ dense.double().numpy().T
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    for dtype in dtypes(have_bf16):
+        with tfi.Model(tmp_path, dtype=dtype) as model, tfi.Session(model) as session:
+            bound = 1e-5 if dtype == "fp32" else 3e-2
+            tally.near(dtype, session.embed(tfi.Inputs(ids=ids)), want, bound, "sentence-t5")
+
+
 @pytest.mark.parametrize(
     "cls", ["T5ForSequenceClassification", "T5ForTokenClassification", "T5ForQuestionAnswering", "MT5EncoderModel"]
 )
