@@ -303,3 +303,16 @@ def test_t5_refused_settings(rng, tmp_path):
         edit_config(tmp_path, **keys)
         refused(tmp_path, status, word)
         (tmp_path / "config.json").write_text(before)
+
+
+@pytest.mark.parametrize("family, activation", [("t5", "relu"), ("mt5", "gated-gelu")])
+def test_t5_default_activation(family, activation, rng, tally, tmp_path):
+    """Old files do not name it."""
+    cls = t5_class(family, "EncoderModel")
+    cfg = make.t5_config(family, rng, feed_forward_proj=activation)
+    make.save(make.build(cls, cfg, rng), tmp_path)
+    edit_config(tmp_path, feed_forward_proj=...)
+    ids, _ = make.draw_ids(rng, cfg, [20])
+    want = make.run(make.load_double(tmp_path, cls), ids)["hidden"]
+    with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
+        tally.near("fp32", session.encode(tfi.Inputs(ids=ids))["hidden"], want, 1e-5, f"{cls} without feed_forward_proj")
