@@ -255,16 +255,6 @@ static void attend_chunk(const head_state *s, int64_t row, int64_t rows, int64_t
     }
 }
 
-TFI_INLINE void store_outputs(const head_state *s, tfi_op_types t, int64_t row, int64_t rows)
-{
-    for (int64_t r = 0; r < rows; r++) {
-        const vec factor = vec_set(1 / s->sum[r]);
-        const int64_t to = ((s->first + row + r) * s->args->H + s->head) * s->D;
-        for (int64_t d = 0; d < s->D; d += VEC)
-            store_n(s->args->y, t.y, to + d, vec_load(s->outputs + r * s->width + d) * factor, at_most(VEC, s->D - d));
-    }
-}
-
 /* Query rows [begin, end) of the head; there are keys. */
 TFI_INLINE void attend_many(const head_state *s, tfi_op_types t, int64_t begin, int64_t end)
 {
