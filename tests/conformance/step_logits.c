@@ -1,7 +1,7 @@
-/* step_logits DIRECTORY DTYPE PIECE: logits of a generating checkpoint by its step graph alone, without requests or sampling, for a
+/* step_logits DIRECTORY DTYPE PIECE...: logits of a generating checkpoint by its step graph alone, without requests or sampling, for a
  * Python test to compare. From standard input a line a sequence: the decoder's ids; for a family with an encoder the source's ids
  * before them and a "|" between. The sequences advance together, PIECE tokens of each in a run, from blocks of the store in a mixed-up
- * order. Writes float32 [tokens of all sequences, vocabulary]. */
+ * order. Writes float32 [tokens of all sequences, vocabulary] for every PIECE. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,14 +214,14 @@ int main(int argc, char **argv)
     tfi_memory memory;
     tf_model *m;
 
-    if (argc != 4) return 2;
+    if (argc < 4) return 2;
     tf_model_options_init(&o);
     o.dtype = strcmp(argv[2], "bf16") == 0 ? TF_DTYPE_BF16 : TF_DTYPE_FP32;
     tfi_memory_init(&memory, NULL, TF_UNSET);
     must(tf_model_open(argv[1], &o, &m) == TF_STATUS_OK, "model");
     must(m->def.step.op_count > 0, "the model has no step");
     read_inputs(in, m->def.has_encoder);
-    decode(m, in, atoi(argv[3]), &memory);
+    for (int i = 3; i < argc; i++) decode(m, in, atoi(argv[i]), &memory);
     tf_model_close(m);
     free(in);
     return atomic_load(&memory.used) != 0;

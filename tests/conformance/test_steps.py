@@ -13,21 +13,22 @@ import torch
 import make
 from test_gpt2_t5 import dtypes, edit_config, edit_weights, t5_class
 
-TOOL = Path(os.environ.get("TFINFER_DUMP_TENSORS", "dump_tensors")).with_name("step_logits")
+TOOL = Path(os.environ.get("TFINFER_DUMP_TENSORS", "dump_tensors")).with_name("step_logits")  # built beside it
+pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="the program step_logits is not beside TFINFER_DUMP_TENSORS")
 
 
-def step_logits(path, dtype, piece, targets, sources=None):
-    """Our logits of every token of `targets`, `piece` tokens of each sequence a run."""
+def step_logits(path, dtype, pieces, targets, sources=None):
+    """Our logits of every token of `targets`, for each of `pieces` with so many tokens of each sequence a run."""
 
     def words(ids):
         return " ".join(str(i) for i in ids)
 
     lines = [words(t) if sources is None else f"{words(s)} | {words(t)}" for t, s in zip(targets, sources or targets)]
     out = subprocess.run(
-        [TOOL, path, dtype, str(piece)], input=("\n".join(lines) + "\n").encode(), capture_output=True
+        [TOOL, path, dtype, *(str(p) for p in pieces)], input=("\n".join(lines) + "\n").encode(), capture_output=True
     )
     assert out.returncode == 0, out.stderr
-    return np.frombuffer(out.stdout, np.float32).reshape(sum(len(t) for t in targets), -1)
+    return np.frombuffer(out.stdout, np.float32).reshape(len(pieces), sum(len(t) for t in targets), -1)
 
 
 def reference_logits(model, targets, sources=None):
@@ -43,13 +44,13 @@ def reference_logits(model, targets, sources=None):
     return np.concatenate(found)
 
 
-def check(tally, path, cls, dtype, piece, targets, sources, want, what):
+def check(tally, path, cls, dtype, pieces, targets, sources, want, what):
     def theirs():
         own = reference_logits(make.load(path, cls, torch.bfloat16), targets, sources)
         return 1.25 * np.linalg.norm(own - want) / np.linalg.norm(want)
 
-    got = step_logits(path, dtype, piece, targets, sources)
-    tally.near(f"{dtype} steps", got, want, 1e-5 if dtype == "fp32" else theirs, f"{cls} {what}, {piece} tokens a run")
+    for piece, got in zip(pieces, step_logits(path, dtype, pieces, targets, sources)):
+        tally.near(f"{dtype} steps", got, want, 1e-5 if dtype == "fp32" else theirs, f"{cls} {what}, {piece} tokens a run")
 
 
 PIECES = [1000, 17, 1]
@@ -63,8 +64,7 @@ def test_gpt2(dialect, rng, tally, tmp_path, have_bf16):
     targets, _ = make.draw_ids(rng, cfg, [1, int(rng.integers(2, 40)), 16, 160])
     want = reference_logits(make.load_double(tmp_path, cls), targets)
     for dtype in dtypes(have_bf16):
-        for piece in PIECES:
-            check(tally, tmp_path, cls, dtype, piece, targets, None, want, f"dialect {dialect}")
+        check(tally, tmp_path, cls, dtype, PIECES, targets, None, want, f"dialect {dialect}")
 
 
 @pytest.mark.parametrize("dialect", range(len(make.T5_DIALECTS)))
@@ -77,8 +77,7 @@ def test_t5(family, dialect, rng, tally, tmp_path, have_bf16):
     sources, _ = make.draw_ids(rng, cfg, [150, int(rng.integers(2, 40)), 1, 16])
     want = reference_logits(make.load_double(tmp_path, cls), targets, sources)
     for dtype in dtypes(have_bf16):
-        for piece in PIECES:
-            check(tally, tmp_path, cls, dtype, piece, targets, sources, want, f"dialect {dialect}")
+        check(tally, tmp_path, cls, dtype, PIECES, targets, sources, want, f"dialect {dialect}")
 
 
 @pytest.mark.parametrize("own_head", [False, True], ids=["tied", "untied"])
@@ -103,7 +102,7 @@ def test_t5_scaling_and_tying(key, scaled, own_head, rng, tally, tmp_path):
     assert theirs.config.scale_decoder_outputs == scaled
     assert torch.equal(theirs.lm_head.weight.float(), head)
     want = reference_logits(theirs, targets, sources)
-    check(tally, tmp_path, "T5ForConditionalGeneration", "fp32", 7, targets, sources, want, f"{key} {scaled}, {own_head}")
+    check(tally, tmp_path, "T5ForConditionalGeneration", "fp32", [7], targets, sources, want, f"{key} {scaled}, {own_head}")
 
 
 def test_mt5_never_scales(rng, tally, tmp_path):
@@ -114,7 +113,7 @@ def test_mt5_never_scales(rng, tally, tmp_path):
     want = reference_logits(make.load_double(tmp_path, cls), targets, targets)
     for tied in (True, False):
         edit_config(tmp_path, tie_word_embeddings=tied)
-        check(tally, tmp_path, cls, "fp32", 4, targets, targets, want, f"tie_word_embeddings {tied}")
+        check(tally, tmp_path, cls, "fp32", [4], targets, targets, want, f"tie_word_embeddings {tied}")
 
 
 @pytest.mark.parametrize("missing", ["shared.weight", "lm_head.weight"])
@@ -133,4 +132,4 @@ def test_t5_head_or_table_alone(missing, rng, tally, tmp_path):
     assert missing not in safetensors.torch.load_file(tmp_path / "model.safetensors")
     targets, _ = make.draw_ids(rng, cfg, [9, 3])
     want = reference_logits(model.double(), targets, targets)
-    check(tally, tmp_path, "T5ForConditionalGeneration", "fp32", 5, targets, targets, want, f"without {missing}")
+    check(tally, tmp_path, "T5ForConditionalGeneration", "fp32", [5], targets, targets, want, f"without {missing}")
