@@ -2,7 +2,9 @@
  * tfi_op_types)` with C linkage: it checks nothing (the program did), picks a kernel by types, sizes and capability, and launches it on
  * the stream. The arguments are those of the op everywhere (backend/ops.h) with pointers in device memory, but row counts are what the
  * launch is made for: graphs are captured once for a bucket of rows and replayed for any number up to it. How many rows live is read
- * on the device; rows beyond write nothing. */
+ * on the device; rows beyond write nothing. What differs from the host: the store that kv.store names is a host record whose `blocks`
+ * is in device memory, in the layout of kernels/kv.cuh; kv.stride is not read, the live strides are; weight forms are host records of
+ * device data; token lists of slots are in device memory. */
 #ifndef TFI_KERNELS_LAUNCH_H
 #define TFI_KERNELS_LAUNCH_H
 
@@ -33,8 +35,10 @@ extern "C" {
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows);
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows);
+/* No sequence has more than max_rows rows in a run, nor more than max_tokens tokens in the store. */
 tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows, int64_t max_tokens);
-tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_append_args *a, tfi_op_types t);
+/* attend: CACHE or SOURCE, whose tables kv.tables are. */
+tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_append_args *a, tfi_op_types t, tfi_attend attend);
 tf_status tfi_cuda_kv_copy(const tfi_cuda_launch *l, const tfi_kv_copy_args *a);
 tf_status tfi_cuda_gather(const tfi_cuda_launch *l, const tfi_gather_args *a, tfi_op_types t, tfi_rows rows);
 tf_status tfi_cuda_pool(const tfi_cuda_launch *l, const tfi_pool_args *a, tfi_op_types t);
@@ -56,6 +60,9 @@ typedef struct tfi_finish_args {
     tfi_activation activation;
 } tfi_finish_args;
 tf_status tfi_cuda_finish(const tfi_cuda_launch *l, const tfi_finish_args *a, tfi_op_types t, tfi_rows rows);
+
+/* Of attention from the store by B sequences at most; 0 for the other kinds. */
+int64_t tfi_cuda_attention_scratch(tfi_attend attend, int64_t B, int32_t H, int32_t D);
 
 /* Scratch bytes a launch of the op may use. */
 int64_t tfi_cuda_scratch(const tfi_graph *g, const tfi_op *op, const int64_t *limits);
