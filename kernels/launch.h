@@ -1,10 +1,10 @@
-/* What every kernel launcher takes beside its op's arguments. A launcher is `tf_status tfi_cuda_OP(const tfi_cuda_launch *, const tfi_OP_args *,
- * tfi_op_types)` with C linkage: it checks nothing (the program did), picks a kernel by types, sizes and capability, and launches it on
- * the stream. The arguments are those of the op everywhere (backend/ops.h) with pointers in device memory, but row counts are what the
- * launch is made for: graphs are captured once for a bucket of rows and replayed for any number up to it. How many rows live is read
- * on the device; rows beyond write nothing. What differs from the host: the store that kv.store names is a host record whose `blocks`
- * is in device memory, in the layout of kernels/kv.cuh; kv.stride is not read, the live strides are; weight forms are host records of
- * device data; token lists of slots are in device memory. */
+/* What every kernel launcher takes beside its op's arguments. A launcher is `tf_status tfi_cuda_OP(const tfi_cuda_launch *,
+ * const tfi_OP_args *, tfi_op_types)` with C linkage: it checks nothing (the program did), picks a kernel by types, sizes and
+ * capability, and launches it on the stream. The arguments are those of the op everywhere (backend/ops.h) with pointers in
+ * device memory, but row counts are what the launch is made for: graphs are captured once for a bucket of rows and replayed for
+ * any number up to it. How many rows live is read on the device; rows beyond write nothing. What differs from the host: the
+ * store that kv.store names is a host record whose `blocks` is in device memory, in the layout of kernels/kv.cuh; kv.stride is
+ * not read, the live strides are; weight forms are host records of device data; token lists of slots are in device memory. */
 #ifndef TFI_KERNELS_LAUNCH_H
 #define TFI_KERNELS_LAUNCH_H
 
@@ -15,14 +15,14 @@
 typedef struct tfi_cuda_live { /* in device memory, written before each run */
     int32_t rows[TFI_ROWS_COUNT];
     int32_t draws, copies;
-    int32_t longest;           /* rows of the longest sequence of the run */
-    int32_t longest_stored;    /* tokens in the store of the longest sequence, or source */
+    int32_t longest;        /* rows of the longest sequence of the run */
+    int32_t longest_stored; /* tokens in the store of the longest sequence, or source */
     int64_t table_stride, source_stride;
 } tfi_cuda_live;
 
 typedef struct tfi_cuda_launch {
     cudaStream_t stream;
-    int capability;            /* 90 for 9.0; an argument, so that tests can ask for older paths */
+    int capability; /* 90 for 9.0; an argument, so that tests can ask for older paths */
     int multiprocessors;
     const tfi_cuda_live *live; /* device */
     void *scratch;             /* device, of tfi_cuda_scratch() bytes */
@@ -36,7 +36,8 @@ tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows);
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows);
 /* No sequence has more than max_rows rows in a run, nor more than max_tokens tokens in the store. */
-tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows, int64_t max_tokens);
+tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
+                             int64_t max_tokens);
 /* attend: CACHE or SOURCE, whose tables kv.tables are. */
 tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_append_args *a, tfi_op_types t, tfi_attend attend);
 tf_status tfi_cuda_kv_copy(const tfi_cuda_launch *l, const tfi_kv_copy_args *a);
@@ -49,12 +50,12 @@ tf_status tfi_cuda_sample(const tfi_cuda_launch *l, const tfi_draw_args *a);
 tf_status tfi_cuda_beam_step(const tfi_cuda_launch *l, const tfi_draw_args *a);
 tf_status tfi_cuda_stop(const tfi_cuda_launch *l, const tfi_draw_args *a);
 
-/* What follows a matrix product where the library's epilogue has not the right formula: y = act(y + bias) + residual over [M, N]; sums are
- * fp32 or y's dtype. */
+/* What follows a matrix product where the library's epilogue has not the right formula: y = act(y + bias) + residual over [M,
+ * N]; sums are fp32 or y's dtype. */
 typedef struct tfi_finish_args {
     const void *sums;
-    const float *bias;     /* [N] or NULL */
-    const void *residual;  /* [M, N] in y's dtype, or NULL */
+    const float *bias;    /* [N] or NULL */
+    const void *residual; /* [M, N] in y's dtype, or NULL */
     void *y;
     int64_t M, N;
     tfi_activation activation;

@@ -3,17 +3,23 @@
 #ifndef TFI_BASE_MEMORY_H
 #define TFI_BASE_MEMORY_H
 
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <tfinfer/base.h>
 
+#ifdef __cplusplus /* kernels see the record, and leave it alone */
+typedef int64_t tfi_atomic_bytes;
+#else
+#include <stdatomic.h>
+typedef _Atomic int64_t tfi_atomic_bytes;
+#endif
+
 /* Thread-safe. `used` counts what is live now through this object, `peak` its maximum. */
 typedef struct tfi_memory {
     tf_allocator hooks;
     int64_t budget; /* bytes; INT64_MAX: none */
-    _Atomic int64_t used, peak;
+    tfi_atomic_bytes used, peak;
 } tfi_memory;
 
 /* allocator NULL: the C library's, with huge pages asked for at 4 MB and more. budget TF_UNSET: none. */
