@@ -1,0 +1,83 @@
+/* What the kernels of ATTENTION share: the call, and which rows of which sequence a block has. Tiles of T rows are numbered so
+ * that sequence b's begin at offsets[b] / T + b: there is room for all of them, whatever the lengths, so a grid of R / T + B
+ * tiles serves any mix of up to R rows in up to B sequences, and a block finds its sequence by a search in the offsets. */
+#ifndef TFI_KERNELS_ATTENTION_CUH
+#define TFI_KERNELS_ATTENTION_CUH
+
+#include "kv.cuh"
+#include "reduce.cuh"
+
+struct attention_call {
+    tfi_attention_args a;
+    tfi_op_types t;
+    kv_call kv;
+    const tfi_cuda_live *live;
+    bool causal;
+    bool vectors;     /* rows of a head begin at multiples of 16 bytes, in x and in the store */
+    bool skip_single; /* sequences of one row are another kernel's */
+};
+
+struct attention_item {
+    int64_t first;        /* row of the sequence's first row */
+    int64_t row;          /* of the tile's first row in the sequence */
+    int rows;             /* of the tile */
+    int64_t keys;         /* of the sequence */
+    int64_t number;       /* of the tile's first query, for causality and bias */
+    const int32_t *table; /* NULL: keys and values are in x */
+};
+
+__device__ inline bool find_item(const attention_call &c, int tile_rows, attention_item *item)
+{
+    const int32_t *offsets = c.a.offsets;
+    const int B = c.live->rows[TFI_ROWS_SEQUENCES];
+
+    if (B == 0) return false;
+    const int b = find_last(B, blockIdx.x, [&](int k) { return offsets[k] / tile_rows + k; });
+    const int64_t first = offsets[b], rows = offsets[b + 1] - first;
+    const int64_t row = (blockIdx.x - (first / tile_rows + b)) * tile_rows;
+    if (row >= rows || (c.skip_single && rows == 1)) return false;
+    item->first = first;
+    item->row = row;
+    item->rows = (int)min((int64_t)tile_rows, rows - row);
+    item->keys = c.kv.blocks ? c.kv.lens[b] : rows;
+    item->number = row + (c.a.attend == TFI_ATTEND_CACHE ? item->keys - rows : 0);
+    item->table = c.kv.blocks ? kv_table(c.kv, c.live, b) : NULL;
+    return true;
+}
+
+/* Keys that any row of the tile sees. */
+__device__ inline int64_t visible_keys(const attention_call &c, const attention_item &item)
+{
+    return c.causal ? min(item.keys, item.number + item.rows) : item.keys;
+}
+
+/* First element of key `key` of a head, or of its value; in the store or in x. */
+__device__ inline int64_t key_element(const attention_call &c, const attention_item &item, int64_t key, int head, bool value)
+{
+    if (item.table) return kv_key(c.kv, item.table, key, head, c.a.D) + (value ? c.kv.values_at : 0);
+    return (item.first + key) * c.a.x_stride + (int64_t)((value ? 2 : 1) * c.a.H + head) * c.a.D;
+}
+
+__device__ inline int64_t query_element(const attention_call &c, const attention_item &item, int row, int head)
+{
+    return (item.first + item.row + row) * c.a.x_stride + (int64_t)head * c.a.D;
+}
+
+/* Bias of T5 by distance, from the head's row of the table. */
+__device__ inline float bias_at(const float *table, int max_distance, int distance)
+{
+    return table[max_distance + max(-max_distance, min(max_distance, distance))];
+}
+
+#define LOG2E 1.4426950408889634f
+
+/* ---- host ---- */
+
+/* Sequences of one row, their keys split over blocks. */
+tf_status attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens);
+/* Tiles of rows, on tensor cores: x and the store in one type, BF16 (from 8.0 on) or F16. */
+tf_status attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows);
+/* Tiles of rows, in fp32, any mix of types. */
+tf_status attention_fma(const tfi_cuda_launch *l, const attention_call *c);
+
+#endif

@@ -1,0 +1,394 @@
+/* Attention of tiles of rows on tensor cores; what it computes: src/backend/ref/attention.c
+ *
+ * Shapes    x [R, x_stride] in BF16 or F16, keys and values in x or in a store of the same type, y in any type; D up to 256,
+ * padded with zeros to 32, 64, 128 or 256 in shared memory; scores, softmax and sums in fp32 Parallel  a block of 4 warps for
+ * each (tile of 64 or 128 rows, head); a warp has 16 or 32 of the rows and keeps their queries (up to D = 128), scores and sums
+ * in registers: mma.sync m16n8k16, or two m16n8k8 on 7.5. Keys and values come in tiles of 64 (32 from D = 129 on) by cp.async:
+ * a tile's values while its scores are made, the next keys while its values are weighted; several blocks on a multiprocessor
+ * cover the rest. Tiles of 128 rows halve the shared memory traffic a product; they are taken up to D = 64 where they still
+ * fill the device. Needs     D % 8 == 0, x_stride % 8 == 0 and 16-byte aligned buffers; otherwise tiles are read element by
+ * element Floor     4*D*H flop a (row, key): BERT-base 128x384 is 58 GFLOP, 74 us at 790 TFLOP/s; 8x128 0.4 GFLOP, launch bound
+ */
+#include "attention.cuh"
+
+namespace
+{
+
+enum { WARPS = 4, THREADS = WARPS * WARP, PAD = 8, BIAS_STAGED = 2048 };
+
+template <int SIZE, int TILES>
+struct tile_shape {
+    static constexpr int rows = WARPS * 16 * TILES, keys = SIZE <= 128 ? 64 : 32, stride = SIZE + PAD; /* no bank conflicts */
+    static constexpr bool queries_stay = SIZE <= 128;
+    static constexpr int elements = (rows + 2 * keys) * stride;
+};
+
+/* ---- instructions ---- */
+
+__device__ uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+__device__ void load_matrices(uint32_t (&r)[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+__device__ void load_transposed(uint32_t (&r)[4], const uint16_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+/* c += a b: a [16, 16], b [16, 8]. */
+template <tfi_dtype T, bool MODERN>
+__device__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    if constexpr (!MODERN) {
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(b0));
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[2]), "r"(a[3]), "r"(b1));
+    } else if constexpr (T == TFI_BF16) {
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    } else {
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    }
+}
+
+__device__ float power_of_2(float v)
+{
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
+
+template <tfi_dtype T>
+__device__ uint32_t pack(float low, float high)
+{
+    if constexpr (T == TFI_BF16) {
+        const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+        return *(const uint32_t *)&v;
+    } else {
+        const __half2 v = __floats2half2_rn(low, high);
+        return *(const uint32_t *)&v;
+    }
+}
+
+/* 16 bytes to shared memory; zeros where `inside` is false, and then nothing is read. */
+template <bool MODERN>
+__device__ void copy_chunk(uint16_t *to, const uint16_t *from, bool inside)
+{
+    if constexpr (MODERN) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(inside ? 16 : 0)
+                     : "memory");
+    } else {
+        *(uint4 *)to = inside ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+    }
+}
+
+template <bool MODERN>
+__device__ void close_group()
+{
+    if constexpr (MODERN) asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* All groups of copies but the youngest are there, for the whole block. */
+template <bool MODERN>
+__device__ void wait_for_older()
+{
+    if constexpr (MODERN) asm volatile("cp.async.wait_group 1;" ::: "memory");
+    __syncthreads();
+}
+
+/* ---- tiles ---- */
+
+/* ROWS rows of a head to shared memory, those from `count` on as zeros; element(row) is where a row begins. */
+template <int SIZE, int ROWS, bool MODERN, typename Element>
+__device__ void copy_tile(uint16_t *to, const void *base, int64_t count, int D, bool vectors, Element element)
+{
+    const uint16_t *from = (const uint16_t *)base;
+
+#pragma unroll 4
+    for (int i = threadIdx.x; i < ROWS * (SIZE / 8); i += THREADS) {
+        const int row = i / (SIZE / 8), d = i % (SIZE / 8) * 8;
+        const bool inside = row < count && d < D;
+        const uint16_t *at = inside ? from + element(row) + d : from;
+        uint16_t *out = to + row * (SIZE + PAD) + d;
+        if (vectors) {
+            copy_chunk<MODERN>(out, at, inside);
+        } else {
+            for (int k = 0; k < 8; k++) out[k] = inside && d + k < D ? at[k] : 0;
+        }
+    }
+}
+
+/* 16 rows of a warp: what each lane has of their softmax. Rows are lane / 4 and 8 behind. */
+struct row_state {
+    float max[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
+};
+
+/* Scores are made ready here where there is a bias; else soften() scales them. (A scale below 0 would turn the order of
+ * scores.) */
+__device__ bool scales_first(const attention_call &c)
+{
+    return c.a.bias || c.a.scale <= 0;
+}
+
+/* Scale and bias, and -infinity where a row does not see a key. `number` is that of the first of the 16 queries. */
+template <int KEYS>
+__device__ void mark_scores(const attention_call &c, const float *bias, int64_t first_key, int64_t number, int64_t keys,
+                            float (&scores)[KEYS / 8][4])
+{
+    const int column = threadIdx.x % 4 * 2, distance = (int)(first_key - number) + column - (int)threadIdx.x % WARP / 4;
+    const int count = (int)min(keys - first_key, (int64_t)KEYS);
+
+    if (scales_first(c)) {
+        const float scale = c.a.scale * LOG2E;
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++) {
+            scores[i / 4][i % 4] *= scale;
+            if (bias)
+                scores[i / 4][i % 4] += LOG2E * bias_at(bias, c.a.max_distance, distance + i / 4 * 8 + i % 2 - i % 4 / 2 * 8);
+        }
+    }
+    if (count == KEYS && (!c.causal || first_key + KEYS <= number + 1)) return; /* all rows see all keys */
+#pragma unroll
+    for (int i = 0; i < KEYS / 2; i++) {
+        const bool behind = distance + i / 4 * 8 + i % 2 - i % 4 / 2 * 8 > 0;
+        if (i / 4 * 8 + column + i % 2 >= count || (c.causal && behind)) scores[i / 4][i % 4] = -INFINITY;
+    }
+}
+
+/* Scores become weights, 2 to the power of `scale` times their distance to the maximum; earlier sums are brought to the new
+ * one. */
+template <int KEYS, int SIZE>
+__device__ void soften(row_state *state, float scale, float (&scores)[KEYS / 8][4], float (&sums)[SIZE / 8][4])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float max = state->max[half], total = 0;
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) max = fmaxf(max, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
+        max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
+        const float base = max == -INFINITY ? 0 : max * scale; /* a row that has seen no key */
+        const float factor = power_of_2(state->max[half] * scale - base);
+        state->max[half] = max;
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+            scores[j][2 * half] = power_of_2(scores[j][2 * half] * scale - base);
+            scores[j][2 * half + 1] = power_of_2(scores[j][2 * half + 1] * scale - base);
+            total += scores[j][2 * half] + scores[j][2 * half + 1];
+        }
+        state->total[half] = state->total[half] * factor + total;
+#pragma unroll
+        for (int n = 0; n < SIZE / 8; n++) {
+            sums[n][2 * half] *= factor;
+            sums[n][2 * half + 1] *= factor;
+        }
+    }
+}
+
+__device__ void store_pair(void *y, tfi_dtype t, int64_t at, float a, float b, bool both)
+{
+    const float first[1] = {a}, second[1] = {b};
+    if (both && at % 2 == 0) {
+        if (t == TFI_F32) *(float2 *)((float *)y + at) = make_float2(a, b);
+        else *(uint32_t *)((uint16_t *)y + at) = float_to_half(a, t) | float_to_half(b, t) << 16;
+        return;
+    }
+    store(y, t, at, first);
+    if (both) store(y, t, at + 1, second);
+}
+
+template <int SIZE>
+__device__ void write_rows(const attention_call &c, const attention_item &item, int head, int row, row_state *state,
+                           const float (&sums)[SIZE / 8][4])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float total = state->total[half];
+        total += __shfl_xor_sync(0xffffffffu, total, 1);
+        total += __shfl_xor_sync(0xffffffffu, total, 2);
+        const float factor = total == 0 ? 0 : 1 / total;
+        const int r = row + threadIdx.x % WARP / 4 + half * 8;
+        if (r >= item.rows) continue;
+        const int64_t at = ((item.first + item.row + r) * c.a.H + head) * c.a.D;
+#pragma unroll
+        for (int n = 0; n < SIZE / 8; n++) {
+            const int d = n * 8 + threadIdx.x % 4 * 2;
+            if (d < c.a.D)
+                store_pair(c.a.y, c.t.y, at + d, sums[n][2 * half] * factor, sums[n][2 * half + 1] * factor, d + 1 < c.a.D);
+        }
+    }
+}
+
+/* The head's row of the bias table, in shared memory if it fits. Visible to the block after its next barrier. */
+__device__ const float *stage_bias(const attention_call &c, int head, float *shared)
+{
+    const int width = 2 * c.a.max_distance + 1;
+    if (!c.a.bias) return NULL;
+    const float *bias = c.a.bias + (int64_t)head * width;
+    if (width > BIAS_STAGED) return bias;
+    for (int i = threadIdx.x; i < width; i += THREADS) shared[i] = bias[i];
+    return shared;
+}
+
+template <tfi_dtype T, int SIZE, int TILES, bool MODERN>
+__global__ void __launch_bounds__(THREADS) attention(attention_call c)
+{
+#if __CUDA_ARCH__ >= 800
+    constexpr bool compiled = true;
+#else
+    constexpr bool compiled = !MODERN;
+#endif
+    if constexpr (compiled) {
+        typedef tile_shape<SIZE, TILES> shape;
+        constexpr int KEYS = shape::keys, STRIDE = shape::stride, HELD = shape::queries_stay ? SIZE / 16 : 1;
+        extern __shared__ uint4 memory[];
+        uint16_t *queries = (uint16_t *)memory, *keys = queries + shape::rows * STRIDE, *values = keys + KEYS * STRIDE;
+        const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * TILES, head = blockIdx.y, D = c.a.D;
+        const void *store = c.kv.blocks ? c.kv.blocks : c.a.x;
+        uint32_t q[TILES][HELD][4];
+        float sums[TILES][SIZE / 8][4] = {};
+        row_state state[TILES];
+        attention_item item;
+
+        if (!find_item(c, shape::rows, &item)) return;
+        const float *bias = stage_bias(c, head, (float *)(values + KEYS * STRIDE));
+        const float scale = scales_first(c) ? 1 : c.a.scale * LOG2E;
+        const int64_t visible = visible_keys(c, item);
+        const auto copy_keys = [&](uint16_t *to, int64_t first, bool value) {
+            if (first < visible)
+                copy_tile<SIZE, KEYS, MODERN>(to, store, visible - first, D, c.vectors,
+                                              [&](int row) { return key_element(c, item, first + row, head, value); });
+            close_group<MODERN>();
+        };
+        copy_tile<SIZE, shape::rows, MODERN>(queries, c.a.x, item.rows, D, c.vectors,
+                                             [&](int row) { return query_element(c, item, row, head); });
+        copy_keys(keys, 0, false); /* with the queries, one group */
+
+        for (int64_t first = 0; first < visible; first += KEYS) {
+            float scores[TILES][KEYS / 8][4] = {};
+            copy_keys(values, first, true);
+            wait_for_older<MODERN>();
+            if (shape::queries_stay && first == 0) {
+#pragma unroll
+                for (int m = 0; m < TILES; m++) {
+#pragma unroll
+                    for (int k = 0; k < HELD; k++)
+                        load_matrices(q[m][k], queries + (warp_row + m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
+                }
+            }
+#pragma unroll
+            for (int k = 0; k < SIZE / 16; k++) {
+                if (!shape::queries_stay) {
+#pragma unroll
+                    for (int m = 0; m < TILES; m++)
+                        load_matrices(q[m][0], queries + (warp_row + m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
+                }
+#pragma unroll
+                for (int j = 0; j < KEYS / 16; j++) { /* 16 keys: two products side by side */
+                    uint32_t b[4];
+                    load_matrices(b, keys + (j * 16 + lane / 16 * 8 + lane % 8) * STRIDE + k * 16 + lane / 8 % 2 * 8);
+#pragma unroll
+                    for (int m = 0; m < TILES; m++) {
+                        const uint32_t(&a)[4] = q[m][shape::queries_stay ? k : 0];
+                        multiply<T, MODERN>(scores[m][2 * j], a, b[0], b[1]);
+                        multiply<T, MODERN>(scores[m][2 * j + 1], a, b[2], b[3]);
+                    }
+                }
+            }
+            __syncthreads(); /* all warps are done with these keys */
+            copy_keys(keys, first + KEYS, false);
+#pragma unroll
+            for (int m = 0; m < TILES; m++) {
+                mark_scores<KEYS>(c, bias, first, item.number + warp_row + m * 16, item.keys, scores[m]);
+                soften<KEYS, SIZE>(&state[m], scale, scores[m], sums[m]);
+            }
+            wait_for_older<MODERN>();
+#pragma unroll
+            for (int j = 0; j < KEYS / 16; j++) {
+                uint32_t weights[TILES][4];
+#pragma unroll
+                for (int m = 0; m < TILES; m++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        weights[m][i] = pack<T>(scores[m][2 * j + i / 2][i % 2 * 2], scores[m][2 * j + i / 2][i % 2 * 2 + 1]);
+                }
+#pragma unroll
+                for (int n = 0; n < SIZE / 16; n++) { /* 16 dimensions: two products side by side */
+                    uint32_t b[4];
+                    load_transposed(b, values + (j * 16 + lane % 16) * STRIDE + n * 16 + lane / 16 * 8);
+#pragma unroll
+                    for (int m = 0; m < TILES; m++) {
+                        multiply<T, MODERN>(sums[m][2 * n], weights[m], b[0], b[1]);
+                        multiply<T, MODERN>(sums[m][2 * n + 1], weights[m], b[2], b[3]);
+                    }
+                }
+            }
+            __syncthreads(); /* and with these values */
+        }
+#pragma unroll
+        for (int m = 0; m < TILES; m++) write_rows<SIZE>(c, item, head, warp_row + m * 16, &state[m], sums[m]);
+    }
+}
+
+/* ---- host ---- */
+
+template <tfi_dtype T, int SIZE, int TILES, bool MODERN>
+tf_status launch(const tfi_cuda_launch *l, const attention_call *c)
+{
+    typedef tile_shape<SIZE, TILES> shape;
+    const int64_t width = c->a.bias ? 2 * (int64_t)c->a.max_distance + 1 : 0;
+    const int bytes = shape::elements * 2 + (width <= BIAS_STAGED ? (int)width * 4 : 0);
+    const dim3 grid((unsigned)(c->a.R / shape::rows + c->a.B), (unsigned)c->a.H);
+
+    if (bytes > 48 * 1024)
+        (void)cudaFuncSetAttribute(attention<T, SIZE, TILES, MODERN>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    attention<T, SIZE, TILES, MODERN><<<grid, THREADS, bytes, l->stream>>>(*c);
+    return launched("ATTENTION");
+}
+
+template <tfi_dtype T, bool MODERN>
+tf_status launch_sized(const tfi_cuda_launch *l, const attention_call *c, bool tall)
+{
+    if (c->a.D > 128) {
+        if constexpr (MODERN) return launch<T, 256, 1, MODERN>(l, c);
+    }
+    if (c->a.D > 64) return launch<T, 128, 1, MODERN>(l, c);
+    if constexpr (MODERN) {
+        if (tall) return c->a.D > 32 ? launch<T, 64, 2, MODERN>(l, c) : launch<T, 32, 2, MODERN>(l, c);
+    }
+    return c->a.D > 32 ? launch<T, 64, 1, MODERN>(l, c) : launch<T, 32, 1, MODERN>(l, c);
+}
+
+/* Tiles of 128 rows: most of their rows are used, and there are two for each multiprocessor. */
+bool tall_tiles_pay(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows)
+{
+    return max_rows > 64 && c->a.R >= 96 * c->a.B && c->a.R / 128 * c->a.H >= 2 * l->multiprocessors;
+}
+
+} // namespace
+
+tf_status attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows)
+{
+    const bool tall = tall_tiles_pay(l, c, max_rows);
+    if (c->t.x == TFI_BF16) return launch_sized<TFI_BF16, true>(l, c, tall);
+    return l->capability >= 80 ? launch_sized<TFI_F16, true>(l, c, tall) : launch_sized<TFI_F16, false>(l, c, tall);
+}
