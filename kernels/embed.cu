@@ -69,7 +69,7 @@ extern "C" tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_ar
 
     if (a->R == 0) return TF_STATUS_OK;
     if (in_vectors(a->E, a->embeddings, c.words, a->positions, a->types, a->y))
-        embed<8> < < <(unsigned)a->R, a->E> 512 ? 128 : 64, 0, l->stream >>> (c);
+        embed<8><<<(unsigned)a->R, a->E > 512 ? 128 : 64, 0, l->stream>>>(c);
     else embed<1><<<(unsigned)a->R, 128, 0, l->stream>>>(c);
     return launched("EMBED");
 }

@@ -56,6 +56,9 @@ def include_errors(root):
                     yield f"{where}: {layer} may include only {', '.join(sorted(PUBLIC[layer]))} of the public headers"
             elif ".." in parts:
                 yield f"{where}: name it from src/"
+            elif parts[0] == "kernels":  # beside src/, and the CUDA backend's
+                if not (root / name).exists() or relative.parts[:3] != ("src", "backend", "cuda"):
+                    yield f"{where}: kernels are the CUDA backend's alone"
             elif quote == '"' and not (path.parent / name).exists():  # a header of the same folder needs no more words
                 if not (root / "src" / name).exists():
                     yield f"{where}: no such file below src/; internal headers are named from there"

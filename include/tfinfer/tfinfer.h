@@ -63,7 +63,7 @@ typedef enum tf_quantization { TF_QUANTIZATION_NONE = 0, TF_QUANTIZATION_INT8 = 
 
 typedef struct tf_model_options {
     uint64_t struct_size;
-    const char *device;            /**< "auto", "cpu"; NULL: "auto". This version has the CPU alone */
+    const char *device;            /**< "cpu", "cuda", "cuda:1" and so on, "auto"; NULL: "auto", which is the CPU in this version */
     int32_t dtype;                 /**< tf_dtype; unset: AUTO. What is asked for is never replaced: it runs or is UNSUPPORTED */
     int32_t quantization;          /**< tf_quantization; unset: NONE */
     int32_t threads;               /**< threads that compute, in [1, 1024]; unset: one a core this process may run on */
@@ -74,6 +74,7 @@ typedef struct tf_model_options {
     void *log_user;
     tf_progress_fn progress; /**< NULL: none. Called while the model loads, done and total in bytes */
     void *progress_user;
+    const char *library_folder; /**< where libcublasLt lies; NULL: wherever the system finds it. Not read by the CPU */
 } tf_model_options;
 
 static inline void tf_model_options_init(tf_model_options *o)
@@ -90,6 +91,7 @@ static inline void tf_model_options_init(tf_model_options *o)
     o->log_user = NULL;
     o->progress = NULL;
     o->progress_user = NULL;
+    o->library_folder = NULL;
 }
 
 /**
@@ -124,7 +126,7 @@ typedef struct tf_model_info {
     uint64_t struct_size;
     const char *family;       /**< "bert", "roberta", "distilbert", "electra", ...: config.json's model_type */
     const char *architecture; /**< the class that was loaded, such as "BertForTokenClassification" */
-    const char *device;       /**< "cpu" */
+    const char *device;       /**< "cpu", "cuda", "cuda:1" */
     int32_t dtype;            /**< tf_dtype that was chosen for weights and activations */
     int32_t tasks;            /**< tf_task bits */
     int32_t layers;           /**< transformer layers; there are layers + 1 hidden states */
@@ -171,7 +173,7 @@ TF_API tf_status tf_model_tokenizer(const tf_model *m, const tf_tokenizer **out)
 
 typedef struct tf_session_options {
     uint64_t struct_size;
-    void *stream;            /**< a CUDA stream; NULL. Ignored by the CPU */
+    void *stream;            /**< a CUDA stream of the model's device to work on; NULL: one of the session's own. Ignored by the CPU */
     int32_t max_step_tokens; /**< rows one step computes, in [1, 1048576]; longer calls run in several steps. Unset: 2048, at
                                   least the model's max_input_tokens */
     int32_t max_sequences;   /**< sequences a step holds, in [1, max_step_tokens]; unset: 512, at most max_step_tokens */

@@ -5,19 +5,35 @@
 
 #include "api/handles.h"
 #include "backend/cpu/cpu.h"
+#include "backend/cuda/cuda.h"
 #include "base/options.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "graph/print.h"
 #include "tokenizer/tokenizer.h"
 
-enum { FORM_ALIGN = 64, THREADS_MAX = 1024 };
+enum { FORM_ALIGN = 256, THREADS_MAX = 1024 };
 
 /* What oneDNN, its generated kernels and jansson hold after runs, beside what a program has that only links the library: 0.5 to
  * 1 MB measured for MiniLM and BERT-base on 2 threads (docs/benchmarks.md); many different lengths add 0.1 MB a kernel. */
 #define THIRD_PARTY_BYTES ((int64_t)4 << 20)
 
 /* ---- options ---- */
+
+/* N of "cuda:N", 0 of "cuda"; -1: another device. */
+static int cuda_number(const char *device)
+{
+    int number = 0;
+
+    if (strncmp(device, "cuda", 4) != 0) return -1;
+    if (!device[4]) return 0;
+    if (device[4] != ':' || !device[5] || strlen(device) > 8) return -1;
+    for (const char *p = device + 5; *p; p++) {
+        if (*p < '0' || *p > '9') return -1;
+        number = 10 * number + (*p - '0');
+    }
+    return number;
+}
 
 static tf_status read_options(const tf_model_options *options, tf_model_options *o)
 {
@@ -33,27 +49,43 @@ static tf_status read_options(const tf_model_options *options, tf_model_options 
         return tfi_fail(TF_STATUS_INVALID, "memory_budget is %lld", (long long)o->memory_budget);
     if (o->allocator && (!o->allocator->alloc || !o->allocator->free))
         return tfi_fail(TF_STATUS_INVALID, "the allocator lacks alloc or free");
-    if (o->device && strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0)
-        return tfi_fail(strncmp(o->device, "cuda", 4) == 0 ? TF_STATUS_UNSUPPORTED : TF_STATUS_INVALID,
-                        "device \"%s\": this build has \"cpu\" alone", o->device);
+    if (o->device && strcmp(o->device, "auto") != 0 && strcmp(o->device, "cpu") != 0 && cuda_number(o->device) < 0)
+        return tfi_fail(TF_STATUS_INVALID, "device \"%s\" is none of \"auto\", \"cpu\", \"cuda\", \"cuda:N\"", o->device);
     if (o->quantization != TF_QUANTIZATION_NONE)
         return tfi_fail(TF_STATUS_UNSUPPORTED, "quantization \"%s\" is not built",
                         o->quantization == TF_QUANTIZATION_INT8 ? "int8" : "fp8");
     return TF_STATUS_OK;
 }
 
-/* What an explicit dtype asks for, or what "auto" means for this checkpoint on this processor. */
+static int is_cuda(const tf_model *m)
+{
+    return strncmp(m->backend->name, "cuda", 4) == 0;
+}
+
+/* What "auto" means for a checkpoint on this device: on a GPU what is stored, on a CPU whatever runs fast. */
+static tf_dtype auto_dtype(const tf_model *m, tfi_dtype stored)
+{
+    if (stored != TFI_BF16 && stored != TFI_F16) return TF_DTYPE_FP32;
+    if (is_cuda(m)) return stored == TFI_BF16 && m->backend->has_bf16 ? TF_DTYPE_BF16 : TF_DTYPE_FP16;
+    return m->backend->has_bf16 ? TF_DTYPE_BF16 : TF_DTYPE_FP32;
+}
+
 static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *source, tfi_dtype *out)
 {
-    const tfi_dtype stored = tfi_model_stored_dtype(source);
-
-    m->dtype = (tf_dtype)asked;
-    if (asked == TF_DTYPE_AUTO)
-        m->dtype = (stored == TFI_BF16 || stored == TFI_F16) && m->backend->has_bf16 ? TF_DTYPE_BF16 : TF_DTYPE_FP32;
+    m->dtype = asked == TF_DTYPE_AUTO ? auto_dtype(m, tfi_model_stored_dtype(source)) : (tf_dtype)asked;
     if (m->dtype == TF_DTYPE_TF32)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "dtype tf32 is a GPU's; device \"%s\" has fp32 and bf16", m->backend->name);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, is_cuda(m) ? "dtype tf32 is not built" : "dtype tf32 is a GPU's; device \"cpu\" has fp32 and bf16");
     *out = m->dtype == TF_DTYPE_FP32 ? TFI_F32 : m->dtype == TF_DTYPE_BF16 ? TFI_BF16 : TFI_F16;
     return m->backend->supports(m->backend, *out);
+}
+
+static tf_status open_backend(tf_model *m, const tf_model_options *o)
+{
+    const int number = o->device ? cuda_number(o->device) : -1;
+    const tfi_cuda_options cuda = {.memory = &m->memory, .device = number, .threads = o->threads, .library_folder = o->library_folder};
+    const tfi_cpu_options cpu = {.memory = &m->memory, .threads = o->threads, .features = tfi_cpu_features()};
+
+    return number >= 0 ? tfi_cuda_open(&cuda, &m->backend) : tfi_cpu_open(&cpu, &m->backend);
 }
 
 /* ---- description ---- */
@@ -101,8 +133,7 @@ static tf_status describe(tf_model *m, const char *path, const tf_model_options 
     if ((st = tfi_source_directory(source, &m->memory, transformer)) < 0) return st;
     if (source->tensor_count == 0)
         return tfi_fail(TF_STATUS_NOT_FOUND, "%s: no model.safetensors or pytorch_model.bin, whole or in shards", transformer);
-    const tfi_cpu_options cpu = {.memory = &m->memory, .threads = o->threads, .features = tfi_cpu_features()};
-    if ((st = tfi_cpu_open(&cpu, &m->backend)) < 0 || (st = choose_dtype(m, o->dtype, source, &dtype)) < 0 ||
+    if ((st = open_backend(m, o)) < 0 || (st = choose_dtype(m, o->dtype, source, &dtype)) < 0 ||
         (st = tfi_model_build(source, &m->sentence, dtype, &m->arena, &m->def)) < 0 || (st = plan_weights(m)) < 0)
         return st;
     if (m->def.tasks & TF_TASK_GENERATE && (st = tfi_generation_read(&source->files, m->def.vocab_size, &m->arena, &m->memory, m->log,
@@ -159,7 +190,7 @@ static tf_status load_weights(tf_model *m, const tf_model_options *o)
     int64_t offset = 0;
     tf_status st;
 
-    if (!(m->weights = tfi_alloc(&m->memory, (size_t)m->weight_bytes)))
+    if (!(m->weights = m->backend->alloc(m->backend, &m->memory, m->weight_bytes)))
         return tfi_fail_prefix(TF_STATUS_NOMEM, "%lld bytes of weights: ", (long long)m->weight_bytes);
     for (int32_t i = 0; i < g->weight_count; i++) l.total += source_bytes(&g->weights[i]);
     for (int32_t i = 0; i < g->weight_count; i++) {
@@ -168,6 +199,7 @@ static tf_status load_weights(tf_model *m, const tf_model_options *o)
         if ((st = m->backend->weight_prepare(m->backend, &g->weights[i], &m->forms[i], &hook)) < 0) return st;
         l.done += source_bytes(&g->weights[i]);
     }
+    if ((st = m->backend->load_end(m->backend)) < 0) return st;
     if (report(&l, 0) != 0) return tfi_fail(TF_STATUS_CANCELLED, "the progress callback ended tf_model_open");
     return TF_STATUS_OK;
 }
@@ -198,8 +230,10 @@ void tfi_model_release(tf_model *m)
 {
     if (atomic_fetch_sub(&m->references, 1) > 1) return;
     tf_tokenizer_close(m->tokenizer);
-    tfi_free(&m->memory, m->weights, (size_t)m->weight_bytes);
-    if (m->backend) m->backend->close(m->backend);
+    if (m->backend) {
+        m->backend->free(m->backend, &m->memory, m->weights, m->weight_bytes);
+        m->backend->close(m->backend);
+    }
     tfi_arena_close(&m->arena);
     tfi_memory memory = m->memory; /* outlives the block it is in */
     tfi_free(&memory, m, sizeof *m);

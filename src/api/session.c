@@ -91,7 +91,7 @@ static tf_status read_options(const tf_model *m, const tf_session_options *optio
     if ((st = tfi_options_read(o, sizeof *o, options, "tf_session_options")) < 0) return st;
     if (o->memory_budget != TF_UNSET && o->memory_budget < 0)
         return tfi_fail(TF_STATUS_INVALID, "memory_budget is %lld", (long long)o->memory_budget);
-    *e = (tfi_engine){.def = &m->def, .backend = m->backend, .forms = m->forms};
+    *e = (tfi_engine){.def = &m->def, .backend = m->backend, .forms = m->forms, .stream = o->stream};
     if ((st = read_limits(&m->def, o, e)) < 0) return st;
     return read_store(&m->def, o, e);
 }

@@ -47,6 +47,7 @@ typedef struct tfi_run {
     int32_t tap_count, feed_count;
     int32_t resume;                           /* values with `keep` are still there from the run before: do not compute them */
     int32_t effects;                          /* TFI_EFFECT_ bits */
+    void *stream;                             /* of the caller, to work on; NULL: the backend's own */
     tfi_store *store;                         /* NULL where the graph has no op that needs it */
     int64_t table_stride, source_stride;      /* blocks a row of TFI_INPUT_KV_TABLES, TFI_INPUT_SOURCE_TABLES */
     int64_t copy_count;                       /* of TFI_INPUT_KV_COPIES */
@@ -70,6 +71,10 @@ struct tfi_backend {
     /* TF_STATUS_OK, or UNSUPPORTED naming the dtype, for weights and activations of this type. */
     tf_status (*supports)(tfi_backend *b, tfi_dtype dtype);
 
+    /* The backend's memory, for the resident forms; counts against `memory`. NULL with the last error set. */
+    void *(*alloc)(tfi_backend *b, tfi_memory *memory, int64_t bytes);
+    void (*free)(tfi_backend *b, tfi_memory *memory, void *p, int64_t bytes); /* p may be NULL */
+
     /* Which resident form the weight will have; form->data stays NULL. Reads no data. */
     tf_status (*weight_form)(tfi_backend *b, const tfi_weight *w, tfi_weight_form *form);
     /* Bytes of staging that preparing any weight takes from the memory given at open (tf_plan.load_bytes). */
@@ -77,6 +82,9 @@ struct tfi_backend {
     /* Cast, reorder and pack the parts into form->data; the only place that does. Fetches the source pages and gives them back
      * piece by piece. */
     tf_status (*weight_prepare)(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook);
+
+    /* All weights are prepared: what is on its way has arrived, staging is given back. Also after a failure. */
+    tf_status (*load_end)(tfi_backend *b);
 
     /* Make a program for at most limits[]: resolves one function per op (or UNSUPPORTED naming op and types),
      * plans and allocates activations and scratch from `memory`. graph and forms must outlive it. */

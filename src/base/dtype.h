@@ -61,4 +61,21 @@ static inline float tfi_f16_to_f32(uint16_t h)
     return f;
 }
 
+/* Round to nearest, ties to even; too large becomes infinite, NaN stays NaN. Without branches, so that loops over it vectorise. */
+static inline uint16_t tfi_f32_to_f16(float f)
+{
+    uint32_t bits, magnitude, small;
+    float aligned;
+
+    memcpy(&bits, &f, sizeof bits);
+    magnitude = bits & 0x7fffffffu;
+    memcpy(&aligned, &magnitude, sizeof aligned);
+    aligned += 0.5f; /* moves the last bit of an fp16 subnormal to the last bit of the sum, rounded as the sum is */
+    memcpy(&small, &aligned, sizeof small);
+    const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1)) >> 13;
+    const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    const uint32_t finite = magnitude < 0x38800000u ? small - 0x3f000000u : normal;
+    return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude >= 0x47800000u ? special : finite));
+}
+
 #endif

@@ -38,6 +38,25 @@ void tfi_memory_init(tfi_memory *m, const tf_allocator *allocator, int64_t budge
     atomic_init(&m->peak, 0);
 }
 
+tf_status tfi_memory_charge(tfi_memory *m, int64_t bytes)
+{
+    const int64_t used = atomic_fetch_add(&m->used, bytes) + bytes;
+    int64_t peak = atomic_load(&m->peak);
+
+    if (used > m->budget) {
+        atomic_fetch_sub(&m->used, bytes);
+        return tfi_fail(TF_STATUS_NOMEM, "over the memory budget: %lld bytes would be used of %lld", (long long)used,
+                        (long long)m->budget);
+    }
+    while (used > peak && !atomic_compare_exchange_weak(&m->peak, &peak, used)) continue;
+    return TF_STATUS_OK;
+}
+
+void tfi_memory_refund(tfi_memory *m, int64_t bytes)
+{
+    atomic_fetch_sub(&m->used, bytes);
+}
+
 void *tfi_alloc(tfi_memory *m, size_t size)
 {
     if (size == 0) size = 1;
@@ -45,22 +64,12 @@ void *tfi_alloc(tfi_memory *m, size_t size)
         (void)tfi_fail(TF_STATUS_NOMEM, "out of memory: %zu bytes asked for", size);
         return NULL;
     }
-    const int64_t used = atomic_fetch_add(&m->used, (int64_t)size) + (int64_t)size;
-    if (used > m->budget) {
-        atomic_fetch_sub(&m->used, (int64_t)size);
-        (void)tfi_fail(TF_STATUS_NOMEM, "over the memory budget: %lld bytes would be used of %lld", (long long)used,
-                       (long long)m->budget);
-        return NULL;
-    }
+    if (tfi_memory_charge(m, (int64_t)size) < 0) return NULL;
     void *p = m->hooks.alloc(m->hooks.user, size, size >= LARGE_BLOCK ? HUGE_PAGE : LINE);
-    if (!p) {
-        atomic_fetch_sub(&m->used, (int64_t)size);
-        (void)tfi_fail(TF_STATUS_NOMEM, "out of memory: %zu bytes asked for", size);
-        return NULL;
-    }
-    int64_t peak = atomic_load(&m->peak);
-    while (used > peak && !atomic_compare_exchange_weak(&m->peak, &peak, used)) continue;
-    return p;
+    if (p) return p;
+    tfi_memory_refund(m, (int64_t)size);
+    (void)tfi_fail(TF_STATUS_NOMEM, "out of memory: %zu bytes asked for", size);
+    return NULL;
 }
 
 void *tfi_zalloc(tfi_memory *m, size_t size)

@@ -32,6 +32,10 @@ void *tfi_zalloc(tfi_memory *m, size_t size);
 void *tfi_realloc(tfi_memory *m, void *p, size_t old_size, size_t new_size);
 void tfi_free(tfi_memory *m, void *p, size_t size); /* p may be NULL */
 
+/* For memory that does not come from the hooks (a device's): count it against the budget, NOMEM if it is over; and take it off again. */
+tf_status tfi_memory_charge(tfi_memory *m, int64_t bytes);
+void tfi_memory_refund(tfi_memory *m, int64_t bytes);
+
 /* Bump allocation in chunks; all of it is freed by close. Not thread-safe. Zero-initialise `first`, set `memory`. */
 typedef struct tfi_arena {
     tfi_memory *memory;

@@ -290,6 +290,7 @@ tf_status tfi_decode_step_run(tfi_decode_step *d)
     tfi_run run = {.taps = d->taps,
                    .store = d->room->store,
                    .effects = TFI_EFFECT_KV,
+                   .stream = d->engine->stream,
                    .table_stride = d->kv_stride,
                    .source_stride = d->source_stride,
                    .copy_count = d->copy_count};
@@ -396,6 +397,7 @@ tf_status tfi_decode_step_run_called(tfi_decode_step *d)
                    .resume = 1,
                    .store = d->room->store,
                    .effects = TFI_EFFECT_DRAW,
+                   .stream = d->engine->stream,
                    .draws = d->draws,
                    .choices = d->choices,
                    .draw_count = d->draw_count};

@@ -236,6 +236,7 @@ tf_status tfi_encode_step_run(tfi_encode_step *e)
 
     fill(e);
     tfi_run run = {.taps = e->taps, .effects = keeps_sources(e) ? TFI_EFFECT_KV : 0, .store = e->store, .source_stride = e->source_stride};
+    run.stream = e->engine->stream;
     run.rows[TFI_ROWS_TOKENS] = e->tokens;
     run.rows[TFI_ROWS_SEQUENCES] = e->sequences;
     run.inputs[TFI_INPUT_IDS] = first->ids ? e->ids : NULL;

@@ -51,6 +51,7 @@ typedef struct tfi_engine {
     tfi_memory *memory;
     int64_t encode_limits[TFI_LIMIT_COUNT], step_limits[TFI_LIMIT_COUNT];
     tfi_store_shape store; /* blocks 0: no generation */
+    void *stream;          /* of the caller, or NULL */
 } tfi_engine;
 
 typedef struct tfi_scheduler_stats {

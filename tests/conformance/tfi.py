@@ -99,7 +99,8 @@ class ModelOptions(Struct):
         log log
         ptr log_user
         progress progress
-        ptr progress_user""")
+        ptr progress_user
+        text library_folder""")
 
 
 class ModelInfo(Struct):

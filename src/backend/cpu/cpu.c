@@ -36,6 +36,24 @@ static int64_t load_bytes(tfi_backend *b)
     return 0;
 }
 
+static void *weights_alloc(tfi_backend *b, tfi_memory *memory, int64_t bytes)
+{
+    (void)b;
+    return tfi_alloc(memory, (size_t)bytes);
+}
+
+static void weights_free(tfi_backend *b, tfi_memory *memory, void *p, int64_t bytes)
+{
+    (void)b;
+    tfi_free(memory, p, (size_t)bytes);
+}
+
+static tf_status load_end(tfi_backend *b)
+{
+    (void)b;
+    return TF_STATUS_OK;
+}
+
 static void cpu_close(tfi_backend *b)
 {
     tfi_cpu *cpu = (tfi_cpu *)b;
@@ -59,9 +77,12 @@ tf_status tfi_cpu_open(const tfi_cpu_options *o, tfi_backend **out)
     cpu->base = (tfi_backend){.name = "cpu",
                               .threads = threads,
                               .supports = supports,
+                              .alloc = weights_alloc,
+                              .free = weights_free,
                               .weight_form = tfi_cpu_weight_form,
                               .load_bytes = load_bytes,
                               .weight_prepare = tfi_cpu_weight_prepare,
+                              .load_end = load_end,
                               .program_open = tfi_cpu_program_open,
                               .program_bytes = tfi_cpu_program_bytes,
                               .program_close = tfi_cpu_program_close,

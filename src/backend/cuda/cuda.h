@@ -1,0 +1,19 @@
+/* The CUDA backend: device memory, cuBLASLt for LINEAR, kernels of our own (kernels/) for the rest. This header is all that others
+ * see and asks for no toolkit; in a build without CUDA cuda_absent.c stands in its place. */
+#ifndef TFI_BACKEND_CUDA_H
+#define TFI_BACKEND_CUDA_H
+
+#include "backend/backend.h"
+
+typedef struct tfi_cuda_options {
+    tfi_memory *memory;         /* of the backend itself; outlives it */
+    int device;                 /* number of the device */
+    int threads;                /* host threads that cast weights */
+    const char *library_folder; /* where libcublasLt lies; NULL: the usual search. Not kept */
+    int no_timing;              /* take the matrix library's first suggestion instead of timing several */
+} tfi_cuda_options;
+
+/* UNSUPPORTED, saying what is missing: a driver, a device, one that is new enough, libcublasLt; NOMEM, DEVICE. */
+tf_status tfi_cuda_open(const tfi_cuda_options *options, tfi_backend **out);
+
+#endif

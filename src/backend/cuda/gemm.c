@@ -1,0 +1,240 @@
+/* How a product is computed is chosen once for each class of shapes (rows rounded up as programs do) and kept: the library suggests some
+ * functions, the fastest of which is found by timing them where it is met first.
+ *
+ * cuBLASLt counts columns first: y [M, N] row-major is its D [N, M], W its A [K, N] transposed, x its B [K, M]. 16-bit products add up
+ * in fp32, and split sums are never rounded to 16 bits in between. */
+#include "backend/cuda/gemm.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "backend/cuda/buckets.h"
+#include "base/status.h"
+
+enum { CLASSES = 1024, CANDIDATES = 8, TIMED_RUNS = 4, ALIGNMENT = 64 };
+
+typedef struct shape {
+    int64_t M, N, K;
+    int32_t type, out, epilogue, residual;
+} shape;
+
+typedef struct choice {
+    shape shape;
+    int taken, supported;
+    cublasLtMatmulAlgo_t algorithm;
+} choice;
+
+struct tfi_gemm {
+    tfi_cuda *cuda;
+    cublasLtHandle_t handle;
+    int timing;
+    pthread_mutex_t lock; /* guards choices, and times one call at a time */
+    choice choices[CLASSES];
+};
+
+/* The library's descriptions of one call. */
+typedef struct product {
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t a, b, d;
+} product;
+
+tf_status tfi_gemm_open(tfi_cuda *c, int timing, tfi_gemm **out)
+{
+    tfi_gemm *g = tfi_zalloc(c->memory, sizeof *g);
+
+    if (!g) return TF_STATUS_NOMEM;
+    g->cuda = c;
+    g->timing = timing;
+    (void)pthread_mutex_init(&g->lock, NULL);
+    *out = g; /* closed by the device's close from here on */
+    if (c->lt.create(&g->handle) == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;
+    g->handle = NULL;
+    return tfi_fail(TF_STATUS_DEVICE, "libcublasLt cannot be started on this device");
+}
+
+void tfi_gemm_close(tfi_gemm *g)
+{
+    if (!g) return;
+    if (g->handle && tfi_cuda_enter(g->cuda) == TF_STATUS_OK) {
+        (void)g->cuda->lt.destroy(g->handle);
+        tfi_cuda_leave(g->cuda);
+    }
+    (void)pthread_mutex_destroy(&g->lock);
+    tfi_free(g->cuda->memory, g, sizeof *g);
+}
+
+/* ---- description ---- */
+
+static cudaDataType_t data_type(tfi_dtype t)
+{
+    return t == TFI_F32 ? CUDA_R_32F : t == TFI_BF16 ? CUDA_R_16BF : CUDA_R_16F;
+}
+
+static cublasLtEpilogue_t epilogue(const tfi_gemm_call *c)
+{
+    switch (c->activation) {
+    case TFI_ACT_RELU:
+        return c->bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case TFI_ACT_GELU_TANH:
+        return c->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default:
+        return c->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    }
+}
+
+static void forget(const tfi_gemm *g, product *p)
+{
+    const tfi_cublas_lt *lt = &g->cuda->lt;
+
+    if (p->desc) (void)lt->desc_destroy(p->desc);
+    if (p->a) (void)lt->layout_destroy(p->a);
+    if (p->b) (void)lt->layout_destroy(p->b);
+    if (p->d) (void)lt->layout_destroy(p->d);
+}
+
+static int describe(const tfi_gemm *g, const tfi_gemm_call *c, product *p)
+{
+    const tfi_cublas_lt *lt = &g->cuda->lt;
+    const cudaDataType_t type = data_type(c->type), out = data_type(c->out);
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const cublasLtEpilogue_t after = epilogue(c);
+
+    *p = (product){0};
+    return lt->desc_create(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
+           lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed) == CUBLAS_STATUS_SUCCESS &&
+           lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &after, sizeof after) == CUBLAS_STATUS_SUCCESS &&
+           (!c->bias ||
+            lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &c->bias, sizeof c->bias) == CUBLAS_STATUS_SUCCESS) &&
+           lt->layout_create(&p->a, type, (uint64_t)c->K, (uint64_t)c->N, c->K) == CUBLAS_STATUS_SUCCESS &&
+           lt->layout_create(&p->b, type, (uint64_t)c->K, (uint64_t)c->M, c->K) == CUBLAS_STATUS_SUCCESS &&
+           lt->layout_create(&p->d, out, (uint64_t)c->N, (uint64_t)c->M, c->N) == CUBLAS_STATUS_SUCCESS;
+}
+
+static cublasStatus_t multiply(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulAlgo_t *algorithm,
+                               void *workspace, cudaStream_t stream)
+{
+    const float one = 1, beta = c->residual ? 1 : 0;
+    const void *added = c->residual ? c->residual : c->y;
+
+    return g->cuda->lt.matmul(g->handle, p->desc, &one, c->w, p->a, c->x, p->b, &beta, added, p->d, c->y, p->d, algorithm, workspace,
+                              TFI_GEMM_WORKSPACE, stream);
+}
+
+/* ---- choice ---- */
+
+/* The library's suggestions, best first by its own estimate; their number. */
+static int suggest(const tfi_gemm *g, const product *p, cublasLtMatmulHeuristicResult_t results[CANDIDATES])
+{
+    const tfi_cublas_lt *lt = &g->cuda->lt;
+    const uint64_t workspace = TFI_GEMM_WORKSPACE;
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, alignment = ALIGNMENT;
+    cublasLtMatmulPreference_t wish;
+    int count = 0, kept = 0;
+
+    if (lt->preference_create(&wish) != CUBLAS_STATUS_SUCCESS) return 0;
+    (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+    (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
+    for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES; i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
+        (void)lt->preference_set(wish, (cublasLtMatmulPreferenceAttributes_t)i, &alignment, sizeof alignment);
+    if (lt->heuristic(g->handle, p->desc, p->a, p->b, p->d, p->d, wish, CANDIDATES, results, &count) != CUBLAS_STATUS_SUCCESS) count = 0;
+    (void)lt->preference_destroy(wish);
+    for (int i = 0; i < count; i++)
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) results[kept++] = results[i];
+    return kept;
+}
+
+/* Milliseconds of some runs in a row; negative: it does not run. */
+static float time_one(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulAlgo_t *algorithm, void *workspace,
+                      cudaStream_t stream, const cudaEvent_t events[2])
+{
+    float ms = -1;
+
+    if (multiply(g, c, p, algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
+    if (cudaEventRecord(events[0], stream) != cudaSuccess) return -1;
+    for (int i = 0; i < TIMED_RUNS; i++)
+        if (multiply(g, c, p, algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
+    if (cudaEventRecord(events[1], stream) != cudaSuccess || cudaEventSynchronize(events[1]) != cudaSuccess) return -1;
+    return cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess ? ms : -1;
+}
+
+static int fastest(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulHeuristicResult_t *results, int count,
+                   void *workspace, cudaStream_t stream)
+{
+    cudaEvent_t events[2] = {NULL, NULL};
+    float best_ms = -1;
+    int best = 0;
+
+    if (cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess) {
+        for (int i = 0; i < count; i++) {
+            const float ms = time_one(g, c, p, &results[i].algo, workspace, stream, events);
+            if (ms < 0 || (best_ms >= 0 && ms >= best_ms)) continue;
+            best_ms = ms;
+            best = i;
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        if (events[i]) (void)cudaEventDestroy(events[i]);
+    return best;
+}
+
+static uint32_t hash(const shape *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    uint32_t h = 2166136261u;
+
+    for (size_t i = 0; i < sizeof *s; i++) h = (h ^ p[i]) * 16777619u;
+    return h;
+}
+
+/* The class's place, or the free one where it goes; NULL: the table is full. */
+static choice *find(tfi_gemm *g, const shape *s)
+{
+    for (uint32_t i = 0, at = hash(s); i < CLASSES; i++, at++) {
+        choice *e = &g->choices[at % CLASSES];
+        if (!e->taken || memcmp(&e->shape, s, sizeof *s) == 0) return e;
+    }
+    return NULL;
+}
+
+static void choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream, choice *out)
+{
+    cublasLtMatmulHeuristicResult_t results[CANDIDATES];
+    const int count = suggest(g, p, results);
+    const int best = count > 1 && g->timing && c->may_time ? fastest(g, c, p, results, count, workspace, stream) : 0;
+
+    out->supported = count > 0;
+    if (count > 0) out->algorithm = results[best].algo;
+}
+
+tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cudaStream_t stream)
+{
+    const shape s = {tfi_bucket(c->M), c->N, c->K, (int32_t)c->type, (int32_t)c->out, (int32_t)epilogue(c), c->residual != NULL};
+    cublasStatus_t done = CUBLAS_STATUS_NOT_SUPPORTED;
+    choice once = {0}, *e;
+    product p;
+
+    if (!describe(g, c, &p)) {
+        forget(g, &p);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "the matrix library refuses a product of [%lld, %lld] and [%lld, %lld]", (long long)c->M,
+                        (long long)c->K, (long long)c->N, (long long)c->K);
+    }
+    (void)pthread_mutex_lock(&g->lock);
+    if (!(e = find(g, &s))) e = &once;
+    if (!e->taken) {
+        choose(g, c, &p, workspace, stream, e);
+        e->shape = s;
+        e->taken = 1;
+    }
+    once = *e;
+    (void)pthread_mutex_unlock(&g->lock);
+    if (once.supported) done = multiply(g, c, &p, &once.algorithm, workspace, stream);
+    if (once.supported && done == CUBLAS_STATUS_NOT_SUPPORTED) { /* chosen for another number of rows of its class */
+        choose(g, c, &p, workspace, stream, &once);
+        if (once.supported) done = multiply(g, c, &p, &once.algorithm, workspace, stream);
+    }
+    forget(g, &p);
+    if (done == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;
+    return tfi_fail(done == CUBLAS_STATUS_NOT_SUPPORTED ? TF_STATUS_UNSUPPORTED : TF_STATUS_DEVICE,
+                    "device \"%s\": cublasLt status %d for a product of [%lld, %lld] %s and [%lld, %lld] giving %s", g->cuda->name, (int)done,
+                    (long long)c->M, (long long)c->K, tfi_dtype_name(c->type), (long long)c->N, (long long)c->K, tfi_dtype_name(c->out));
+}

@@ -1,0 +1,181 @@
+/* A run's inputs as one piece of pinned memory and one copy. Where each array lies depends on the run's shape alone, so that a captured
+ * graph finds them where it was captured with. */
+#include <string.h>
+
+#include "backend/cuda/buckets.h"
+#include "backend/cuda/program.h"
+
+/* Bytes of an array for the rows of a shape. */
+static int64_t part_bytes(const tfi_run_shape *s, int part)
+{
+    const int64_t R = s->rows[TFI_ROWS_TOKENS], B = s->rows[TFI_ROWS_SEQUENCES], S = s->rows[TFI_ROWS_SELECTED];
+
+    switch (part) {
+    case TFI_PART_LIVE:
+        return sizeof(tfi_cuda_live);
+    case TFI_PART_DRAWS:
+        return s->draws * (int64_t)sizeof(tfi_draw);
+    case TFI_INPUT_IDS:
+    case TFI_INPUT_POSITIONS:
+    case TFI_INPUT_TYPES:
+        return 4 * R;
+    case TFI_INPUT_OFFSETS:
+        return 4 * (B + 1);
+    case TFI_INPUT_LAST:
+    case TFI_INPUT_KV_LENS:
+    case TFI_INPUT_SOURCE_LENS:
+        return 4 * B;
+    case TFI_INPUT_SELECTED:
+    case TFI_INPUT_TARGETS:
+    case TFI_INPUT_ROW_SLOTS:
+        return 4 * S;
+    case TFI_INPUT_KV_COPIES:
+        return 8 * s->copies;
+    case TFI_INPUT_KV_TABLES:
+        return 4 * B * s->kv_stride;
+    case TFI_INPUT_SOURCE_TABLES:
+        return 4 * B * s->source_stride;
+    default: /* EMBEDDINGS go by themselves, SKIP with the launch */
+        return 0;
+    }
+}
+
+static int64_t lay_out(const tfi_run_shape *s, int64_t parts[TFI_PART_COUNT])
+{
+    int64_t at = 0;
+
+    for (int i = 0; i < TFI_PART_COUNT; i++) {
+        parts[i] = at;
+        at += (part_bytes(s, i) + 63) / 64 * 64;
+    }
+    return at;
+}
+
+static int64_t table_room(const tfi_program *p)
+{
+    const int64_t stored = p->limits[TFI_LIMIT_KV_TOKENS], rows = p->limits[TFI_ROWS_TOKENS];
+
+    return tfi_power_of_two(((stored > rows ? stored : rows) + TFI_KV_BLOCK - 1) / TFI_KV_BLOCK);
+}
+
+int64_t tfi_cuda_input_bytes(const tfi_program *p)
+{
+    tfi_run_shape most = {.draws = p->limits[TFI_ROWS_SEQUENCES],
+                          .copies = p->limits[TFI_ROWS_SEQUENCES],
+                          .kv_stride = p->has_cache ? table_room(p) : 0,
+                          .source_stride = p->has_source ? table_room(p) : 0};
+    int64_t parts[TFI_PART_COUNT];
+
+    memcpy(most.rows, p->limits, sizeof most.rows);
+    return lay_out(&most, parts);
+}
+
+static int64_t longest_of(const int32_t *lens, int64_t count)
+{
+    int64_t most = 0;
+
+    for (int64_t i = 0; lens && i < count; i++)
+        if (lens[i] > most) most = lens[i];
+    return most;
+}
+
+static int64_t longest_row(const tfi_run *run)
+{
+    const int32_t *offsets = run->inputs[TFI_INPUT_OFFSETS];
+    int64_t most = 0;
+
+    for (int64_t i = 0; offsets && i < run->rows[TFI_ROWS_SEQUENCES]; i++)
+        if (offsets[i + 1] - offsets[i] > most) most = offsets[i + 1] - offsets[i];
+    return most;
+}
+
+static int64_t longest_stored(const tfi_run *run)
+{
+    const int64_t B = run->rows[TFI_ROWS_SEQUENCES];
+    const int64_t own = longest_of(run->inputs[TFI_INPUT_KV_LENS], B), source = longest_of(run->inputs[TFI_INPUT_SOURCE_LENS], B);
+
+    return own > source ? own : source;
+}
+
+/* Above TFI_GRAPH_ROWS nothing is rounded. */
+static int64_t rounded(int64_t rows, int64_t limit)
+{
+    const int64_t up = rows > TFI_GRAPH_ROWS ? rows : tfi_bucket(rows);
+    return up < limit ? up : limit;
+}
+
+void tfi_cuda_shape_run(tfi_pass *s)
+{
+    const tfi_program *p = s->program;
+    const tfi_run *run = s->run;
+    const int32_t *skip = run->inputs[TFI_INPUT_SKIP];
+    tfi_run_shape *h = &s->shape;
+
+    memset(h, 0, sizeof *h);
+    for (int i = 0; i < TFI_ROWS_COUNT; i++) h->rows[i] = rounded(run->rows[i], p->limits[i]);
+    h->draws = rounded(run->draw_count, p->limits[TFI_ROWS_SEQUENCES]);
+    h->copies = run->inputs[TFI_INPUT_KV_COPIES] ? rounded(run->copy_count, p->limits[TFI_ROWS_SEQUENCES]) : 0;
+    h->longest = tfi_bucket(longest_row(run));
+    h->longest_stored = tfi_power_of_two(longest_stored(run));
+    if (p->has_cache && run->inputs[TFI_INPUT_KV_TABLES]) h->kv_stride = tfi_power_of_two(run->table_stride);
+    if (p->has_source && run->inputs[TFI_INPUT_SOURCE_TABLES]) h->source_stride = tfi_power_of_two(run->source_stride);
+    h->store = run->store;
+    h->skip = skip ? *skip : 0;
+    for (int i = 0; i < TFI_INPUT_COUNT; i++)
+        if (run->inputs[i]) h->inputs |= 1 << i;
+    s->parts_bytes = lay_out(h, s->parts);
+}
+
+/* Live bytes of an array, of the caller's memory. */
+static int64_t live_bytes(const tfi_run *run, int part)
+{
+    tfi_run_shape live = {.draws = run->draw_count, .copies = run->copy_count, .kv_stride = run->table_stride, .source_stride = run->source_stride};
+
+    memcpy(live.rows, run->rows, sizeof live.rows);
+    return part_bytes(&live, part);
+}
+
+static tf_status send_embeddings(const tfi_pass *s, const float *from)
+{
+    const tfi_program *p = s->program;
+    const tfi_op *op = p->graph->ops;
+
+    while (op->kind != TFI_OP_EMBED) op++;
+    const size_t bytes = (size_t)(s->run->rows[TFI_ROWS_TOKENS] * p->graph->values[op->y].cols) * sizeof *from;
+    return TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->embeddings_at, from, bytes, cudaMemcpyHostToDevice, s->stream));
+}
+
+tf_status tfi_cuda_send_inputs(tfi_pass *s)
+{
+    const tfi_program *p = s->program;
+    const tfi_run *run = s->run;
+    tfi_cuda_live live = {.draws = (int32_t)run->draw_count,
+                          .copies = run->inputs[TFI_INPUT_KV_COPIES] ? (int32_t)run->copy_count : 0,
+                          .longest = (int32_t)longest_row(run),
+                          .longest_stored = (int32_t)longest_stored(run),
+                          .table_stride = run->table_stride,
+                          .source_stride = run->source_stride};
+    tf_status st;
+
+    for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = (int32_t)run->rows[i];
+    memcpy(p->pinned + s->parts[TFI_PART_LIVE], &live, sizeof live);
+    if (run->draw_count > 0)
+        memcpy(p->pinned + s->parts[TFI_PART_DRAWS], run->draws, (size_t)run->draw_count * sizeof *run->draws);
+    for (int i = 0; i < TFI_INPUT_COUNT; i++) {
+        const int64_t room = part_bytes(&s->shape, i), bytes = live_bytes(run, i);
+        if (run->inputs[i] && room > 0) memcpy(p->pinned + s->parts[i], run->inputs[i], (size_t)(bytes < room ? bytes : room));
+    }
+    if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, p->pinned, (size_t)s->parts_bytes, cudaMemcpyHostToDevice,
+                                                s->stream))) < 0)
+        return st;
+    return run->inputs[TFI_INPUT_EMBEDDINGS] ? send_embeddings(s, run->inputs[TFI_INPUT_EMBEDDINGS]) : TF_STATUS_OK;
+}
+
+const void *tfi_cuda_input(const tfi_pass *s, int part)
+{
+    const tfi_program *p = s->program;
+
+    if (part < TFI_INPUT_COUNT && !s->run->inputs[part]) return NULL;
+    if (part == TFI_INPUT_EMBEDDINGS) return p->block + p->embeddings_at;
+    return p->block + p->inputs_at + s->parts[part];
+}

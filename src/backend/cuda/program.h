@@ -1,0 +1,103 @@
+/* A program from inside: its one block of device memory, its pinned staging, and what a run of it passes around. */
+#ifndef TFI_BACKEND_CUDA_PROGRAM_H
+#define TFI_BACKEND_CUDA_PROGRAM_H
+
+#include "backend/cuda/device.h"
+#include "kernels/launch.h"
+
+/* Arrays of a run that go to the device in one piece. */
+enum { TFI_PART_LIVE = TFI_INPUT_COUNT, TFI_PART_DRAWS, TFI_PART_COUNT };
+
+/* What a run is rounded up to: everything that its launches depend on. Two runs of equal shape can share a captured graph. Compared as
+ * bytes. */
+typedef struct tfi_run_shape {
+    int64_t rows[TFI_ROWS_COUNT];
+    int64_t draws, copies;
+    int64_t longest, longest_stored;     /* rows of a sequence in the run; tokens of one in the store */
+    int64_t kv_stride, source_stride;    /* room for blocks a row of the tables */
+    uint64_t needed;                     /* which ops: a hash */
+    const tfi_store *store;
+    int32_t inputs;                      /* bits: the arrays that are there */
+    int32_t skip;
+} tfi_run_shape;
+
+typedef struct tfi_step {
+    tfi_op_types types;
+    int needed;           /* in this run */
+    const tfi_feed *feed; /* what the op would write is given by the caller */
+    const void *bias;     /* of LINEAR, in y's dtype */
+} tfi_step;
+
+enum { TFI_GRAPHS = 32, TFI_GRAPH_ROWS = 4096, TFI_TAPS_PENDING = 64, TFI_TAP_STAGING = 16 << 20 };
+
+typedef struct tfi_captured {
+    tfi_run_shape shape;
+    int64_t seen, used; /* runs of this shape; number of the last */
+    cudaGraphExec_t exec;
+} tfi_captured;
+
+/* Rows on their way to a tap's destination through pinned memory. */
+typedef struct tfi_pending {
+    const tfi_tap *tap;
+    int64_t first, rows; /* of the tap */
+    int64_t at;
+} tfi_pending;
+
+struct tfi_program {
+    tfi_cuda *cuda;
+    const tfi_graph *graph;
+    const tfi_weight_form *forms;
+    tfi_memory *memory;
+    int64_t limits[TFI_LIMIT_COUNT]; /* rows rounded up */
+    tfi_step *steps;                 /* [op_count], behind this struct */
+    int64_t *offsets;                /* [value_count] of values in block */
+    int8_t *wanted;                  /* [value_count] in this run: to be computed */
+    cudaStream_t stream;             /* where the caller gives none, and to capture on */
+    char *block;                     /* device: values, then the parts below */
+    int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, workspace_at, scratch_at;
+    char *pinned;                    /* inputs, choices, taps */
+    int64_t input_bytes, pinned_bytes;
+    tfi_choice *choices;             /* pinned */
+    char *taps;                      /* pinned [TFI_TAP_STAGING] */
+    tfi_pending pending[TFI_TAPS_PENDING];
+    int32_t pending_count;
+    int64_t taps_filled;
+    int64_t runs;
+    int has_cache, has_source;       /* ops that read the sequences' own blocks, their sources' */
+    tfi_captured captured[TFI_GRAPHS];
+};
+
+/* A run on its way. */
+typedef struct tfi_pass {
+    tfi_program *program;
+    const tfi_run *run;
+    cudaStream_t stream;
+    tfi_run_shape shape;
+    int64_t parts[TFI_PART_COUNT]; /* offsets of the arrays in the block of inputs */
+    int64_t parts_bytes;
+    int capturing;
+} tfi_pass;
+
+/* program.c: what the run needs; launch it all, in order. */
+void tfi_cuda_mark(tfi_program *p, const tfi_run *run);
+tf_status tfi_cuda_walk(tfi_pass *s, int with_taps);
+static inline char *tfi_cuda_value(const tfi_program *p, int32_t v)
+{
+    return v < 0 ? NULL : p->block + p->offsets[v];
+}
+static inline int64_t tfi_cuda_live_rows(const tfi_program *p, const tfi_run *run, int32_t v)
+{
+    return run->rows[p->graph->values[v].rows];
+}
+
+/* inputs.c: bytes of a program's largest inputs; where a run's lie; filled and sent. */
+int64_t tfi_cuda_input_bytes(const tfi_program *p);
+void tfi_cuda_shape_run(tfi_pass *s);
+tf_status tfi_cuda_send_inputs(tfi_pass *s);
+const void *tfi_cuda_input(const tfi_pass *s, int part);
+
+/* taps.c: values to the caller. */
+tf_status tfi_cuda_take_taps(tfi_pass *s, int32_t value);
+tf_status tfi_cuda_drain_taps(tfi_pass *s);
+
+#endif

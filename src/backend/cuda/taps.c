@@ -1,0 +1,87 @@
+/* Values on their way to the caller: rows are copied to pinned memory in the order of the stream, and from there, as fp32, when the copies
+ * are done. */
+#include <string.h>
+
+#include "backend/cuda/program.h"
+#include "base/status.h"
+
+/* Not a number or infinite: the exponent's bits are all set. */
+static int copy_row(const char *src, tfi_dtype type, int64_t n, float *dst)
+{
+    uint32_t bad = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t half;
+        if (type == TFI_F32) {
+            memcpy(dst + i, src + 4 * i, sizeof *dst);
+        } else {
+            memcpy(&half, src + 2 * i, sizeof half);
+            dst[i] = type == TFI_BF16 ? tfi_bf16_to_f32(half) : tfi_f16_to_f32(half);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, dst + i, sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+static tf_status deliver(const tfi_program *p, const tfi_pending *n)
+{
+    const tfi_value *v = &p->graph->values[n->tap->value];
+    const int64_t bytes = v->cols * (int64_t)tfi_dtype_size(v->dtype);
+
+    for (int64_t i = 0; i < n->rows; i++) {
+        float *dst = n->tap->dst + (n->first + i) * n->tap->stride;
+        if (!copy_row(p->taps + n->at + i * bytes, v->dtype, v->cols, dst) && !n->tap->infinite)
+            return tfi_fail(TF_STATUS_NUMERIC, "row %lld of %s holds a NaN or an infinity", (long long)(n->tap->first + n->first + i), v->name);
+    }
+    return TF_STATUS_OK;
+}
+
+tf_status tfi_cuda_drain_taps(tfi_pass *s)
+{
+    tfi_program *p = s->program;
+    tf_status st = TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream));
+
+    for (int32_t i = 0; i < p->pending_count && st == TF_STATUS_OK; i++) st = deliver(p, &p->pending[i]);
+    p->pending_count = 0;
+    p->taps_filled = 0;
+    return st;
+}
+
+static tf_status take(tfi_pass *s, const tfi_tap *tap)
+{
+    tfi_program *p = s->program;
+    const tfi_value *v = &p->graph->values[tap->value];
+    const int64_t bytes = v->cols * (int64_t)tfi_dtype_size(v->dtype);
+    const int64_t count = tap->count ? tap->count : tfi_cuda_live_rows(p, s->run, tap->value);
+    tf_status st;
+
+    for (int64_t first = 0, rows; first < count; first += rows) {
+        rows = (TFI_TAP_STAGING - p->taps_filled) / bytes;
+        if (rows > count - first) rows = count - first;
+        if (rows == 0 || p->pending_count == TFI_TAPS_PENDING) {
+            rows = 0;
+            if (p->pending_count == 0) return tfi_fail(TF_STATUS_UNSUPPORTED, "a row of %s has %lld bytes: too long", v->name, (long long)bytes);
+            if ((st = tfi_cuda_drain_taps(s)) < 0) return st;
+            continue;
+        }
+        p->pending[p->pending_count++] = (tfi_pending){tap, first, rows, p->taps_filled};
+        if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->taps + p->taps_filled, tfi_cuda_value(p, tap->value) + (tap->first + first) * bytes,
+                                                    (size_t)(rows * bytes), cudaMemcpyDeviceToHost, s->stream))) < 0)
+            return st;
+        p->taps_filled += rows * bytes;
+    }
+    return TF_STATUS_OK;
+}
+
+tf_status tfi_cuda_take_taps(tfi_pass *s, int32_t value)
+{
+    tf_status st;
+
+    for (int32_t i = 0; i < s->run->tap_count; i++)
+        if (s->run->taps[i].value == value && (st = take(s, &s->run->taps[i])) < 0) return st;
+    return TF_STATUS_OK;
+}
