@@ -1,0 +1,8 @@
+/* scratch.cu: how much scratch each op's launch may use; a program has one piece, as large as the largest. */
+#include "launch.h"
+
+extern "C" int64_t tfi_cuda_scratch(const tfi_graph *, const tfi_op *op, const int64_t *limits)
+{
+    if (op->kind != TFI_OP_ATTENTION) return 0;
+    return tfi_cuda_attention_scratch(op->attend, limits[TFI_ROWS_SEQUENCES], op->heads, op->head_size);
+}
