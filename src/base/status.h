@@ -10,10 +10,17 @@
 #define TFI_PRINTF(text_at, args_at)
 #endif
 
+#ifdef __cplusplus
+extern "C" { /* launchers of kernels report failures too */
+#endif
+
 /* Record the detail text for tf_last_error() (cut at 1 KB) and return `status`. */
 tf_status tfi_fail(tf_status status, const char *format, ...) TFI_PRINTF(2, 3);
 
 /* Put words in front of the text that is there ("model.safetensors: " ...) and return `status`. */
 tf_status tfi_fail_prefix(tf_status status, const char *format, ...) TFI_PRINTF(2, 3);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,0 +1,440 @@
+/* ATTENTION of all kinds on random sequences, KV_APPEND and KV_COPY. The store is full of NaN but for the tokens that may be
+ * read, its blocks are in random order, so are columns of x that are nobody's, and what lies behind the live sequences in
+ * offsets, lengths and tables. */
+#include "backend/ref/ref.h"
+#include "cuda_check.h"
+
+enum { SEQUENCES_MAX = 8, LAYERS = 3, LAYER = 1, NOWHERE = 100000000 };
+
+/* A run: on the host in fp32, on the device in its types. */
+typedef struct problem {
+    tfi_attention_args host, device;
+    tfi_store host_store, device_store;
+    tfi_cuda_live live;
+    tfi_dtype x, stored;
+    int32_t offsets[2 * SEQUENCES_MAX + 1], lens[2 * SEQUENCES_MAX];
+    int32_t longest, longest_stored;
+    int32_t *tables;
+} problem;
+
+static int is_stored(tfi_attend attend)
+{
+    return attend == TFI_ATTEND_CACHE || attend == TFI_ATTEND_SOURCE;
+}
+
+/* A length: mostly short, sometimes over several tiles. */
+static int32_t any_length(int32_t most)
+{
+    switch (pick(0, 9)) {
+    case 0:
+        return 0;
+    case 1:
+        return pick(0, most);
+    case 2:
+    case 3:
+    case 4:
+        return 1;
+    default:
+        return pick(0, most < 80 ? most : 80);
+    }
+}
+
+static void any_sequences(problem *p, int32_t most)
+{
+    tfi_attention_args *a = &p->host;
+
+    a->B = pick(1, SEQUENCES_MAX);
+    for (int64_t b = 0; b < a->B; b++) {
+        const int32_t rows = any_length(most);
+        p->lens[b] = a->attend == TFI_ATTEND_SOURCE ? any_length(most) : rows;
+        if (a->attend == TFI_ATTEND_CACHE && pick(0, 3)) p->lens[b] += pick(0, 4) ? any_length(most) : pick(0, 1500);
+        if (rows > p->longest) p->longest = rows;
+        if (p->lens[b] > p->longest_stored) p->longest_stored = p->lens[b];
+        p->offsets[b + 1] = p->offsets[b] + rows;
+    }
+    a->R = p->offsets[a->B];
+    a->offsets = p->offsets;
+}
+
+/* Tables of blocks in random order, their unused ends nowhere; the two stores without a token. */
+static void make_stores(problem *p)
+{
+    const int32_t used = (p->longest_stored + TFI_KV_BLOCK - 1) / TFI_KV_BLOCK, stride = used + pick(0, 3);
+    const int64_t B = p->host.B, blocks = B * used + 3;
+    int32_t *order = host_bytes(blocks * 4), next = 0;
+
+    p->tables = host_bytes((B * stride + 1) * 4);
+    for (int32_t i = 0; i < (int32_t)blocks; i++) {
+        const int32_t k = pick(0, i);
+        order[i] = order[k];
+        order[k] = i;
+    }
+    for (int64_t i = 0; i < B * stride; i++)
+        p->tables[i] = i % stride * TFI_KV_BLOCK < p->lens[i / stride] ? order[next++] : -NOWHERE;
+    p->host_store.shape = (tfi_store_shape){LAYERS, p->host.H, p->host.D, TFI_F32, blocks, 0};
+    p->device_store.shape = p->host_store.shape;
+    p->device_store.shape.dtype = p->stored;
+    const int64_t bytes = blocks * tfi_kv_block_bytes(&p->host_store.shape);
+    p->host_store.blocks = host_bytes(bytes);
+    memset(p->host_store.blocks, 0xff, (size_t)bytes);
+    p->host.kv = (tfi_kv_view){&p->host_store, p->lens, p->tables, stride, LAYER};
+    p->live.table_stride = p->live.source_stride = -NOWHERE;
+    if (p->host.attend == TFI_ATTEND_SOURCE) p->live.source_stride = stride;
+    else p->live.table_stride = stride;
+}
+
+static int64_t store_elements(const problem *p)
+{
+    return p->host_store.shape.blocks * 2 * LAYERS * p->host.H * tfi_kv_plane(&p->host_store.shape);
+}
+
+/* The element of the host's store that is element i of the device's: there a key is D numbers side by side. */
+static int64_t host_element(const problem *p, int64_t i)
+{
+    const int64_t D = p->host.D, plane = 16 * D, at = i % plane;
+    const int is_key = i / plane / p->host.H % 2 == 0;
+    return is_key ? i / plane * plane + at % D * 16 + at / D : i;
+}
+
+/* Random tokens in both stores, rounded to the stored type; NaN elsewhere. Returns the device's content. */
+static void *fill_stores(problem *p, float m)
+{
+    const int64_t H = p->host.H, D = p->host.D, n = store_elements(p);
+    float *host = (float *)p->host_store.blocks;
+    void *typed = host_bytes(n * (int64_t)tfi_dtype_size(p->stored));
+
+    for (int64_t b = 0; b < p->host.B; b++) {
+        for (int64_t i = 0; i < p->lens[b] * 2 * H; i++) {
+            const int64_t token = i / (2 * H), plane = i % (2 * H), block = p->tables[b * p->host.kv.stride + token / 16];
+            const int64_t first = ((block * LAYERS + LAYER) * 2 * H + plane) * 16 * D;
+            for (int64_t d = 0; d < D; d++)
+                host[plane < H ? first + d * 16 + token % 16 : first + token % 16 * D + d] = check_uniform(-m, 1.5f * m);
+        }
+    }
+    memset(typed, 0xff, (size_t)n * tfi_dtype_size(p->stored));
+    for (int64_t i = 0; i < n; i++) {
+        float *v = &host[host_element(p, i)];
+        if (isnan(*v)) continue;
+        typed_put(typed, p->stored, i, *v);
+        *v = (float)typed_get(typed, p->stored, i);
+    }
+    return typed;
+}
+
+/* x with random values in `used` columns from `column` on, NaN beside them. */
+static void make_x(problem *p, int64_t column, int64_t used, int64_t made, float m)
+{
+    const int64_t stride = p->host.x_stride, n = made * stride;
+    float *x = host_bytes(n * 4);
+    void *typed = host_bytes(n * (int64_t)tfi_dtype_size(p->x));
+
+    memset(typed, 0xff, (size_t)n * tfi_dtype_size(p->x));
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = NAN;
+        if (i / stride >= p->host.R || i % stride < column || i % stride >= column + used) continue;
+        typed_put(typed, p->x, i, check_uniform(-m, 1.5f * m)); /* no output near 0: errors are relative */
+        x[i] = (float)typed_get(typed, p->x, i);
+    }
+    p->host.x = x;
+    p->device.x = device_copy(typed, n * (int64_t)tfi_dtype_size(p->x));
+}
+
+/* The device's arguments: made for more rows and sequences than live, with NaN and nonsense there. */
+static void make_device(problem *p, int64_t made_rows, const void *blocks)
+{
+    const void *x = p->device.x;
+    const int64_t B = p->host.B;
+
+    p->device = p->host;
+    p->device.x = x;
+    p->device.R = made_rows;
+    p->device.B = B + pick(0, SEQUENCES_MAX);
+    for (int64_t b = B; b < p->device.B; b++) {
+        p->offsets[b + 1] = NOWHERE;
+        p->lens[b] = NOWHERE;
+    }
+    p->device.offsets = device_copy(p->offsets, (p->device.B + 1) * 4);
+    p->live.rows[TFI_ROWS_TOKENS] = (int32_t)p->host.R;
+    p->live.rows[TFI_ROWS_SEQUENCES] = (int32_t)B;
+    p->live.rows[TFI_ROWS_SELECTED] = -1;
+    if (!blocks) return;
+    p->device_store.blocks = device_copy(blocks, store_elements(p) * (int64_t)tfi_dtype_size(p->stored));
+    p->device.kv = (tfi_kv_view){&p->device_store, device_copy(p->lens, p->device.B * 4),
+                                 device_copy(p->tables, B * p->host.kv.stride * 4), -NOWHERE, LAYER};
+}
+
+/* What tensor cores give: weights are rounded to the type. */
+static double tolerance_of(const problem *p)
+{
+    const int one_type = !is_stored(p->host.attend) || p->stored == p->x;
+    if (p->x == TFI_F32 || !one_type) return 2e-5;
+    return p->x == TFI_BF16 ? 0x1p-8 : 0x1p-11 + 2e-5;
+}
+
+static tfi_attend case_attend;
+
+static void one_attention(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased, int32_t most)
+{
+    static const int32_t sizes[] = {64, 64, 64, 128, 32, 16, 80, 256, 96}, capabilities[] = {75, 80, 90};
+    const float m = any_magnitude();
+    problem p = {.x = x, .stored = stored, .host.attend = case_attend};
+    tfi_attention_args *a = &p.host;
+    const void *blocks = NULL;
+    float *bias;
+
+    a->H = pick(1, 3);
+    a->D = pick(0, 3) ? sizes[pick(0, 8)] : pick(1, 256);
+    any_sequences(&p, most);
+    const int64_t used = (is_stored(case_attend) ? 1 : 3) * a->H * a->D, made = a->R + pick(0, 9);
+    a->x_stride = used + (pick(0, 2) ? 0 : pick(0, 2) ? 8 : 3);
+    a->scale = 3 / (m * m * sqrtf((float)a->D));
+    make_x(&p, 0, used, made, m);
+    if (is_stored(case_attend)) {
+        make_stores(&p);
+        blocks = fill_stores(&p, m);
+    }
+    a->y = host_bytes(a->R * a->H * a->D * 4);
+    make_device(&p, made, blocks);
+    if (biased) {
+        a->max_distance = p.device.max_distance = pick(1, 4) > 1 ? pick(1, 200) : 1100;
+        p.device.bias = device_values(TFI_F32, a->H * (2 * a->max_distance + 1), -3, 3, 0, &bias);
+        a->bias = bias;
+    }
+    reference(TFI_OP_ATTENTION, a, tfi_ref_attention_scratch(p.longest > p.longest_stored ? p.longest : p.longest_stored));
+    for (int i = 0; i < 3; i++) {
+        const int64_t n = made * a->H * a->D, scratch = tfi_cuda_attention_scratch(a->attend, p.device.B, a->H, a->D);
+        const device_out out = device_output(y, n, pick(0, 5) == 0);
+        tfi_cuda_launch l = device_launch(&p.live, capabilities[i], scratch);
+        if (capabilities[i] > device_capability) continue;
+        p.device.y = out.data;
+        if (pick(0, 3) == 0) l.multiprocessors = 1; /* no splits, tall tiles */
+        device_begin();
+        CHECK_OK(tfi_cuda_attention(&l, &p.device, (tfi_op_types){x, TFI_F32, y}, p.longest, p.longest_stored));
+        device_run();
+        check_rows(device_result(&out, y, a->R * a->H * a->D), y, a->y, a->R, a->H * a->D, tolerance_of(&p));
+    }
+    device_end();
+}
+
+/* Every combination of types, with and without bias; one type on all sides more often. */
+static void attention_kind(void)
+{
+    static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
+
+    for (int i = 0; i < 54; i++) one_attention(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i / 27, 100);
+    for (int i = 0; i < 60; i++) one_attention(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2, 300);
+}
+
+/* Tokens go to where they belong, to the bit, and nothing else changes. */
+static void kv_append(void)
+{
+    for (int i = 0; i < 54; i++) {
+        static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
+        problem p = {.x = types[i % 3], .stored = types[i / 3 % 3]};
+        tfi_attention_args *a = &p.host;
+        a->attend = pick(0, 1) ? TFI_ATTEND_SOURCE : TFI_ATTEND_CACHE;
+        a->H = pick(1, 4);
+        a->D = pick(0, 1) ? 64 : pick(1, 100);
+        any_sequences(&p, 100);
+        for (int64_t b = 0; b < a->B && a->attend == TFI_ATTEND_SOURCE; b++) { /* one that is not kept has length 0 */
+            p.lens[b] = pick(0, 3) ? p.offsets[b + 1] - p.offsets[b] : 0;
+        }
+        if (a->attend == TFI_ATTEND_SOURCE) p.longest_stored = p.longest;
+        const int64_t width = a->H * a->D, column = pick(0, 1) ? 8 * pick(0, 9) : pick(0, 70);
+        a->x_stride = column + 2 * width + (pick(0, 1) ? 0 : pick(0, 20));
+        if (a->D % 8 == 0 && pick(0, 2)) a->x_stride = (a->x_stride + 7) / 8 * 8;
+        make_stores(&p);
+        make_x(&p, column, 2 * width, a->R + 3, 1);
+        const int64_t n = store_elements(&p), size = (int64_t)tfi_dtype_size(p.stored);
+        char *empty = host_bytes(n * size), *expected = host_bytes(n * size), *got = host_bytes(n * size);
+        memset(empty, 0xff, (size_t)(n * size));
+        memset(expected, 0xff, (size_t)(n * size));
+        make_device(&p, a->R + 3, empty);
+        tfi_kv_append_args append = {a->x, a->x_stride, a->offsets, a->kv, a->R, a->B, a->H, a->D, (int32_t)column};
+        reference(TFI_OP_KV_APPEND, &append, 0);
+        for (int64_t k = 0; k < n; k++) {
+            const float v = ((const float *)p.host_store.blocks)[host_element(&p, k)];
+            if (!isnan(v)) typed_put(expected, p.stored, k, v);
+        }
+        append = (tfi_kv_append_args){p.device.x, a->x_stride, p.device.offsets, p.device.kv, a->R + 3, p.device.B,
+                                      a->H,       a->D,        (int32_t)column};
+        const tfi_cuda_launch l = device_launch(&p.live, device_capability, 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_kv_append(&l, &append, (tfi_op_types){p.x, TFI_F32, TFI_F32}, a->attend));
+        device_run();
+        device_ok(cudaMemcpy(got, p.device_store.blocks, (size_t)(n * size), cudaMemcpyDeviceToHost), "cudaMemcpy");
+        CHECK(memcmp(got, expected, (size_t)(n * size)) == 0);
+        device_end();
+    }
+}
+
+static void kv_copy(void)
+{
+    for (int i = 0; i < 12; i++) {
+        const int32_t count = pick(0, 5), made = count + pick(0, 3), blocks = 2 * made + 1;
+        tfi_store store = {.shape = {pick(1, 12), pick(1, 6), pick(1, 100), any_float(), blocks, 0}};
+        const int64_t each = tfi_kv_block_bytes(&store.shape);
+        const tfi_cuda_live live = {.copies = count};
+        int32_t *copies = host_bytes(2 * made * 4 + 4);
+        char *before = host_bytes(blocks * each), *got = host_bytes(blocks * each);
+        for (int64_t k = 0; k < blocks * each; k++) before[k] = (char)check_random();
+        for (int32_t k = 0; k < made; k++) {
+            copies[2 * k] = k < count ? 2 * k : NOWHERE;
+            copies[2 * k + 1] = k < count ? 2 * k + 1 : NOWHERE;
+        }
+        store.blocks = device_copy(before, blocks * each);
+        const tfi_kv_copy_args a = {&store, device_copy(copies, 2 * made * 4), made};
+        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_kv_copy(&l, &a));
+        device_run();
+        for (int32_t k = 0; k < count; k++)
+            memcpy(before + copies[2 * k + 1] * each, before + copies[2 * k] * each, (size_t)each);
+        device_ok(cudaMemcpy(got, store.blocks, (size_t)(blocks * each), cudaMemcpyDeviceToHost), "cudaMemcpy");
+        CHECK(memcmp(got, before, (size_t)(blocks * each)) == 0);
+        device_end();
+    }
+}
+
+void check_store_kernels(int argc, char **argv)
+{
+    check_kind(argc, argv, "kv_append", kv_append);
+    check_kind(argc, argv, "kv_copy", kv_copy);
+}
+
+/* One graph, captured once, serves any mix of lengths. */
+static void attention_replay(void)
+{
+    enum { ROWS = 300, B = 6, H = 2, D = 64, RUNS = 6 };
+    const int64_t stride = 3 * H * D;
+    float *x;
+    problem p = {.host = {.x_stride = stride, .H = H, .D = D, .scale = 0.125f, .attend = TFI_ATTEND_CAUSAL}};
+    tfi_attention_args *a = &p.host, device;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+
+    a->R = ROWS;
+    a->B = B;
+    device = *a;
+    device.x = device_values(TFI_BF16, ROWS * stride, -1, 2, 0, &x);
+    int32_t *device_offsets = device_bytes((B + 1) * 4);
+    device.offsets = device_offsets;
+    const device_out y = device_output(TFI_BF16, ROWS * H * D, 0);
+    device.y = y.data;
+    const tfi_cuda_launch l = device_launch(&p.live, device_capability, 0);
+    device_ok(cudaStreamBeginCapture(device_stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    CHECK_OK(tfi_cuda_attention(&l, &device, (tfi_op_types){TFI_BF16, TFI_F32, TFI_BF16}, ROWS, 0));
+    device_ok(cudaStreamEndCapture(device_stream, &graph), "cudaStreamEndCapture");
+    device_ok(cudaGraphInstantiate(&exec, graph, 0), "cudaGraphInstantiate");
+    for (int i = 0; i < RUNS; i++) {
+        a->B = pick(0, B);
+        for (int64_t b = 0; b < a->B; b++) p.offsets[b + 1] = p.offsets[b] + pick(0, ROWS / B);
+        a->R = p.offsets[a->B];
+        a->x = x;
+        a->offsets = p.offsets;
+        a->y = host_bytes(ROWS * H * D * 4);
+        p.live.rows[TFI_ROWS_TOKENS] = (int32_t)a->R;
+        p.live.rows[TFI_ROWS_SEQUENCES] = (int32_t)a->B;
+        reference(TFI_OP_ATTENTION, a, tfi_ref_attention_scratch(ROWS));
+        device_ok(cudaMemcpy(device_offsets, p.offsets, (B + 1) * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
+        device_ok(cudaMemcpy((void *)l.live, &p.live, sizeof p.live, cudaMemcpyHostToDevice), "cudaMemcpy");
+        device_ok(cudaMemset(y.base, 0xff, (size_t)y.bytes), "cudaMemset");
+        device_ok(cudaDeviceSynchronize(), "before a graph");
+        device_ok(cudaGraphLaunch(exec, device_stream), "cudaGraphLaunch");
+        device_ok(cudaStreamSynchronize(device_stream), "a graph");
+        check_rows(device_result(&y, TFI_BF16, a->R * H * D), TFI_BF16, a->y, a->R, H * D, 0x1p-8);
+    }
+    device_ok(cudaGraphExecDestroy(exec), "cudaGraphExecDestroy");
+    device_ok(cudaGraphDestroy(graph), "cudaGraphDestroy");
+    device_end();
+}
+
+void check_attention_kernels(int argc, char **argv)
+{
+    static const char *const names[] = {"attention_all", "attention_causal", "attention_cache", "attention_source"};
+
+    for (int i = 0; i < 4; i++) {
+        case_attend = (tfi_attend)i;
+        check_kind(argc, argv, names[i], attention_kind);
+    }
+    check_kind(argc, argv, "attention_replay", attention_replay);
+}
+
+/* ---- times ---- */
+
+enum { BENCH_LAYERS = 12 };
+
+typedef struct attention_bench {
+    tfi_cuda_launch l;
+    tfi_attention_args a;
+    tfi_op_types t;
+    int64_t rows, tokens;
+} attention_bench;
+
+static void launch_attention(const void *user, int i)
+{
+    attention_bench b = *(const attention_bench *)user;
+    b.a.kv.layer = i % BENCH_LAYERS; /* the store is larger than the cache: each layer comes from memory */
+    (void)tfi_cuda_attention(&b.l, &b.a, b.t, b.rows, b.tokens);
+}
+
+/* B sequences of `rows` rows; from the store, of `tokens` tokens. */
+static void bench_one(const char *name, tfi_attend attend, tfi_dtype t, int64_t B, int64_t rows, int64_t tokens, int biased)
+{
+    enum { H = 12, D = 64 };
+    const int64_t R = B * rows, blocks = B * (tokens / TFI_KV_BLOCK), size = (int64_t)tfi_dtype_size(t);
+    tfi_store store = {.shape = {BENCH_LAYERS, H, D, t, blocks, 0}};
+    tfi_cuda_live live = {.rows = {(int32_t)R, (int32_t)B, 0}};
+    attention_bench b = {.t = {t, TFI_F32, t}, .rows = rows, .tokens = tokens};
+    int32_t *offsets = host_bytes((B + 1) * 4), *lens = host_bytes(B * 4), *tables = host_bytes(blocks * 4 + 4);
+
+    for (int64_t i = 0; i < B; i++) {
+        offsets[i + 1] = (int32_t)((i + 1) * rows);
+        lens[i] = (int32_t)tokens;
+    }
+    for (int64_t i = 0; i < blocks; i++) tables[i] = (int32_t)i;
+    live.table_stride = live.source_stride = tokens / TFI_KV_BLOCK;
+    b.l = device_launch(&live, device_capability, tfi_cuda_attention_scratch(attend, B, H, D));
+    b.a = (tfi_attention_args){.x_stride = 3 * H * D, .R = R, .B = B, .H = H, .D = D, .attend = attend, .scale = 0.125f};
+    b.a.x = device_values(t, R * b.a.x_stride, -1, 1, 0, NULL);
+    b.a.offsets = device_copy(offsets, (B + 1) * 4);
+    b.a.y = device_bytes(R * H * D * size);
+    if (biased) {
+        b.a.max_distance = 128;
+        b.a.bias = device_values(TFI_F32, H * 257, -1, 1, 0, NULL);
+    }
+    if (tokens > 0) {
+        store.blocks = device_bytes(blocks * tfi_kv_block_bytes(&store.shape));
+        device_ok(cudaMemset(store.blocks, 0x3c, (size_t)(blocks * tfi_kv_block_bytes(&store.shape))), "cudaMemset");
+        b.a.kv = (tfi_kv_view){&store, device_copy(lens, B * 4), device_copy(tables, blocks * 4), 0, 0};
+    }
+    const double keys = tokens > 0 ? (double)tokens : (double)rows, half = attend == TFI_ATTEND_CAUSAL ? 0.5 : 1;
+    const double flop = 4.0 * (double)R * keys * half * H * D,
+                 bytes = tokens > 0 ? 2.0 * (double)(B * tokens * H * D * size) : 0;
+    const double us = bench_us(launch_attention, &b, 36), rate = t == TFI_F32 ? 60e6 : 790e6;
+    const double floor_us = flop / rate > bytes / 4.6e6 ? flop / rate : bytes / 4.6e6;
+    printf("attention %-7s %4lld x %4lld rows, %4lld stored, H=12 D=64 %-4s%s %9.2f us, floor %7.2f us, %6.1f TFLOP/s %7.1f "
+           "GB/s\n",
+           name, (long long)B, (long long)rows, (long long)tokens, float_name(t), biased ? " bias" : "", us, floor_us,
+           flop / us * 1e-6, bytes / us * 1e-3);
+    device_end();
+}
+
+void bench_attention(void)
+{
+    static const tfi_dtype types[] = {TFI_BF16, TFI_F16, TFI_F32};
+    for (int i = 0; i < 3; i++) {
+        const tfi_dtype t = types[i];
+        bench_one("all", TFI_ATTEND_ALL, t, 1, 40, 0, 0);
+        bench_one("all", TFI_ATTEND_ALL, t, 8, 128, 0, 0);
+        bench_one("all", TFI_ATTEND_ALL, t, 1, 512, 0, 0);
+        bench_one("all", TFI_ATTEND_ALL, t, 128, 384, 0, 0);
+        bench_one("all", TFI_ATTEND_ALL, t, 32, 384, 0, 1);
+        bench_one("causal", TFI_ATTEND_CAUSAL, t, 1, 1024, 0, 0);
+        bench_one("decode", TFI_ATTEND_CACHE, t, 1, 1, 128, 0);
+        bench_one("decode", TFI_ATTEND_CACHE, t, 1, 1, 1024, 0);
+        bench_one("decode", TFI_ATTEND_CACHE, t, 8, 1, 1024, 0);
+        bench_one("decode", TFI_ATTEND_CACHE, t, 64, 1, 1024, 0);
+        bench_one("prefill", TFI_ATTEND_CACHE, t, 1, 512, 1024, 0);
+    }
+}

@@ -1,0 +1,28 @@
+/* Kernels against the reference functions, on a device. A program that carries all it needs; without arguments it runs every
+ * case, with one those whose names have it as a part, with --bench it prints times and floors. */
+#include "cuda_check.h"
+
+int main(int argc, char **argv)
+{
+    struct cudaDeviceProp device;
+    int count = 0;
+
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+        printf("skipped: no CUDA device\n");
+        return 77;
+    }
+    device_ok(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
+    device_ok(cudaStreamCreateWithFlags(&device_stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    device_capability = device.major * 10 + device.minor;
+    device_multiprocessors = device.multiProcessorCount;
+    printf("%s, capability %d.%d, %d multiprocessors\n", device.name, device.major, device.minor, device_multiprocessors);
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench_norm();
+        bench_attention();
+        return 0;
+    }
+    check_row_kernels(argc, argv);
+    check_store_kernels(argc, argv);
+    check_attention_kernels(argc, argv);
+    return check_done();
+}
