@@ -71,6 +71,17 @@ class Tally:
 TALLY = Tally()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", help="device that models are opened on, such as cuda")
+
+
+def pytest_configure(config):
+    device = config.getoption("--device")
+    if device:
+        os.environ["TFINFER_DEVICE"] = device  # for the tools
+        tfi.DEVICE = device.encode()
+
+
 @pytest.fixture
 def tally():
     return TALLY

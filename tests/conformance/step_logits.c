@@ -1,7 +1,7 @@
 /* step_logits DIRECTORY DTYPE PIECE...: logits of a generating checkpoint by its step graph alone, without requests or sampling, for a
  * Python test to compare. From standard input a line a sequence: the decoder's ids; for a family with an encoder the source's ids
  * before them and a "|" between. The sequences advance together, PIECE tokens of each in a run, from blocks of the store in a mixed-up
- * order. Writes float32 [tokens of all sequences, vocabulary] for every PIECE. */
+ * order. Writes float32 [tokens of all sequences, vocabulary] for every PIECE. The environment variable TFINFER_DEVICE names the device. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +217,7 @@ int main(int argc, char **argv)
     if (argc < 4) return 2;
     tf_model_options_init(&o);
     o.dtype = strcmp(argv[2], "bf16") == 0 ? TF_DTYPE_BF16 : TF_DTYPE_FP32;
+    o.device = getenv("TFINFER_DEVICE");
     tfi_memory_init(&memory, NULL, TF_UNSET);
     must(tf_model_open(argv[1], &o, &m) == TF_STATUS_OK, "model");
     must(m->def.step.op_count > 0, "the model has no step");

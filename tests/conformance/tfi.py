@@ -10,6 +10,7 @@ import os
 import numpy as np
 
 LIBRARY = os.environ.get("TFINFER_LIBRARY", "libtfinfer.so")
+DEVICE = os.environ.get("TFINFER_DEVICE", "").encode() or None  # that models are opened on; pytest's --device sets it
 UNSET = -(2**31)
 
 STATUS = dict(
@@ -313,6 +314,7 @@ class Model:
 
     def __init__(self, path, dtype="auto", **options):
         self.handle = C.c_void_p()
+        options.setdefault("device", DEVICE)
         self.options = ModelOptions(dtype=DTYPE[dtype], **options)  # callbacks in it must outlive the model
         check(lib.tf_model_open(str(path).encode(), C.byref(self.options), C.byref(self.handle)))
         self.info = ModelInfo()
