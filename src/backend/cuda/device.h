@@ -69,6 +69,8 @@ typedef struct tfi_cuda_store {
     tfi_slot *host;    /* [slots] the caller's records, kept up to date with what runs drew */
     char **records;    /* [slots] device: sampling, its lists, beams and tokens of the slot; kept for the next sequence */
     int64_t *room;     /* [slots] bytes of it */
+    int64_t *from_reserve; /* [slots] of those, what came off the reserve */
+    int64_t reserve;   /* bytes counted against the budget that records have not taken yet */
     int32_t **tokens;  /* [slots] device: history of the slot as it was set */
     tfi_beams **beams; /* [slots] device */
     int8_t *dirty;     /* [slots] host record to be uploaded before the next run */

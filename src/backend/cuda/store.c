@@ -29,7 +29,14 @@ static int64_t slots_bytes(const tfi_store_shape *s)
 static int64_t own_bytes(const tfi_store_shape *s)
 {
     return (int64_t)sizeof(tfi_cuda_store) +
-           s->slots * (int64_t)(sizeof(tfi_slot) + sizeof(char *) + sizeof(int64_t) + sizeof(int32_t *) + sizeof(tfi_beams *) + 1);
+           s->slots * (int64_t)(sizeof(tfi_slot) + sizeof(char *) + 2 * sizeof(int64_t) + sizeof(int32_t *) + sizeof(tfi_beams *) + 1);
+}
+
+/* Of all slots' records: a sequence has no more tokens than blocks, and lists as long as usual. Counted from the start, so that what
+ * requests take later was in the plan. */
+static int64_t records_bytes(const tfi_store_shape *s)
+{
+    return s->slots * (int64_t)RECORD_ESTIMATE + s->blocks * TFI_KV_BLOCK * (int64_t)sizeof(int32_t);
 }
 
 int64_t tfi_cuda_store_bytes(tfi_backend *b, const tfi_store_shape *shape)
@@ -38,8 +45,7 @@ int64_t tfi_cuda_store_bytes(tfi_backend *b, const tfi_store_shape *shape)
 
     (void)b;
     if (!blocks_bytes(shape, &bytes)) return -1;
-    return own_bytes(shape) + slots_bytes(shape) + bytes + shape->slots * (int64_t)RECORD_ESTIMATE +
-           shape->blocks * TFI_KV_BLOCK * (int64_t)sizeof(int32_t);
+    return own_bytes(shape) + slots_bytes(shape) + bytes + records_bytes(shape);
 }
 
 /* ---- open, close ---- */
@@ -67,12 +73,14 @@ tf_status tfi_cuda_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_
     s->host = (tfi_slot *)(s + 1);
     s->records = (char **)(s->host + shape->slots);
     s->room = (int64_t *)(s->records + shape->slots);
-    s->tokens = (int32_t **)(s->room + shape->slots);
+    s->from_reserve = s->room + shape->slots;
+    s->tokens = (int32_t **)(s->from_reserve + shape->slots);
     s->beams = (tfi_beams **)(s->tokens + shape->slots);
     s->dirty = (int8_t *)(s->beams + shape->slots);
     s->base.slots = tfi_cuda_alloc(c, memory, slots_bytes(shape));
     if (s->base.slots) s->base.blocks = tfi_cuda_alloc(c, memory, bytes);
-    st = s->base.blocks ? TFI_CUDA(c, cudaMemset(s->base.slots, 0, (size_t)slots_bytes(shape))) : TF_STATUS_NOMEM;
+    if (s->base.blocks && tfi_memory_charge(memory, records_bytes(shape)) == TF_STATUS_OK) s->reserve = records_bytes(shape);
+    st = s->reserve > 0 ? TFI_CUDA(c, cudaMemset(s->base.slots, 0, (size_t)slots_bytes(shape))) : TF_STATUS_NOMEM;
     tfi_cuda_leave(c);
     if (st < 0)
         tfi_cuda_store_close(&s->base);
@@ -94,6 +102,7 @@ void tfi_cuda_store_close(tfi_store *store)
     tfi_cuda_free(s->cuda, memory, s->base.blocks, s->block_bytes);
     tfi_cuda_free(s->cuda, memory, s->base.slots, slots_bytes(&s->base.shape));
     if (entered) tfi_cuda_leave(s->cuda);
+    tfi_memory_refund(memory, s->reserve);
     tfi_free(memory, s, (size_t)s->own_bytes);
 }
 
@@ -180,16 +189,27 @@ static void build(const tfi_cuda_store *s, image *m, tfi_slot *slot)
     slot->tokens = add(m, slot->tokens, slot->count * (int64_t)sizeof *slot->tokens);
 }
 
-/* Room on the device for the slot's record, that of the sequence before where it is large enough. */
+/* Room on the device for the slot's record, that of the sequence before where it is large enough. It comes off the reserve first. */
 static tf_status make_room(tfi_cuda_store *s, int32_t slot, int64_t bytes)
 {
     tfi_memory *memory = s->base.memory;
+    int64_t taken;
 
     if (s->room[slot] >= bytes) return TF_STATUS_OK;
     tfi_cuda_free(s->cuda, memory, s->records[slot], s->room[slot]);
-    s->room[slot] = 0;
-    if (!(s->records[slot] = tfi_cuda_alloc(s->cuda, memory, tfi_cuda_aligned(bytes)))) return TF_STATUS_NOMEM;
-    s->room[slot] = tfi_cuda_aligned(bytes);
+    s->records[slot] = NULL;
+    if (tfi_memory_charge(memory, s->from_reserve[slot]) == TF_STATUS_OK) s->reserve += s->from_reserve[slot];
+    s->room[slot] = s->from_reserve[slot] = 0;
+    bytes = tfi_cuda_aligned(bytes);
+    taken = bytes < s->reserve ? bytes : s->reserve;
+    tfi_memory_refund(memory, taken);
+    if (!(s->records[slot] = tfi_cuda_alloc(s->cuda, memory, bytes))) {
+        if (tfi_memory_charge(memory, taken) < 0) s->reserve -= taken;
+        return TF_STATUS_NOMEM;
+    }
+    s->reserve -= taken;
+    s->from_reserve[slot] = taken;
+    s->room[slot] = bytes;
     return TF_STATUS_OK;
 }
 
