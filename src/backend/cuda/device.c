@@ -87,14 +87,14 @@ void *tfi_cuda_alloc_pinned(tfi_cuda *c, tfi_memory *memory, int64_t bytes)
 void tfi_cuda_free(tfi_cuda *c, tfi_memory *memory, void *p, int64_t bytes)
 {
     if (!p) return;
-    if (c->process == getpid() && cudaFree(p) != cudaSuccess) (void)cudaGetLastError();
+    if (c->process == getpid() && !c->dead && cudaFree(p) != cudaSuccess) (void)cudaGetLastError();
     tfi_memory_refund(memory, bytes > 0 ? bytes : 1);
 }
 
 void tfi_cuda_free_pinned(tfi_cuda *c, tfi_memory *memory, void *p, int64_t bytes)
 {
     if (!p) return;
-    if (c->process == getpid() && cudaFreeHost(p) != cudaSuccess) (void)cudaGetLastError();
+    if (c->process == getpid() && !c->dead && cudaFreeHost(p) != cudaSuccess) (void)cudaGetLastError();
     tfi_memory_refund(memory, bytes > 0 ? bytes : 1);
 }
 

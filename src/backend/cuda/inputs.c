@@ -89,10 +89,11 @@ static int64_t longest_row(const tfi_run *run)
     return most;
 }
 
-static int64_t longest_stored(const tfi_run *run)
+static int64_t longest_stored(const tfi_program *p, const tfi_run *run)
 {
     const int64_t B = run->rows[TFI_ROWS_SEQUENCES];
-    const int64_t own = longest_of(run->inputs[TFI_INPUT_KV_LENS], B), source = longest_of(run->inputs[TFI_INPUT_SOURCE_LENS], B);
+    const int64_t own = p->has_cache ? longest_of(run->inputs[TFI_INPUT_KV_LENS], B) : 0;
+    const int64_t source = p->has_source ? longest_of(run->inputs[TFI_INPUT_SOURCE_LENS], B) : 0;
 
     return own > source ? own : source;
 }
@@ -116,7 +117,7 @@ void tfi_cuda_shape_run(tfi_pass *s)
     h->draws = rounded(run->draw_count, p->limits[TFI_ROWS_SEQUENCES]);
     h->copies = run->inputs[TFI_INPUT_KV_COPIES] ? rounded(run->copy_count, p->limits[TFI_ROWS_SEQUENCES]) : 0;
     h->longest = tfi_bucket(longest_row(run));
-    h->longest_stored = tfi_power_of_two(longest_stored(run));
+    h->longest_stored = tfi_power_of_two(longest_stored(p, run));
     if (p->has_cache && run->inputs[TFI_INPUT_KV_TABLES]) h->kv_stride = tfi_power_of_two(run->table_stride);
     if (p->has_source && run->inputs[TFI_INPUT_SOURCE_TABLES]) h->source_stride = tfi_power_of_two(run->source_stride);
     h->store = run->store;
@@ -152,7 +153,7 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
     tfi_cuda_live live = {.draws = (int32_t)run->draw_count,
                           .copies = run->inputs[TFI_INPUT_KV_COPIES] ? (int32_t)run->copy_count : 0,
                           .longest = (int32_t)longest_row(run),
-                          .longest_stored = (int32_t)longest_stored(run),
+                          .longest_stored = (int32_t)longest_stored(p, run),
                           .table_stride = run->table_stride,
                           .source_stride = run->source_stride};
     tf_status st;

@@ -81,6 +81,7 @@ tf_status tfi_cuda_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_
     if (s->base.slots) s->base.blocks = tfi_cuda_alloc(c, memory, bytes);
     if (s->base.blocks && tfi_memory_charge(memory, records_bytes(shape)) == TF_STATUS_OK) s->reserve = records_bytes(shape);
     st = s->reserve > 0 ? TFI_CUDA(c, cudaMemset(s->base.slots, 0, (size_t)slots_bytes(shape))) : TF_STATUS_NOMEM;
+    if (st == TF_STATUS_OK) st = TFI_CUDA(c, cudaDeviceSynchronize());
     tfi_cuda_leave(c);
     if (st < 0)
         tfi_cuda_store_close(&s->base);

@@ -1,0 +1,58 @@
+#!/bin/bash
+# All tests that want a GPU, on a machine that has one, from a build that was made elsewhere:
+#   tests/gpu.sh BUILD [LOG]
+# BUILD holds src/libtfinfer.so.0, tests/bin/ and, where this machine lacks them, the libraries that the build was linked with in lib/.
+# Prints a line a step and one summary line; everything else goes to LOG (gpu.log). TFINFER_GPU_STEPS=kernels,api,... runs those steps alone.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+build=$(cd "$1" && pwd)
+log=${2:-gpu.log}
+: >"$log"
+python=${PYTHON:-python3}
+steps=${TFINFER_GPU_STEPS:-ldd,kernels,api,encode,fp16,steps,generate,tasks,memcheck,racecheck}
+
+# The matrix library comes with the toolkit or with a Python package.
+lt=$(ls /usr/local/cuda/lib64/libcublasLt.so.1? 2>/dev/null || $python -c '
+import glob, os, sysconfig
+print(*glob.glob(os.path.join(sysconfig.get_paths()["purelib"], "nvidia", "*", "lib", "libcublasLt.so.1?")))')
+export LD_LIBRARY_PATH=$build/src:$build/lib:$(dirname "${lt%%[[:space:]]*}"):${LD_LIBRARY_PATH:-}
+export TFINFER_DEVICE=cuda TFINFER_LIBRARY=$build/src/libtfinfer.so.0 TFINFER_DUMP_TENSORS=$build/tests/bin/dump_tensors
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=1
+pytest="$python -m pytest -q -p no:cacheprovider --device cuda --rootdir $here/conformance"
+ran=0
+failed=()
+
+step() { # NAME SECONDS COMMAND...
+    local name=$1 limit=$2 begin=$SECONDS code last
+    shift 2
+    case ",$steps," in *",$name,"*) ;; *) return ;; esac
+    echo "==== $name: $*" >>"$log"
+    timeout "$limit" "$@" >"$log.step" 2>&1
+    code=$?
+    cat "$log.step" >>"$log"
+    last=$(grep -E 'passed|failed|mismatches|ERROR SUMMARY|hazard' "$log.step" | tail -2 | tr '\n' ' ')
+    ran=$((ran + 1))
+    [ $code = 0 ] || failed+=("$name")
+    echo "gpu: $name: $([ $code = 0 ] && echo passed || echo "FAILED ($code)") in $((SECONDS - begin)) s | ${last:-$(tail -1 "$log.step")}"
+}
+
+sanitizer() { # TOOL PROGRAM...
+    compute-sanitizer --tool "$1" --error-exitcode 9 "${@:2}"
+}
+
+conformance=$here/conformance
+step ldd 20 ldd "$build/src/libtfinfer.so.0"
+step kernels 200 "$build/tests/bin/cuda_ops"
+step api 120 "$build/tests/bin/api_generate"
+step encode 240 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
+step fp16 60 $pytest "$conformance/test_fp16.py"
+step steps 100 $pytest "$conformance/test_steps.py"
+[ -e "$conformance/test_generate.py" ] && step generate 200 $pytest "$conformance/test_generate.py"
+step tasks 120 $pytest "$conformance/test_tasks.py"
+if command -v compute-sanitizer >/dev/null; then
+    step memcheck 150 sanitizer memcheck "$build/tests/bin/api_generate" gpt2_streams
+    step racecheck 150 sanitizer racecheck "$build/tests/bin/api_generate" gpt2_streams
+fi
+rm -f "$log.step"
+echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
+[ ${#failed[@]} = 0 ]
