@@ -34,7 +34,7 @@ extern "C" tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_atte
     c.causal = a->attend == TFI_ATTEND_CAUSAL || a->attend == TFI_ATTEND_CACHE;
     c.vectors = heads_are_aligned(&c);
     c.skip_single = stored;
-    if (stored) status = attention_decode(l, &c, max_tokens);
+    if (stored) status = tfi_cuda_attention_decode(l, &c, max_tokens);
     if (status != TF_STATUS_OK || (stored && max_rows <= 1)) return status;
-    return on_tensor_cores(l, &c) ? attention_mma(l, &c, max_rows) : attention_fma(l, &c);
+    return on_tensor_cores(l, &c) ? tfi_cuda_attention_mma(l, &c, max_rows) : tfi_cuda_attention_fma(l, &c);
 }

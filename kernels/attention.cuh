@@ -74,10 +74,10 @@ __device__ inline float bias_at(const float *table, int max_distance, int distan
 /* ---- host ---- */
 
 /* Sequences of one row, their keys split over blocks. */
-tf_status attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens);
+tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens);
 /* Tiles of rows, on tensor cores: x and the store in one type, BF16 (from 8.0 on) or F16. */
-tf_status attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows);
+tf_status tfi_cuda_attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows);
 /* Tiles of rows, in fp32, any mix of types. */
-tf_status attention_fma(const tfi_cuda_launch *l, const attention_call *c);
+tf_status tfi_cuda_attention_fma(const tfi_cuda_launch *l, const attention_call *c);
 
 #endif

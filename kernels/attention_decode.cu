@@ -306,7 +306,7 @@ extern "C" int64_t tfi_cuda_attention_scratch(tfi_attend attend, int64_t B, int3
     return stored ? B * H * SPLITS_MAX * (D + SUMS) * (int64_t)sizeof(float) : 0;
 }
 
-tf_status attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens)
+tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens)
 {
     decode_call p = {*c, (float *)l->scratch, splits_for(l, c->a.B * c->a.H, max_tokens), false};
     const decode_kernel kernel = c->vectors ? kernel_for<true>(c->kv.dtype, c->a.D) : kernel_for<false>(c->kv.dtype, c->a.D);

@@ -195,7 +195,7 @@ tf_status launch(const tfi_cuda_launch *l, const attention_call *c)
 
 } // namespace
 
-tf_status attention_fma(const tfi_cuda_launch *l, const attention_call *c)
+tf_status tfi_cuda_attention_fma(const tfi_cuda_launch *l, const attention_call *c)
 {
     if (c->a.D <= 64) return launch<64>(l, c);
     return c->a.D <= 128 ? launch<128>(l, c) : launch<256>(l, c);

@@ -386,7 +386,7 @@ bool tall_tiles_pay(const tfi_cuda_launch *l, const attention_call *c, int64_t m
 
 } // namespace
 
-tf_status attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows)
+tf_status tfi_cuda_attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows)
 {
     const bool tall = tall_tiles_pay(l, c, max_rows);
     if (c->t.x == TFI_BF16) return launch_sized<TFI_BF16, true>(l, c, tall);

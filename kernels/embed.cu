@@ -66,10 +66,11 @@ extern "C" tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_ar
 {
     const embed_call c = {a->ids,       a->position_ids, a->type_ids, a->embeddings, a->slots, a->word ? a->word->data : NULL,
                           a->positions, a->types,        a->y,        a->E,          t,        l->live};
+    const unsigned threads = a->E > 512 ? 128 : 64;
 
     if (a->R == 0) return TF_STATUS_OK;
     if (in_vectors(a->E, a->embeddings, c.words, a->positions, a->types, a->y))
-        embed<8><<<(unsigned)a->R, a->E > 512 ? 128 : 64, 0, l->stream>>>(c);
+        embed<8><<<(unsigned)a->R, threads, 0, l->stream>>>(c);
     else embed<1><<<(unsigned)a->R, 128, 0, l->stream>>>(c);
     return launched("EMBED");
 }

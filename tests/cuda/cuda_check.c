@@ -85,23 +85,10 @@ double typed_get(const void *p, tfi_dtype t, int64_t i)
     return (double)(t == TFI_BF16 ? tfi_bf16_to_f32(bits) : tfi_f16_to_f32(bits));
 }
 
-/* Round to nearest, ties to even; for finite values within the type's range. */
-static uint16_t to_f16(float v)
-{
-    const uint16_t sign = signbit(v) ? 0x8000 : 0;
-    int exponent;
-    const float significand = frexpf(fabsf(v), &exponent); /* in [0.5, 1), or 0 */
-
-    if (significand == 0) return sign;
-    if (exponent < -13) return (uint16_t)(sign | (uint16_t)lrintf(fabsf(v) * 0x1p24f)); /* subnormal, or the first normal */
-    const uint32_t mantissa = (uint32_t)lrintf(significand * 2048); /* 1024 to 2048; a carry goes into the exponent */
-    return (uint16_t)(sign | (((uint32_t)(exponent + 14) << 10) + mantissa - 1024));
-}
-
 void typed_put(void *p, tfi_dtype t, int64_t i, float v)
 {
     if (t == TFI_F32) ((float *)p)[i] = v;
-    else ((uint16_t *)p)[i] = t == TFI_BF16 ? tfi_f32_to_bf16(v) : to_f16(v);
+    else ((uint16_t *)p)[i] = t == TFI_BF16 ? tfi_f32_to_bf16(v) : tfi_f32_to_f16(v);
 }
 
 void *device_values(tfi_dtype t, int64_t n, float low, float high, int shift, float **values)
