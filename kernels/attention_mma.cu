@@ -19,7 +19,7 @@ enum { WARPS = 4, THREADS = WARPS * WARP, PAD = 8, BIAS_STAGED = 2048 };
 template <int SIZE, int TILES>
 struct tile_shape {
     static constexpr int rows = WARPS * 16 * TILES, keys = SIZE <= 128 ? 64 : 32, stride = SIZE + PAD; /* no bank conflicts */
-    static constexpr bool queries_stay = SIZE <= 128;
+    [[maybe_unused]] static constexpr bool queries_stay = SIZE <= 128;
     static constexpr int elements = (rows + 2 * keys) * stride;
 };
 
