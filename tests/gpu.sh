@@ -54,5 +54,5 @@ if command -v compute-sanitizer >/dev/null; then
     step racecheck 150 sanitizer racecheck "$build/tests/bin/api_generate" gpt2_streams
 fi
 rm -f "$log.step"
-echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
+echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
 [ ${#failed[@]} = 0 ]

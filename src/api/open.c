@@ -74,7 +74,8 @@ static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *sour
 {
     m->dtype = asked == TF_DTYPE_AUTO ? auto_dtype(m, tfi_model_stored_dtype(source)) : (tf_dtype)asked;
     if (m->dtype == TF_DTYPE_TF32)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, is_cuda(m) ? "dtype tf32 is not built" : "dtype tf32 is a GPU's; device \"cpu\" has fp32 and bf16");
+        return tfi_fail(TF_STATUS_UNSUPPORTED,
+                        is_cuda(m) ? "dtype tf32 is not built" : "dtype tf32 is a GPU's; device \"cpu\" has fp32 and bf16");
     *out = m->dtype == TF_DTYPE_FP32 ? TFI_F32 : m->dtype == TF_DTYPE_BF16 ? TFI_BF16 : TFI_F16;
     return m->backend->supports(m->backend, *out);
 }
@@ -82,7 +83,8 @@ static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *sour
 static tf_status open_backend(tf_model *m, const tf_model_options *o)
 {
     const int number = o->device ? cuda_number(o->device) : -1;
-    const tfi_cuda_options cuda = {.memory = &m->memory, .device = number, .threads = o->threads, .library_folder = o->library_folder};
+    const tfi_cuda_options cuda = {
+        .memory = &m->memory, .device = number, .threads = o->threads, .library_folder = o->library_folder};
     const tfi_cpu_options cpu = {.memory = &m->memory, .threads = o->threads, .features = tfi_cpu_features()};
 
     return number >= 0 ? tfi_cuda_open(&cuda, &m->backend) : tfi_cpu_open(&cpu, &m->backend);

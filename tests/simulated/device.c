@@ -1,7 +1,7 @@
-/* A CUDA device that is none: the part of the runtime, the driver and cuBLASLt that src/backend/cuda calls, over ordinary memory, and the
- * reference's ops in place of kernels. The host side of the backend (staging, plans, inputs, graphs, taps, slots) so runs, and is tested,
- * where there is no GPU. Launches take their live counts when they are done, as kernels do; what is recorded during a capture is done when
- * the graph is launched. fp32 and bf16. */
+/* A CUDA device that is none: the part of the runtime, the driver and cuBLASLt that src/backend/cuda calls, over ordinary
+ * memory, and the reference's ops in place of kernels. The host side of the backend (staging, plans, inputs, graphs, taps,
+ * slots) so runs, and is tested, where there is no GPU. Launches take their live counts when they are done, as kernels do; what
+ * is recorded during a capture is done when the graph is launched. fp32 and bf16. */
 #include <assert.h>
 #include <math.h>
 #include <pthread.h>
@@ -165,11 +165,12 @@ cudaError_t CUDARTAPI cudaMemcpyAsync(void *to, const void *from, size_t size, e
     return cudaMemcpy(to, from, size, kind);
 }
 
-cudaError_t CUDARTAPI cudaMemcpy2DAsync(void *to, size_t to_step, const void *from, size_t from_step, size_t width, size_t height,
-                                        enum cudaMemcpyKind kind, cudaStream_t s)
+cudaError_t CUDARTAPI cudaMemcpy2DAsync(void *to, size_t to_step, const void *from, size_t from_step, size_t width,
+                                        size_t height, enum cudaMemcpyKind kind, cudaStream_t s)
 {
     (void)s;
-    for (size_t i = 0; i < height; i++) (void)cudaMemcpy((char *)to + i * to_step, (const char *)from + i * from_step, width, kind);
+    for (size_t i = 0; i < height; i++)
+        (void)cudaMemcpy((char *)to + i * to_step, (const char *)from + i * from_step, width, kind);
     return cudaSuccess;
 }
 
@@ -377,7 +378,8 @@ static cublasStatus_t preference_destroy(cublasLtMatmulPreference_t p)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-static cublasStatus_t preference_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, const void *v, size_t size)
+static cublasStatus_t preference_set(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, const void *v,
+                                     size_t size)
 {
     (void)p;
     (void)a;
@@ -424,20 +426,26 @@ static void multiply(const void *data)
             if (p->beta != 0) sum += p->beta * get_element(p->C, p->y.type, m * p->y.step + n);
             if (p->d.epilogue & CUBLASLT_EPILOGUE_BIAS) sum += get_element(p->d.bias, p->y.type, n);
             sum = after(p->d.epilogue, sum);
-            if (p->y.type == CUDA_R_32F)
-                ((float *)p->D)[m * p->y.step + n] = sum;
-            else
-                ((uint16_t *)p->D)[m * p->y.step + n] = tfi_f32_to_bf16(sum);
+            if (p->y.type == CUDA_R_32F) ((float *)p->D)[m * p->y.step + n] = sum;
+            else ((uint16_t *)p->D)[m * p->y.step + n] = tfi_f32_to_bf16(sum);
         }
     }
 }
 
-static cublasStatus_t matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const void *alpha, const void *A, cublasLtMatrixLayout_t a,
-                             const void *B, cublasLtMatrixLayout_t b, const void *beta, const void *C, cublasLtMatrixLayout_t c, void *D,
-                             cublasLtMatrixLayout_t y, const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t size, cudaStream_t s)
+static cublasStatus_t matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const void *alpha, const void *A,
+                             cublasLtMatrixLayout_t a, const void *B, cublasLtMatrixLayout_t b, const void *beta, const void *C,
+                             cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t y, const cublasLtMatmulAlgo_t *algorithm,
+                             void *workspace, size_t size, cudaStream_t s)
 {
-    const product p = {*(description *)(void *)d, *(matrix *)(void *)a, *(matrix *)(void *)b, *(matrix *)(void *)y, *(const float *)beta,
-                       A, B, C, D};
+    const product p = {*(description *)(void *)d,
+                       *(matrix *)(void *)a,
+                       *(matrix *)(void *)b,
+                       *(matrix *)(void *)y,
+                       *(const float *)beta,
+                       A,
+                       B,
+                       C,
+                       D};
 
     (void)h, (void)alpha, (void)c, (void)algorithm, (void)workspace, (void)size;
     issue(s, multiply, &p, sizeof p);
@@ -447,8 +455,19 @@ static cublasStatus_t matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const v
 tf_status tfi_cublas_lt_open(const char *folder, tfi_cublas_lt *out)
 {
     (void)folder;
-    *out = (tfi_cublas_lt){NULL, create, destroy, matmul, desc_create, desc_destroy, desc_set, layout_create, layout_destroy,
-                           preference_create, preference_destroy, preference_set, heuristic};
+    *out = (tfi_cublas_lt){NULL,
+                           create,
+                           destroy,
+                           matmul,
+                           desc_create,
+                           desc_destroy,
+                           desc_set,
+                           layout_create,
+                           layout_destroy,
+                           preference_create,
+                           preference_destroy,
+                           preference_set,
+                           heuristic};
     return TF_STATUS_OK;
 }
 
@@ -567,10 +586,8 @@ static void finish(const void *data)
     for (int64_t i = 0; i < l->live->rows[l->rows] * a->N; i++) {
         float v = get_element(a->sums, type_of(l->types.x), i) + (a->bias ? a->bias[i % a->N] : 0);
         v = activate(a->activation, v) + (a->residual ? get_element(a->residual, type_of(l->types.y), i) : 0);
-        if (l->types.y == TFI_F32)
-            ((float *)a->y)[i] = v;
-        else
-            ((uint16_t *)a->y)[i] = tfi_f32_to_bf16(v);
+        if (l->types.y == TFI_F32) ((float *)a->y)[i] = v;
+        else ((uint16_t *)a->y)[i] = tfi_f32_to_bf16(v);
     }
 }
 
@@ -609,7 +626,8 @@ tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_t
     return start(l, (launch){TFI_OP_GLU, t, rows, .a.glu = *a});
 }
 
-tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows, int64_t max_tokens)
+tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
+                             int64_t max_tokens)
 {
     assert(max_rows >= l->live->longest);
     assert((a->attend == TFI_ATTEND_ALL || a->attend == TFI_ATTEND_CAUSAL) || max_tokens >= l->live->longest_stored);

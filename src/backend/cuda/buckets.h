@@ -1,5 +1,5 @@
-/* Row counts that programs are prepared for: a run's counts are rounded up, so that few shapes are met, whose products were timed and
- * whose launches were captured before. */
+/* Row counts that programs are prepared for: a run's counts are rounded up, so that few shapes are met, whose products were
+ * timed and whose launches were captured before. */
 #ifndef TFI_BACKEND_CUDA_BUCKETS_H
 #define TFI_BACKEND_CUDA_BUCKETS_H
 

@@ -1,5 +1,5 @@
-/* The CUDA backend: device memory, cuBLASLt for LINEAR, kernels of our own (kernels/) for the rest. This header is all that others
- * see and asks for no toolkit; in a build without CUDA cuda_absent.c stands in its place. */
+/* The CUDA backend: device memory, cuBLASLt for LINEAR, kernels of our own (kernels/) for the rest. This header is all that
+ * others see and asks for no toolkit; in a build without CUDA cuda_absent.c stands in its place. */
 #ifndef TFI_BACKEND_CUDA_H
 #define TFI_BACKEND_CUDA_H
 

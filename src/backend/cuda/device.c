@@ -17,7 +17,8 @@ enum { CAPABILITY_MIN = 75 };
 tf_status tfi_cuda_enter(tfi_cuda *c)
 {
     if (c->process != getpid())
-        return tfi_fail(TF_STATUS_FORKED, "device \"%s\" belongs to the parent process; here the handle may only be closed", c->name);
+        return tfi_fail(TF_STATUS_FORKED, "device \"%s\" belongs to the parent process; here the handle may only be closed",
+                        c->name);
     if (c->dead) return tfi_fail(TF_STATUS_DEVICE, "device \"%s\" failed earlier; its handles may only be closed", c->name);
     if (c->driver.context_push(c->context) == 0) return TF_STATUS_OK;
     return tfi_fail(TF_STATUS_DEVICE, "device \"%s\": its context cannot be made current", c->name);
@@ -43,8 +44,8 @@ tf_status tfi_cuda_check(tfi_cuda *c, cudaError_t error, const char *call)
     if (error == cudaSuccess) return TF_STATUS_OK;
     (void)cudaGetLastError();
     if (is_sticky(error)) c->dead = 1;
-    return tfi_fail(error == cudaErrorMemoryAllocation ? TF_STATUS_NOMEM : TF_STATUS_DEVICE, "device \"%s\": %s in %.80s", c->name,
-                    cudaGetErrorString(error), call);
+    return tfi_fail(error == cudaErrorMemoryAllocation ? TF_STATUS_NOMEM : TF_STATUS_DEVICE, "device \"%s\": %s in %.80s",
+                    c->name, cudaGetErrorString(error), call);
 }
 
 /* ---- memory ---- */
@@ -157,8 +158,8 @@ static tf_status check_driver(const tfi_cuda *c)
     int version = 0;
 
     if (c->driver.version(&version) != 0 || version / 1000 < CUDART_VERSION / 1000)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d", version / 1000,
-                        version % 1000 / 10, CUDART_VERSION / 1000);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "the NVIDIA driver is too old: it serves CUDA %d.%d, this build needs %d",
+                        version / 1000, version % 1000 / 10, CUDART_VERSION / 1000);
     return TF_STATUS_OK;
 }
 
@@ -222,14 +223,13 @@ tf_status tfi_cuda_open(const tfi_cuda_options *o, tfi_backend **out)
     c->base.threads = o->threads;
     c->memory = o->memory;
     c->process = getpid();
-    if (o->device == 0)
-        snprintf(c->name, sizeof c->name, "cuda");
-    else
-        snprintf(c->name, sizeof c->name, "cuda:%d", o->device);
+    if (o->device == 0) snprintf(c->name, sizeof c->name, "cuda");
+    else snprintf(c->name, sizeof c->name, "cuda:%d", o->device);
     if ((st = tfi_pool_open(o->memory, o->threads, NULL, &c->pool)) < 0 || (st = open_context(c, o->device)) < 0 ||
         (st = tfi_cuda_enter(c)) < 0)
         goto fail;
-    if ((st = read_device(c, o->device)) == TF_STATUS_OK && (st = tfi_cublas_lt_open(o->library_folder, &c->lt)) == TF_STATUS_OK)
+    if ((st = read_device(c, o->device)) == TF_STATUS_OK &&
+        (st = tfi_cublas_lt_open(o->library_folder, &c->lt)) == TF_STATUS_OK)
         st = tfi_gemm_open(c, !o->no_timing, &c->gemm);
     tfi_cuda_leave(c);
     if (st < 0) goto fail;

@@ -17,15 +17,15 @@ typedef struct tfi_cuda {
     tfi_backend base; /* first: a tfi_backend is a tfi_cuda */
     char name[16];
     tfi_memory *memory;
-    pid_t process;    /* a child of fork cannot use the device */
-    int capability;   /* 90 for 9.0 */
+    pid_t process;  /* a child of fork cannot use the device */
+    int capability; /* 90 for 9.0 */
     int multiprocessors;
-    void *context;    /* the device's primary one */
+    void *context; /* the device's primary one */
     tfi_cuda_driver driver;
     tfi_cublas_lt lt;
     tfi_gemm *gemm;
-    tfi_pool *pool;   /* casts weights */
-    char *staging;    /* [2, TFI_CUDA_STAGING] pinned, while weights load */
+    tfi_pool *pool; /* casts weights */
+    char *staging;  /* [2, TFI_CUDA_STAGING] pinned, while weights load */
     cudaStream_t upload;
     cudaEvent_t uploaded[2];
     int turn;         /* the half that is being filled */
@@ -35,8 +35,8 @@ typedef struct tfi_cuda {
 
 enum { TFI_CUDA_STAGING = 32 << 20, TFI_CUDA_ALIGN = 256 };
 
-/* Make the device current on this thread, until tfi_cuda_leave(), which gives back what was. FORKED in a child process; DEVICE after a
- * fault that stays. */
+/* Make the device current on this thread, until tfi_cuda_leave(), which gives back what was. FORKED in a child process; DEVICE
+ * after a fault that stays. */
 tf_status tfi_cuda_enter(tfi_cuda *c);
 void tfi_cuda_leave(const tfi_cuda *c);
 
@@ -44,7 +44,8 @@ void tfi_cuda_leave(const tfi_cuda *c);
 tf_status tfi_cuda_check(tfi_cuda *c, cudaError_t error, const char *call);
 #define TFI_CUDA(c, call) tfi_cuda_check(c, call, #call)
 
-/* Device memory counts against the budget of `memory`, and so does the pinned kind; enter first. NULL with the last error set. */
+/* Device memory counts against the budget of `memory`, and so does the pinned kind; enter first. NULL with the last error set.
+ */
 void *tfi_cuda_alloc(tfi_cuda *c, tfi_memory *memory, int64_t bytes);
 void tfi_cuda_free(tfi_cuda *c, tfi_memory *memory, void *p, int64_t bytes);
 void *tfi_cuda_alloc_pinned(tfi_cuda *c, tfi_memory *memory, int64_t bytes);
@@ -66,14 +67,14 @@ typedef struct tfi_cuda_store {
     tfi_store base; /* first; its blocks and slots are the device's */
     tfi_cuda *cuda;
     int64_t block_bytes, own_bytes;
-    tfi_slot *host;    /* [slots] the caller's records, kept up to date with what runs drew */
-    char **records;    /* [slots] device: sampling, its lists, beams and tokens of the slot; kept for the next sequence */
-    int64_t *room;     /* [slots] bytes of it */
+    tfi_slot *host;        /* [slots] the caller's records, kept up to date with what runs drew */
+    char **records;        /* [slots] device: sampling, its lists, beams and tokens of the slot; kept for the next sequence */
+    int64_t *room;         /* [slots] bytes of it */
     int64_t *from_reserve; /* [slots] of those, what came off the reserve */
-    int64_t reserve;   /* bytes counted against the budget that records have not taken yet */
-    int32_t **tokens;  /* [slots] device: history of the slot as it was set */
-    tfi_beams **beams; /* [slots] device */
-    int8_t *dirty;     /* [slots] host record to be uploaded before the next run */
+    int64_t reserve;       /* bytes counted against the budget that records have not taken yet */
+    int32_t **tokens;      /* [slots] device: history of the slot as it was set */
+    tfi_beams **beams;     /* [slots] device */
+    int8_t *dirty;         /* [slots] host record to be uploaded before the next run */
     int any_dirty;
 } tfi_cuda_store;
 

@@ -1,8 +1,8 @@
-/* How a product is computed is chosen once for each class of shapes (rows rounded up as programs do) and kept: the library suggests some
- * functions, the fastest of which is found by timing them where it is met first.
+/* How a product is computed is chosen once for each class of shapes (rows rounded up as programs do) and kept: the library
+ * suggests some functions, the fastest of which is found by timing them where it is met first.
  *
- * cuBLASLt counts columns first: y [M, N] row-major is its D [N, M], W its A [K, N] transposed, x its B [K, M]. 16-bit products add up
- * in fp32, and split sums are never rounded to 16 bits in between. */
+ * cuBLASLt counts columns first: y [M, N] row-major is its D [N, M], W its A [K, N] transposed, x its B [K, M]. 16-bit products
+ * add up in fp32, and split sums are never rounded to 16 bits in between. */
 #include "backend/cuda/gemm.h"
 
 #include <pthread.h>
@@ -110,14 +110,14 @@ static int describe(const tfi_gemm *g, const tfi_gemm_call *c, product *p)
            lt->layout_create(&p->d, out, (uint64_t)c->N, (uint64_t)c->M, c->N) == CUBLAS_STATUS_SUCCESS;
 }
 
-static cublasStatus_t multiply(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulAlgo_t *algorithm,
-                               void *workspace, cudaStream_t stream)
+static cublasStatus_t multiply(const tfi_gemm *g, const tfi_gemm_call *c, const product *p,
+                               const cublasLtMatmulAlgo_t *algorithm, void *workspace, cudaStream_t stream)
 {
     const float one = 1, beta = c->residual ? 1 : 0;
     const void *added = c->residual ? c->residual : c->y;
 
-    return g->cuda->lt.matmul(g->handle, p->desc, &one, c->w, p->a, c->x, p->b, &beta, added, p->d, c->y, p->d, algorithm, workspace,
-                              TFI_GEMM_WORKSPACE, stream);
+    return g->cuda->lt.matmul(g->handle, p->desc, &one, c->w, p->a, c->x, p->b, &beta, added, p->d, c->y, p->d, algorithm,
+                              workspace, TFI_GEMM_WORKSPACE, stream);
 }
 
 /* ---- choice ---- */
@@ -136,7 +136,8 @@ static int suggest(const tfi_gemm *g, const product *p, cublasLtMatmulHeuristicR
     (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
     for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES; i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
         (void)lt->preference_set(wish, (cublasLtMatmulPreferenceAttributes_t)i, &alignment, sizeof alignment);
-    if (lt->heuristic(g->handle, p->desc, p->a, p->b, p->d, p->d, wish, CANDIDATES, results, &count) != CUBLAS_STATUS_SUCCESS) count = 0;
+    if (lt->heuristic(g->handle, p->desc, p->a, p->b, p->d, p->d, wish, CANDIDATES, results, &count) != CUBLAS_STATUS_SUCCESS)
+        count = 0;
     (void)lt->preference_destroy(wish);
     for (int i = 0; i < count; i++)
         if (results[i].state == CUBLAS_STATUS_SUCCESS) results[kept++] = results[i];
@@ -144,8 +145,8 @@ static int suggest(const tfi_gemm *g, const product *p, cublasLtMatmulHeuristicR
 }
 
 /* Milliseconds of some runs in a row; negative: it does not run. */
-static float time_one(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulAlgo_t *algorithm, void *workspace,
-                      cudaStream_t stream, const cudaEvent_t events[2])
+static float time_one(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulAlgo_t *algorithm,
+                      void *workspace, cudaStream_t stream, const cudaEvent_t events[2])
 {
     float ms = -1;
 
@@ -157,8 +158,8 @@ static float time_one(const tfi_gemm *g, const tfi_gemm_call *c, const product *
     return cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess ? ms : -1;
 }
 
-static int fastest(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulHeuristicResult_t *results, int count,
-                   void *workspace, cudaStream_t stream)
+static int fastest(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulHeuristicResult_t *results,
+                   int count, void *workspace, cudaStream_t stream)
 {
     cudaEvent_t events[2] = {NULL, NULL};
     float best_ms = -1;
@@ -196,7 +197,8 @@ static choice *find(tfi_gemm *g, const shape *s)
     return NULL;
 }
 
-static void choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream, choice *out)
+static void choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
+                   choice *out)
 {
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     const int count = suggest(g, p, results);
@@ -208,15 +210,16 @@ static void choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, 
 
 tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cudaStream_t stream)
 {
-    const shape s = {tfi_bucket(c->M), c->N, c->K, (int32_t)c->type, (int32_t)c->out, (int32_t)epilogue(c), c->residual != NULL};
+    const shape s = {tfi_bucket(c->M),   c->N, c->K, (int32_t)c->type, (int32_t)c->out, (int32_t)epilogue(c),
+                     c->residual != NULL};
     cublasStatus_t done = CUBLAS_STATUS_NOT_SUPPORTED;
     choice once = {0}, *e;
     product p;
 
     if (!describe(g, c, &p)) {
         forget(g, &p);
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "the matrix library refuses a product of [%lld, %lld] and [%lld, %lld]", (long long)c->M,
-                        (long long)c->K, (long long)c->N, (long long)c->K);
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "the matrix library refuses a product of [%lld, %lld] and [%lld, %lld]",
+                        (long long)c->M, (long long)c->K, (long long)c->N, (long long)c->K);
     }
     (void)pthread_mutex_lock(&g->lock);
     if (!(e = find(g, &s))) e = &once;
@@ -235,6 +238,7 @@ tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cud
     forget(g, &p);
     if (done == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;
     return tfi_fail(done == CUBLAS_STATUS_NOT_SUPPORTED ? TF_STATUS_UNSUPPORTED : TF_STATUS_DEVICE,
-                    "device \"%s\": cublasLt status %d for a product of [%lld, %lld] %s and [%lld, %lld] giving %s", g->cuda->name, (int)done,
-                    (long long)c->M, (long long)c->K, tfi_dtype_name(c->type), (long long)c->N, (long long)c->K, tfi_dtype_name(c->out));
+                    "device \"%s\": cublasLt status %d for a product of [%lld, %lld] %s and [%lld, %lld] giving %s",
+                    g->cuda->name, (int)done, (long long)c->M, (long long)c->K, tfi_dtype_name(c->type), (long long)c->N,
+                    (long long)c->K, tfi_dtype_name(c->out));
 }

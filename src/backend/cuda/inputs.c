@@ -1,5 +1,5 @@
-/* A run's inputs as one piece of pinned memory and one copy. Where each array lies depends on the run's shape alone, so that a captured
- * graph finds them where it was captured with. */
+/* A run's inputs as one piece of pinned memory and one copy. Where each array lies depends on the run's shape alone, so that a
+ * captured graph finds them where it was captured with. */
 #include <string.h>
 
 #include "backend/cuda/buckets.h"
@@ -130,7 +130,10 @@ void tfi_cuda_shape_run(tfi_pass *s)
 /* Live bytes of an array, of the caller's memory. */
 static int64_t live_bytes(const tfi_run *run, int part)
 {
-    tfi_run_shape live = {.draws = run->draw_count, .copies = run->copy_count, .kv_stride = run->table_stride, .source_stride = run->source_stride};
+    tfi_run_shape live = {.draws = run->draw_count,
+                          .copies = run->copy_count,
+                          .kv_stride = run->table_stride,
+                          .source_stride = run->source_stride};
 
     memcpy(live.rows, run->rows, sizeof live.rows);
     return part_bytes(&live, part);
@@ -166,8 +169,8 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
         const int64_t room = part_bytes(&s->shape, i), bytes = live_bytes(run, i);
         if (run->inputs[i] && room > 0) memcpy(p->pinned + s->parts[i], run->inputs[i], (size_t)(bytes < room ? bytes : room));
     }
-    if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, p->pinned, (size_t)s->parts_bytes, cudaMemcpyHostToDevice,
-                                                s->stream))) < 0)
+    if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, p->pinned, (size_t)s->parts_bytes,
+                                                cudaMemcpyHostToDevice, s->stream))) < 0)
         return st;
     return run->inputs[TFI_INPUT_EMBEDDINGS] ? send_embeddings(s, run->inputs[TFI_INPUT_EMBEDDINGS]) : TF_STATUS_OK;
 }

@@ -15,7 +15,9 @@ static tf_status find_all(void *library, const char *file, const entry *entries,
 {
     for (int i = 0; i < count; i++) {
         void *function = dlsym(library, entries[i].name);
-        if (!function) return tfi_fail(TF_STATUS_UNSUPPORTED, "%s has no function %s: its version is not one that works here", file, entries[i].name);
+        if (!function)
+            return tfi_fail(TF_STATUS_UNSUPPORTED, "%s has no function %s: its version is not one that works here", file,
+                            entries[i].name);
         *(void **)entries[i].slot = function;
     }
     return TF_STATUS_OK;
@@ -63,6 +65,7 @@ tf_status tfi_cublas_lt_open(const char *folder, tfi_cublas_lt *lt)
         }
     }
     if (!lt->handle)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "libcublasLt is missing (%s); library_folder of the model's options may name where it is", why);
+        return tfi_fail(TF_STATUS_UNSUPPORTED,
+                        "libcublasLt is missing (%s); library_folder of the model's options may name where it is", why);
     return find_all(lt->handle, path, entries, (int)(sizeof entries / sizeof *entries));
 }

@@ -114,8 +114,9 @@ static tf_status resolve(const tfi_program *p, const tfi_op *op, tfi_step *s)
         known = known && s->types.x == g->weights[op->weight].dtype && (s->types.y == s->types.x || s->types.y == TFI_F32) &&
                 (op->residual < 0 || s->types.residual == s->types.y);
     if (known) return TF_STATUS_OK;
-    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s of %s on %s: no function for %s, residual %s, giving %s", tfi_op_name(op->kind), value,
-                    p->cuda->name, tfi_dtype_name(s->types.x), tfi_dtype_name(s->types.residual), tfi_dtype_name(s->types.y));
+    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s of %s on %s: no function for %s, residual %s, giving %s", tfi_op_name(op->kind),
+                    value, p->cuda->name, tfi_dtype_name(s->types.x), tfi_dtype_name(s->types.residual),
+                    tfi_dtype_name(s->types.y));
 }
 
 /* Biases are resident in fp32; a program has those in 16 bits that its products take. */
@@ -159,7 +160,8 @@ static tf_status fill(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT])
         return TF_STATUS_NOMEM;
     p->choices = (tfi_choice *)(void *)(p->pinned + tfi_cuda_aligned(p->input_bytes));
     p->taps = p->pinned + p->pinned_bytes - TFI_TAP_STAGING;
-    /* Dead rows are computed along with live ones: they must hold numbers of some kind, or a product would be slow over them. */
+    /* Dead rows are computed along with live ones: they must hold numbers of some kind, or a product would be slow over them.
+     */
     if ((st = TFI_CUDA(p->cuda, cudaMemset(p->block, 0, (size_t)p->block_bytes))) < 0 ||
         (st = TFI_CUDA(p->cuda, cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking))) < 0 || (st = make_biases(p)) < 0)
         return st;
@@ -188,10 +190,8 @@ tf_status tfi_cuda_program_open(tfi_backend *b, const tfi_graph *g, const tfi_we
     p->wanted = (int8_t *)(p->offsets + g->value_count);
     st = fill(p, limits);
     tfi_cuda_leave(c);
-    if (st < 0)
-        tfi_cuda_program_close(p);
-    else
-        *out = p;
+    if (st < 0) tfi_cuda_program_close(p);
+    else *out = p;
     return st;
 }
 
@@ -393,7 +393,8 @@ static tf_status launch_store(const tfi_pass *s, const tfi_cuda_launch *l, const
     const tfi_program *p = s->program;
 
     if (op->kind == TFI_OP_KV_COPY) {
-        const tfi_kv_copy_args a = {.store = s->run->store, .copies = tfi_cuda_input(s, TFI_INPUT_KV_COPIES), .count = s->shape.copies};
+        const tfi_kv_copy_args a = {
+            .store = s->run->store, .copies = tfi_cuda_input(s, TFI_INPUT_KV_COPIES), .count = s->shape.copies};
         return tfi_cuda_kv_copy(l, &a);
     }
     const tfi_kv_append_args a = {.x = tfi_cuda_value(p, op->x),
@@ -433,17 +434,19 @@ static tf_status launch(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_o
     case TFI_OP_LINEAR:
         return launch_linear(s, l, op, step);
     case TFI_OP_GLU:
-        return tfi_cuda_glu(l, &(tfi_glu_args){.x = x, .y = y, .R = rows, .F = cols, .activation = op->activation}, step->types, kind);
+        return tfi_cuda_glu(l, &(tfi_glu_args){.x = x, .y = y, .R = rows, .F = cols, .activation = op->activation}, step->types,
+                            kind);
     case TFI_OP_ATTENTION:
         return launch_attention(s, l, op, step);
     case TFI_OP_GATHER_ROWS:
-        return tfi_cuda_gather(l,
-                               &(tfi_gather_args){.x = x,
-                                                  .rows = tfi_cuda_input(s, kind == TFI_ROWS_SEQUENCES ? TFI_INPUT_LAST : TFI_INPUT_SELECTED),
-                                                  .y = y,
-                                                  .S = rows,
-                                                  .E = cols},
-                               step->types, kind);
+        return tfi_cuda_gather(
+            l,
+            &(tfi_gather_args){.x = x,
+                               .rows = tfi_cuda_input(s, kind == TFI_ROWS_SEQUENCES ? TFI_INPUT_LAST : TFI_INPUT_SELECTED),
+                               .y = y,
+                               .S = rows,
+                               .E = cols},
+            step->types, kind);
     case TFI_OP_POOL:
         return tfi_cuda_pool(l,
                              &(tfi_pool_args){.x = x,
@@ -458,7 +461,8 @@ static tf_status launch(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_o
         return tfi_cuda_l2norm(l, &(tfi_l2norm_args){.x = x, .y = y, .R = rows, .E = cols, .eps = op->eps}, step->types, kind);
     case TFI_OP_LOGPROB:
         return tfi_cuda_logprob(
-            l, &(tfi_logprob_args){.x = x, .targets = tfi_cuda_input(s, TFI_INPUT_TARGETS), .y = y, .S = rows, .V = cols_of(p, op->x)});
+            l, &(tfi_logprob_args){
+                   .x = x, .targets = tfi_cuda_input(s, TFI_INPUT_TARGETS), .y = y, .S = rows, .V = cols_of(p, op->x)});
     case TFI_OP_LOGITS_PROCESS:
         return tfi_cuda_process(l, &(tfi_process_args){.x = x,
                                                        .row_slots = tfi_cuda_input(s, TFI_INPUT_ROW_SLOTS),
@@ -480,8 +484,9 @@ static tf_status copy_feed(const tfi_pass *s, const tfi_feed *f)
     const tfi_program *p = s->program;
     const size_t row = (size_t)cols_of(p, f->value) * sizeof(float);
 
-    return TFI_CUDA(p->cuda, cudaMemcpy2DAsync(tfi_cuda_value(p, f->value), row, f->src, (size_t)f->stride * sizeof(float), row,
-                                               (size_t)tfi_cuda_live_rows(p, s->run, f->value), cudaMemcpyHostToDevice, s->stream));
+    return TFI_CUDA(p->cuda,
+                    cudaMemcpy2DAsync(tfi_cuda_value(p, f->value), row, f->src, (size_t)f->stride * sizeof(float), row,
+                                      (size_t)tfi_cuda_live_rows(p, s->run, f->value), cudaMemcpyHostToDevice, s->stream));
 }
 
 tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)

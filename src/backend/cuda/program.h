@@ -8,16 +8,16 @@
 /* Arrays of a run that go to the device in one piece. */
 enum { TFI_PART_LIVE = TFI_INPUT_COUNT, TFI_PART_DRAWS, TFI_PART_COUNT };
 
-/* What a run is rounded up to: everything that its launches depend on. Two runs of equal shape can share a captured graph. Compared as
- * bytes. */
+/* What a run is rounded up to: everything that its launches depend on. Two runs of equal shape can share a captured graph.
+ * Compared as bytes. */
 typedef struct tfi_run_shape {
     int64_t rows[TFI_ROWS_COUNT];
     int64_t draws, copies;
-    int64_t longest, longest_stored;     /* rows of a sequence in the run; tokens of one in the store */
-    int64_t kv_stride, source_stride;    /* room for blocks a row of the tables */
-    uint64_t needed;                     /* which ops: a hash */
+    int64_t longest, longest_stored;  /* rows of a sequence in the run; tokens of one in the store */
+    int64_t kv_stride, source_stride; /* room for blocks a row of the tables */
+    uint64_t needed;                  /* which ops: a hash */
     const tfi_store *store;
-    int32_t inputs;                      /* bits: the arrays that are there */
+    int32_t inputs; /* bits: the arrays that are there */
     int32_t skip;
 } tfi_run_shape;
 
@@ -55,15 +55,15 @@ struct tfi_program {
     cudaStream_t stream;             /* where the caller gives none, and to capture on */
     char *block;                     /* device: values, then the parts below */
     int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, workspace_at, scratch_at;
-    char *pinned;                    /* inputs, choices, taps */
+    char *pinned; /* inputs, choices, taps */
     int64_t input_bytes, pinned_bytes;
-    tfi_choice *choices;             /* pinned */
-    char *taps;                      /* pinned [TFI_TAP_STAGING] */
+    tfi_choice *choices; /* pinned */
+    char *taps;          /* pinned [TFI_TAP_STAGING] */
     tfi_pending pending[TFI_TAPS_PENDING];
     int32_t pending_count;
     int64_t taps_filled;
     int64_t runs;
-    int has_cache, has_source;       /* ops that read the sequences' own blocks, their sources' */
+    int has_cache, has_source; /* ops that read the sequences' own blocks, their sources' */
     tfi_captured captured[TFI_GRAPHS];
 };
 

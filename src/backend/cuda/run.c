@@ -1,6 +1,6 @@
-/* A run: its inputs to the device, the ops by a walk or as a captured graph, what was asked for back. A shape that comes again is captured:
- * the walk is then recorded on the program's own stream, in thread-local mode so that other threads' calls do not meet it, and from then on
- * launched as one. */
+/* A run: its inputs to the device, the ops by a walk or as a captured graph, what was asked for back. A shape that comes again
+ * is captured: the walk is then recorded on the program's own stream, in thread-local mode so that other threads' calls do not
+ * meet it, and from then on launched as one. */
 #include <assert.h>
 #include <string.h>
 
@@ -94,8 +94,8 @@ static tf_status take_all_taps(tfi_pass *s)
     return TF_STATUS_OK;
 }
 
-/* A shape is captured when it comes the second time: the first walk has timed the products, and many shapes come only once. One that
- * cannot be captured is walked every time. */
+/* A shape is captured when it comes the second time: the first walk has timed the products, and many shapes come only once. One
+ * that cannot be captured is walked every time. */
 static tf_status perform(tfi_pass *s)
 {
     tfi_program *p = s->program;
@@ -121,13 +121,14 @@ static int is_for_host(const tfi_sampling *s)
     return s->num_beams > 1 && s->completes;
 }
 
-/* Beam search that asks a function of the host for each candidate is a step of the reference's, over logits that are copied here. The
- * draws [begin, end) are one request's. */
+/* Beam search that asks a function of the host for each candidate is a step of the reference's, over logits that are copied
+ * here. The draws [begin, end) are one request's. */
 static tf_status step_on_host(tfi_pass *s, const tfi_op *op, int64_t begin, int64_t end)
 {
     tfi_program *p = s->program;
     tfi_cuda_store *store = (tfi_cuda_store *)s->run->store;
-    const int64_t V = p->graph->values[op->x].cols, first = s->run->draws[begin].row, rows = s->run->draws[end - 1].row + 1 - first;
+    const int64_t V = p->graph->values[op->x].cols, first = s->run->draws[begin].row,
+                  rows = s->run->draws[end - 1].row + 1 - first;
     const int64_t scratch = tfi_host_scratch(p->graph, op, 1, 1), draws = (end - begin) * (int64_t)sizeof(tfi_draw);
     const size_t row_bytes = (size_t)(rows * V) * sizeof(float), size = (size_t)(scratch + draws) + 2 * row_bytes;
     char *room = tfi_alloc(p->memory, size);
@@ -140,8 +141,8 @@ static tf_status step_on_host(tfi_pass *s, const tfi_op *op, int64_t begin, int6
         draw[i] = (tfi_draw){.slot = s->run->draws[begin + i].slot, .row = s->run->draws[begin + i].row - (int32_t)first};
     if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(x, tfi_cuda_value(p, op->x) + (size_t)(first * V) * sizeof *x, row_bytes,
                                                 cudaMemcpyDeviceToHost, s->stream))) == TF_STATUS_OK &&
-        (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(logits, tfi_cuda_value(p, op->logits) + (size_t)(first * V) * sizeof *x, row_bytes,
-                                                cudaMemcpyDeviceToHost, s->stream))) == TF_STATUS_OK &&
+        (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(logits, tfi_cuda_value(p, op->logits) + (size_t)(first * V) * sizeof *x,
+                                                row_bytes, cudaMemcpyDeviceToHost, s->stream))) == TF_STATUS_OK &&
         (st = TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream))) == TF_STATUS_OK) {
         const tfi_draw_args a = {.x = x,
                                  .logits = logits,
@@ -202,8 +203,9 @@ static tf_status run_here(tfi_pass *s)
 
     if (run->store && (st = tfi_cuda_store_upload((tfi_cuda_store *)run->store, s->stream)) < 0) return st;
     if ((st = tfi_cuda_send_inputs(s)) < 0 || (st = perform(s)) < 0) return st;
-    if (draws(run) && (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->choices, p->block + p->choices_at, (size_t)run->draw_count * sizeof *p->choices,
-                                                             cudaMemcpyDeviceToHost, s->stream))) < 0)
+    if (draws(run) && (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->choices, p->block + p->choices_at,
+                                                              (size_t)run->draw_count * sizeof *p->choices,
+                                                              cudaMemcpyDeviceToHost, s->stream))) < 0)
         return st;
     if ((st = tfi_cuda_drain_taps(s)) < 0) return st;
     if (!draws(run)) return TF_STATUS_OK;

@@ -1,5 +1,6 @@
-/* The store of a session on the device: blocks of keys and values, and the slots with all they point to. The host keeps the caller's
- * records; what changed goes to the device before the next run, each slot's sampling record, lists, beams and tokens as one piece. */
+/* The store of a session on the device: blocks of keys and values, and the slots with all they point to. The host keeps the
+ * caller's records; what changed goes to the device before the next run, each slot's sampling record, lists, beams and tokens
+ * as one piece. */
 #include <assert.h>
 #include <stddef.h>
 #include <string.h>
@@ -28,12 +29,12 @@ static int64_t slots_bytes(const tfi_store_shape *s)
 /* The store itself and what it knows of each slot. */
 static int64_t own_bytes(const tfi_store_shape *s)
 {
-    return (int64_t)sizeof(tfi_cuda_store) +
-           s->slots * (int64_t)(sizeof(tfi_slot) + sizeof(char *) + 2 * sizeof(int64_t) + sizeof(int32_t *) + sizeof(tfi_beams *) + 1);
+    return (int64_t)sizeof(tfi_cuda_store) + s->slots * (int64_t)(sizeof(tfi_slot) + sizeof(char *) + 2 * sizeof(int64_t) +
+                                                                  sizeof(int32_t *) + sizeof(tfi_beams *) + 1);
 }
 
-/* Of all slots' records: a sequence has no more tokens than blocks, and lists as long as usual. Counted from the start, so that what
- * requests take later was in the plan. */
+/* Of all slots' records: a sequence has no more tokens than blocks, and lists as long as usual. Counted from the start, so that
+ * what requests take later was in the plan. */
 static int64_t records_bytes(const tfi_store_shape *s)
 {
     return s->slots * (int64_t)RECORD_ESTIMATE + s->blocks * TFI_KV_BLOCK * (int64_t)sizeof(int32_t);
@@ -59,7 +60,8 @@ tf_status tfi_cuda_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_
 
     *out = NULL;
     if (!blocks_bytes(shape, &bytes))
-        return tfi_fail(TF_STATUS_NOMEM, "%lld blocks of keys and values are more than memory can hold", (long long)shape->blocks);
+        return tfi_fail(TF_STATUS_NOMEM, "%lld blocks of keys and values are more than memory can hold",
+                        (long long)shape->blocks);
     if ((st = tfi_cuda_enter(c)) < 0) return st;
     if (!(s = tfi_zalloc(memory, (size_t)own_bytes(shape)))) {
         tfi_cuda_leave(c);
@@ -83,10 +85,8 @@ tf_status tfi_cuda_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_
     st = s->reserve > 0 ? TFI_CUDA(c, cudaMemset(s->base.slots, 0, (size_t)slots_bytes(shape))) : TF_STATUS_NOMEM;
     if (st == TF_STATUS_OK) st = TFI_CUDA(c, cudaDeviceSynchronize());
     tfi_cuda_leave(c);
-    if (st < 0)
-        tfi_cuda_store_close(&s->base);
-    else
-        *out = &s->base;
+    if (st < 0) tfi_cuda_store_close(&s->base);
+    else *out = &s->base;
     return st;
 }
 
@@ -122,7 +122,7 @@ void tfi_cuda_slot_set(tfi_store *store, int32_t slot, const tfi_slot *record)
 
 /* A record being put together for the device: written where there is an image, else only measured. */
 typedef struct image {
-    char *host;   /* NULL: measure */
+    char *host; /* NULL: measure */
     char *device;
     int64_t bytes;
 } image;
@@ -167,15 +167,17 @@ static tfi_beams *find_beams(const tfi_cuda_store *s, const tfi_beams *beams)
     return NULL;
 }
 
-/* All that the slot's record points to; `slot` becomes the device's record. Tokens come last, so that the image need not hold the
- * part that has none yet. */
+/* All that the slot's record points to; `slot` becomes the device's record. Tokens come last, so that the image need not hold
+ * the part that has none yet. */
 static void build(const tfi_cuda_store *s, image *m, tfi_slot *slot)
 {
     tfi_sampling sampling = *slot->sampling;
 
     sampling.eos = add_ids(m, sampling.eos, sampling.eos_count);
     sampling.sequence_bias_values =
-        sampling.sequence_bias.count > 0 ? add(m, sampling.sequence_bias_values, sampling.sequence_bias.count * (int64_t)sizeof(float)) : NULL;
+        sampling.sequence_bias.count > 0
+            ? add(m, sampling.sequence_bias_values, sampling.sequence_bias.count * (int64_t)sizeof(float))
+            : NULL;
     add_lists(m, &sampling.sequence_bias);
     add_lists(m, &sampling.bad_words);
     sampling.source = add_ids(m, sampling.source, sampling.source_count);
@@ -190,7 +192,8 @@ static void build(const tfi_cuda_store *s, image *m, tfi_slot *slot)
     slot->tokens = add(m, slot->tokens, slot->count * (int64_t)sizeof *slot->tokens);
 }
 
-/* Room on the device for the slot's record, that of the sequence before where it is large enough. It comes off the reserve first. */
+/* Room on the device for the slot's record, that of the sequence before where it is large enough. It comes off the reserve
+ * first. */
 static tf_status make_room(tfi_cuda_store *s, int32_t slot, int64_t bytes)
 {
     tfi_memory *memory = s->base.memory;

@@ -1,5 +1,5 @@
-/* Values on their way to the caller: rows are copied to pinned memory in the order of the stream, and from there, as fp32, when the copies
- * are done. */
+/* Values on their way to the caller: rows are copied to pinned memory in the order of the stream, and from there, as fp32, when
+ * the copies are done. */
 #include <string.h>
 
 #include "backend/cuda/program.h"
@@ -35,7 +35,8 @@ static tf_status deliver(const tfi_program *p, const tfi_pending *n)
     for (int64_t i = 0; i < n->rows; i++) {
         float *dst = n->tap->dst + (n->first + i) * n->tap->stride;
         if (!copy_row(p->taps + n->at + i * bytes, v->dtype, v->cols, dst) && !n->tap->infinite)
-            return tfi_fail(TF_STATUS_NUMERIC, "row %lld of %s holds a NaN or an infinity", (long long)(n->tap->first + n->first + i), v->name);
+            return tfi_fail(TF_STATUS_NUMERIC, "row %lld of %s holds a NaN or an infinity",
+                            (long long)(n->tap->first + n->first + i), v->name);
     }
     return TF_STATUS_OK;
 }
@@ -64,12 +65,14 @@ static tf_status take(tfi_pass *s, const tfi_tap *tap)
         if (rows > count - first) rows = count - first;
         if (rows == 0 || p->pending_count == TFI_TAPS_PENDING) {
             rows = 0;
-            if (p->pending_count == 0) return tfi_fail(TF_STATUS_UNSUPPORTED, "a row of %s has %lld bytes: too long", v->name, (long long)bytes);
+            if (p->pending_count == 0)
+                return tfi_fail(TF_STATUS_UNSUPPORTED, "a row of %s has %lld bytes: too long", v->name, (long long)bytes);
             if ((st = tfi_cuda_drain_taps(s)) < 0) return st;
             continue;
         }
         p->pending[p->pending_count++] = (tfi_pending){tap, first, rows, p->taps_filled};
-        if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->taps + p->taps_filled, tfi_cuda_value(p, tap->value) + (tap->first + first) * bytes,
+        if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->taps + p->taps_filled,
+                                                    tfi_cuda_value(p, tap->value) + (tap->first + first) * bytes,
                                                     (size_t)(rows * bytes), cudaMemcpyDeviceToHost, s->stream))) < 0)
             return st;
         p->taps_filled += rows * bytes;

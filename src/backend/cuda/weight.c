@@ -1,5 +1,5 @@
-/* Making weights resident: row-major in their dtype, vectors and T5's biases in fp32. Workers cast into one half of a pinned buffer while the
- * other half is on its way to the device. */
+/* Making weights resident: row-major in their dtype, vectors and T5's biases in fp32. Workers cast into one half of a pinned
+ * buffer while the other half is on its way to the device. */
 #include <string.h>
 
 #include "backend/cuda/device.h"
@@ -69,10 +69,8 @@ static float element(const uint8_t *p, tfi_dtype t)
 
 static void put(void *out, tfi_dtype to, int64_t i, float f)
 {
-    if (to == TFI_F32)
-        ((float *)out)[i] = f;
-    else
-        ((uint16_t *)out)[i] = tfi_cuda_round(to, f);
+    if (to == TFI_F32) ((float *)out)[i] = f;
+    else ((uint16_t *)out)[i] = tfi_cuda_round(to, f);
 }
 
 /* n elements, `step` bytes apart, to neighbours. The usual pairs of types have loops of their own, which vectorise. */
@@ -336,8 +334,7 @@ tf_status tfi_cuda_weight_prepare(tfi_backend *b, const tfi_weight *w, const tfi
     if ((st = tfi_cuda_enter(c)) < 0) return st;
     advise(w, tfi_file_fetch);
     if ((st = open_staging(c)) == TF_STATUS_OK)
-        st = is_vector(w) || w->readers & TFI_READ_BIAS ? prepare_floats(c, w, form, hook)
-                                                                                   : prepare_matrix(c, w, form, hook);
+        st = is_vector(w) || w->readers & TFI_READ_BIAS ? prepare_floats(c, w, form, hook) : prepare_matrix(c, w, form, hook);
     advise(w, tfi_file_drop);
     tfi_cuda_leave(c);
     return st;
