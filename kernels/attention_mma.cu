@@ -19,9 +19,12 @@ enum { WARPS = 4, THREADS = WARPS * WARP, PAD = 8, BIAS_STAGED = 2048 };
 template <int SIZE, int TILES>
 struct tile_shape {
     static constexpr int rows = WARPS * 16 * TILES, keys = SIZE <= 128 ? 64 : 32, stride = SIZE + PAD; /* no bank conflicts */
-    [[maybe_unused]] static constexpr bool queries_stay = SIZE <= 128;
     static constexpr int elements = (rows + 2 * keys) * stride;
 };
+
+/* Whether a warp's queries stay in its registers. */
+template <int SIZE>
+constexpr bool queries_stay = SIZE <= 128;
 
 /* ---- instructions ---- */
 
@@ -259,7 +262,7 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
 #endif
     if constexpr (compiled) {
         typedef tile_shape<SIZE, TILES> shape;
-        constexpr int KEYS = shape::keys, STRIDE = shape::stride, HELD = shape::queries_stay ? SIZE / 16 : 1;
+        constexpr int KEYS = shape::keys, STRIDE = shape::stride, HELD = queries_stay<SIZE> ? SIZE / 16 : 1;
         extern __shared__ uint4 memory[];
         uint16_t *queries = (uint16_t *)memory, *keys = queries + shape::rows * STRIDE, *values = keys + KEYS * STRIDE;
         const int lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * TILES, head = blockIdx.y, D = c.a.D;
@@ -287,7 +290,7 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
             float scores[TILES][KEYS / 8][4] = {};
             copy_keys(values, first, true);
             wait_for_older<MODERN>();
-            if (shape::queries_stay && first == 0) {
+            if (queries_stay<SIZE> && first == 0) {
 #pragma unroll
                 for (int m = 0; m < TILES; m++) {
 #pragma unroll
@@ -297,7 +300,7 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
             }
 #pragma unroll
             for (int k = 0; k < SIZE / 16; k++) {
-                if (!shape::queries_stay) {
+                if (!queries_stay<SIZE>) {
 #pragma unroll
                     for (int m = 0; m < TILES; m++)
                         load_matrices(q[m][0], queries + (warp_row + m * 16 + lane % 16) * STRIDE + k * 16 + lane / 16 * 8);
@@ -308,7 +311,7 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
                     load_matrices(b, keys + (j * 16 + lane / 16 * 8 + lane % 8) * STRIDE + k * 16 + lane / 8 % 2 * 8);
 #pragma unroll
                     for (int m = 0; m < TILES; m++) {
-                        const uint32_t(&a)[4] = q[m][shape::queries_stay ? k : 0];
+                        const uint32_t(&a)[4] = q[m][queries_stay<SIZE> ? k : 0];
                         multiply<T, MODERN>(scores[m][2 * j], a, b[0], b[1]);
                         multiply<T, MODERN>(scores[m][2 * j + 1], a, b[2], b[3]);
                     }
