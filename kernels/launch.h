@@ -47,6 +47,7 @@ tf_status tfi_cuda_l2norm(const tfi_cuda_launch *l, const tfi_l2norm_args *a, tf
 tf_status tfi_cuda_logprob(const tfi_cuda_launch *l, const tfi_logprob_args *a);
 tf_status tfi_cuda_process(const tfi_cuda_launch *l, const tfi_process_args *a);
 tf_status tfi_cuda_sample(const tfi_cuda_launch *l, const tfi_draw_args *a);
+/* Leaves out requests whose record has `completes` (its value is the host's): the host steps those, over copied logits. */
 tf_status tfi_cuda_beam_step(const tfi_cuda_launch *l, const tfi_draw_args *a);
 tf_status tfi_cuda_stop(const tfi_cuda_launch *l, const tfi_draw_args *a);
 
