@@ -89,12 +89,12 @@ typedef struct tf_generate_options {
     const float *sequence_bias_values; /**< [sequence_bias.count] added to the logit of a sequence's last token where the rest precedes it;
                                             of equal sequences the last counts */
     tf_id_lists sequence_bias;
-    float encoder_repetition_penalty; /**< > 0; 1. T5 alone */
+    float encoder_repetition_penalty; /**< > 0; 1. Of the source's tokens; of the prompt's with GPT-2 */
     float repetition_penalty;         /**< > 0; 1 */
     float presence_penalty;           /**< subtracted from the logit of every token generated so far; 0. No part of transformers */
     float frequency_penalty;          /**< the same times how often it was generated; 0 */
     int32_t no_repeat_ngram_size;     /**< >= 0; 0 */
-    int32_t encoder_no_repeat_ngram_size; /**< >= 0; 0. T5 alone */
+    int32_t encoder_no_repeat_ngram_size; /**< >= 0; 0. Of the source, or the prompt, likewise */
     tf_id_lists bad_words;            /**< bad_words_ids; an end-of-sequence token alone is left out, as transformers does */
     int32_t forced_bos_id;            /**< the token behind a prompt of one token, as T5's is; none. -1: none, whatever the checkpoint says */
     int32_t remove_invalid_values;    /**< 1: NaN and infinity among the logits are replaced; 0: TF_STATUS_NUMERIC */
