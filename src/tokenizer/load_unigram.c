@@ -1,4 +1,5 @@
 /* Unigram as files have it: tokenizer.json's list of pieces with scores and its pipeline, or SentencePiece's .model. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -383,7 +384,7 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
 {
     tfi_unigram *u = &t->unigram;
     const tfi_spm *spm = &f->spm;
-    float least = INFINITY, most = -INFINITY;
+    float least = INFINITY, most = FLT_MIN; /* as there: scores are negative, so that a user-defined piece has about -0.1 */
     size_t at = 0;
     tfi_spm_piece piece;
     tf_status status;
@@ -423,7 +424,7 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
         if ((status = tfi_trie_add(&u->user, piece.text.data, piece.text.size, &value)) < 0) return status;
         *value = id;
     }
-    if (least > most) least = most = 0; /* no normal piece */
+    if (least > most) least = 0; /* no normal piece */
     u->unk_score = least - 10.0f;
     u->user_score = most;
     return TF_STATUS_OK;
