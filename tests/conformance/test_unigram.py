@@ -214,7 +214,9 @@ def test_fresh_model_files(draw, rng, tmp_path):
     settings = dict(
         normalization_rule_name=rng.choice(["nmt_nfkc", "nfkc_cf", "identity", "nmt_nfkc_cf"]), byte_fallback=rng.random() < 0.5,
         add_dummy_prefix=rng.random() < 0.7, remove_extra_whitespaces=rng.random() < 0.5, treat_whitespace_as_suffix=rng.random() < 0.3,
-        split_by_whitespace=rng.random() < 0.7, user_defined_symbols=rng.choice([[], ["<sep>", "ab", "\u2581the"]]))
+        split_by_whitespace=rng.random() < 0.7)
+    symbols = [[], ["<sep>", "ab"]] + ([] if settings["treat_whitespace_as_suffix"] else [["<sep>", "ab", "\u2581the"]])
+    settings["user_defined_symbols"] = rng.choice(symbols)
     size = 700 if settings["byte_fallback"] else 400
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=out, vocab_size=size, minloglevel=2,
                                              hard_vocab_limit=False, unk_surface=" ? ", **settings)
