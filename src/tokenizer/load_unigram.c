@@ -261,6 +261,7 @@ static tf_status read_normalizer(tf_tokenizer *t, tfi_json part, int depth)
     if ((status = tfi_json_string(part, "type", &type)) < 0) return status;
     if (!type) return tfi_fail(TF_STATUS_CORRUPT, "%s: a normalizer has no \"type\"", part.file);
     if (strcmp(type, "Lowercase") == 0) return new_step(t, part.file, TFI_STEP_LOWERCASE, &step);
+    if (strcmp(type, "Nmt") == 0) return new_step(t, part.file, TFI_STEP_NMT, &step);
     if (strcmp(type, "Replace") == 0) return read_replace(t, part);
     if (strcmp(type, "Strip") == 0) return read_strip(t, part);
     if (strcmp(type, "Precompiled") == 0) {
