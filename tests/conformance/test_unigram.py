@@ -226,6 +226,13 @@ def test_fresh_model_files(draw, rng, tmp_path):
     tokens = ("<sep>", "ab", "the", " the ", "  ", "\u2581", "</s>")
     check_spm("fresh %d" % draw, mine, sp, rng.sample(texts, 300) + [random_text(rng, tokens) for _ in range(1500)],
               offsets=not settings["byte_fallback"])
+    for _ in range(1000):
+        ids = [rng.choice([rng.randrange(sp.get_piece_size()), rng.randrange(300)]) for _ in range(rng.randrange(12))]
+        if rng.random() < 0.3:
+            ids = sp.encode(random_text(rng, tokens))
+        assert mine.decode(ids, skip_special_tokens=1) == sp.decode(ids), (settings, ids)
+        stream = ours.Stream(mine, skip_special_tokens=1)
+        assert "".join([stream.push(i) for i in ids] + [stream.finish()]) == sp.decode(ids)
 
 
 # Directories and tokenizer.json.
