@@ -271,17 +271,17 @@ static void push(tf_stream *s, int32_t id)
     const tf_tokenizer *t = s->t;
     const char *token = t->text + t->text_begin[id];
     const size_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
+    const int is_spm = t->decoder == TFI_DECODER_SPM;
     const int skips = s->options.skip_special_tokens && t->token_flags[id] & TFI_TOKEN_SPECIAL;
-
-    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(t->decoder == TFI_DECODER_SPM && id == t->unigram.unk_id)))
-        return;
     uint8_t byte;
-    if (t->decoder == TFI_DECODER_SPM && is_byte(t, id, &byte)) {
+
+    if (is_spm && is_byte(t, id, &byte)) {
         s->is_begun = 1;
         out_bytes(s, &byte, 1);
         return;
     }
-    if (t->decoder == TFI_DECODER_SPM) release_unfinished(s);
+    if (is_spm) release_unfinished(s); /* only bytes side by side make a character */
+    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(is_spm && id == t->unigram.unk_id))) return;
     s->token_size = 0;
     switch (t->decoder) {
     case TFI_DECODER_BYTES:
@@ -301,7 +301,7 @@ static void push(tf_stream *s, int32_t id)
         token_words(s, token, size);
         break;
     }
-    if (t->decoder != TFI_DECODER_SPM) s->is_begun = 1;
+    if (!is_spm) s->is_begun = 1;
     if (t->decoder == TFI_DECODER_BYTES || t->decoder == TFI_DECODER_BYT5)
         out_bytes(s, (const uint8_t *)s->token, s->token_size);
     else out_text(s, s->token, s->token_size);
