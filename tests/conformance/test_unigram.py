@@ -302,7 +302,7 @@ def small(rng, charmap):
     if rng.random() < 0.3:
         pieces.update({"<0x%02X>" % i: 0.0 for i in range(256) if rng.random() < 0.995})
     t = Tokenizer(models.Unigram(list(pieces.items()), 0, rng.random() < 0.5))
-    steps = [charmap, normalizers.Replace(Regex(" {2,}"), rng.choice([" ", "\u2581"])), normalizers.Replace(" ", "\u2581"), normalizers.Lowercase(),
+    steps = [charmap, normalizers.Nmt(), normalizers.Replace(Regex(" {2,}"), rng.choice([" ", "\u2581"])), normalizers.Replace(" ", "\u2581"), normalizers.Lowercase(),
              normalizers.Strip(rng.random() < 0.5, rng.random() < 0.5), normalizers.Replace("ab", rng.choice(["c", "", "\u00e9\u00e9\u00e9"]))]
     chosen = rng.sample(steps, rng.randrange(4))
     t.normalizer = None if not chosen else chosen[0] if len(chosen) == 1 and rng.random() < 0.5 else normalizers.Sequence(chosen)
@@ -448,6 +448,7 @@ def test_refusals_are_named(tmp_path):
 
     replace = {"type": "Replace", "content": "x"}
     refused("Prepend", normalizer={"type": "Prepend", "prepend": "x"})
+    refused("NFKC", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}]})
     refused("regular expression", normalizer={**replace, "pattern": {"Regex": "a+"}})
     refused("Digits", pre_tokenizer={"type": "Digits", "individual_digits": True})
     refused("ByteFallback", decoder={"type": "ByteFallback"})
