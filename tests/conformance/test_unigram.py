@@ -303,7 +303,7 @@ def small(rng, charmap):
         pieces.update({"<0x%02X>" % i: 0.0 for i in range(256) if rng.random() < 0.995})
     t = Tokenizer(models.Unigram(list(pieces.items()), 0, rng.random() < 0.5))
     steps = [charmap, normalizers.Nmt(), normalizers.Replace(Regex(" {2,}"), rng.choice([" ", "\u2581"])), normalizers.Replace(" ", "\u2581"), normalizers.Lowercase(),
-             normalizers.Strip(rng.random() < 0.5, rng.random() < 0.5), normalizers.Replace("ab", rng.choice(["c", "", "\u00e9\u00e9\u00e9"]))]
+             normalizers.Strip(rng.random() < 0.5, rng.random() < 0.5), normalizers.Replace("bc", rng.choice(["c", "", "\u00e9\u00e9\u00e9"]))]
     chosen = rng.sample(steps, rng.randrange(4))
     t.normalizer = None if not chosen else chosen[0] if len(chosen) == 1 and rng.random() < 0.5 else normalizers.Sequence(chosen)
     scheme = rng.choice(["always", "first", "never"])
