@@ -51,20 +51,20 @@ def both(tmp_path_factory):
 def text_files(rng, names):
     files = sorted((DATA / "text" / "udhr").iterdir())
     for path in rng.sample(files, min(names, len(files))) + [DATA / "text/blns/blns.txt", DATA / "text/botchan.txt"]:
-        yield from lines_of(path)[:2500]
+        yield from lines_of(path)[:1200]
     yield from json.loads((DATA / "text/blns/blns.json").read_text())
-    yield from lines_of(DATA / "text/wagahaiwa_nekodearu.txt")[:800]
+    yield from lines_of(DATA / "text/wagahaiwa_nekodearu.txt")[:400]
 
 
 @pytest.mark.parametrize("form", ["{}", "a{}\u0301b"])
 def test_code_points(both, form, rng):
     """All of the first planes' start, and as many others as time allows: another run takes others."""
     points = all_points()
-    words = [form.format(c) for c in points[:0x3400] + points[0xF100:0xF800] + rng.sample(points, 15000)]
+    words = [form.format(c) for c in points[:0x3400] + points[0xF100:0xF800] + rng.sample(points, 6000)]
     both["spiece"].check([" ".join(words[i : i + 500]) for i in range(0, len(words), 500)])
 
 
-@pytest.mark.parametrize("name,files", [("spiece", 250), ("json", 2), ("whole", 30), ("xlmr", 5), ("camembert", 2)])
+@pytest.mark.parametrize("name,files", [("spiece", 60), ("json", 1), ("whole", 8), ("xlmr", 2), ("camembert", 1)])
 def test_texts(both, name, files, rng):
     both[name].check(list(text_files(rng, files)))
     if name == "spiece":
@@ -74,11 +74,11 @@ def test_texts(both, name, files, rng):
 @pytest.mark.parametrize("name", ["spiece", "json", "whole", "xlmr", "camembert"])
 def test_random_texts(both, name, rng):
     points = all_points()
-    texts = [random_text(rng, SPECIALS) for _ in range(3000)] + rng.sample(points, 2000)
+    texts = [random_text(rng, SPECIALS) for _ in range(1000)] + rng.sample(points, 1000)
     marks = ["\u0301", "\u0300", "\u3099", "\u200d", "\u200b", "\x01", "\x7f", "\r\n", "\ufb01", "\u2047", "\ufdfa", " ", "a", "A", "\u304b", "\u00e9"]
-    texts += ["".join(rng.choice(marks) for _ in range(rng.randrange(9))) for _ in range(4000)]
+    texts += ["".join(rng.choice(marks) for _ in range(rng.randrange(9))) for _ in range(1500)]
     both[name].check(texts)
-    both[name].check(texts[:1000], texts[-1000:])
+    both[name].check(texts[:500], texts[-500:])
 
 
 def test_long_words(both):
@@ -91,7 +91,7 @@ def test_long_words(both):
 def test_truncation_and_windows(both, rng):
     strategies = {"longest_first": ours.LONGEST_FIRST, "only_first": ours.ONLY_FIRST}
     seen = 0
-    for draw in range(300):
+    for draw in range(160):
         b = both[rng.choice(["spiece", "xlmr"])]
         text = random_text(rng, SPECIALS + (" the", "  fox", " jumps"))
         pair = random_text(rng, SPECIALS) if rng.random() < 0.4 else None
@@ -118,12 +118,12 @@ def test_truncation_and_windows(both, rng):
     for b in both.values():
         b.hf.truncation_side = "right"
     totals["texts"] += seen
-    assert seen > 100
+    assert seen > 50
 
 
 def test_byte_offsets(both, rng):
     """Byte offsets are those of the same code points, in text that is repaired too."""
-    for draw in range(1500):
+    for draw in range(500):
         b = both[rng.choice(["spiece", "camembert"])]
         text = random_text(rng, SPECIALS)
         row = b.mine.encode([text])[0]
@@ -178,16 +178,16 @@ def check_spm(name, mine, sp, texts, around=lambda ids: ids, change=lambda t: t,
 
 def spm_texts(rng, files):
     marks = ["\u0301", " ", "  ", "\u3000", "\x01", "\ufb01", "\u2581", "a", "\u304b", "\ufdfa", "\t", "\u200b"]
-    return (list(text_files(rng, files)) + [random_text(rng, SPECIALS) for _ in range(3000)]
-            + ["".join(rng.choice(marks) for _ in range(rng.randrange(9))) for _ in range(2000)])
+    return (list(text_files(rng, files)) + [random_text(rng, SPECIALS) for _ in range(700)]
+            + ["".join(rng.choice(marks) for _ in range(rng.randrange(9))) for _ in range(700)])
 
 
 @pytest.mark.parametrize("path", [SPIECE, RINNA, ENGLISH, JAPANESE], ids=lambda p: p.name)
 def test_model_files(path, rng):
     mine, sp = ours.Tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=str(path))
-    check_spm(path.name, mine, sp, spm_texts(rng, 8))
+    check_spm(path.name, mine, sp, spm_texts(rng, 4))
     assert mine.info.model == b"Unigram" and mine.info.vocab_size == sp.get_piece_size() and mine.info.unk_id == sp.unk_id()
-    for draw in range(1500):
+    for draw in range(600):
         ids = [rng.randrange(rng.choice([10, sp.get_piece_size()])) for _ in range(rng.randrange(12))]
         assert mine.decode(ids, skip_special_tokens=1) == sp.decode(ids), ids
 
@@ -199,7 +199,7 @@ def test_rinna(tmp_path, rng):
     path = make(tmp_path / "rinna", spiece_model=RINNA, tokenizer_config_json=config, config_json={"model_type": "gpt2"})
     mine, sp = ours.Tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=str(RINNA))
     named = [v for k, v in config.items() if k.endswith("_token")]
-    texts = [t for t in spm_texts(rng, 8) if not any(n in t for n in named)]
+    texts = [t for t in spm_texts(rng, 4) if not any(n in t for n in named)]
     check_spm("rinna", mine, sp, texts, around=lambda ids: ids + [2], change=lower, offsets=False)
     info = mine.info
     assert (info.unk_id, info.bos_id, info.eos_id, info.pad_id, info.lowercase, info.vocab_size) == (0, 1, 2, 3, 1, 32000)
@@ -224,8 +224,15 @@ def test_fresh_model_files(draw, rng, tmp_path):
     path.write_bytes(out.getvalue())
     mine, sp = ours.Tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=str(path))
     tokens = ("<sep>", "ab", "the", " the ", "  ", "\u2581", "</s>")
-    check_spm("fresh %d" % draw, mine, sp, rng.sample(texts, 300) + [random_text(rng, tokens) for _ in range(1500)],
+    check_spm("fresh %d" % draw, mine, sp, rng.sample(texts, 300) + [random_text(rng, tokens) for _ in range(500)],
               offsets=not settings["byte_fallback"])
+    for _ in range(300):
+        ids = [rng.choice([rng.randrange(sp.get_piece_size()), rng.randrange(300)]) for _ in range(rng.randrange(12))]
+        if rng.random() < 0.3:
+            ids = sp.encode(random_text(rng, tokens))
+        assert mine.decode(ids, skip_special_tokens=1) == sp.decode(ids), (settings, ids)
+        stream = ours.Stream(mine, skip_special_tokens=1)
+        assert "".join([stream.push(i) for i in ids] + [stream.finish()]) == sp.decode(ids)
 
 
 # Directories and tokenizer.json.
@@ -235,13 +242,14 @@ def directories():
     mask = {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "normalized": True, "rstrip": False, "single_word": False}
     added = {"32000": {"content": "zz", "special": False, "normalized": True}, "3": {"content": "<new>", "special": True, "lstrip": True}}
     listed = json.loads(CONFIG_T5.read_text())["additional_special_tokens"]
-    for files in (dict(spiece_model=SPIECE), dict(tokenizer_json=JSON_T5), dict(spiece_model=SPIECE, tokenizer_json=JSON_T5)):
+    for files in (dict(spiece_model=SPIECE), dict(tokenizer_json=JSON_T5)):
         for extra in ({}, dict(extra_ids=0), dict(extra_ids=0, additional_special_tokens=[]), dict(eos_token="<pad>"), dict(mask_token=mask),
                       dict(added_tokens_decoder=added), dict(additional_special_tokens=listed), dict(model_max_length=512, sep_token="<sep>"),
                       dict(clean_up_tokenization_spaces=True)):
             yield dict(config_json=T5, tokenizer_config_json={"tokenizer_class": "T5Tokenizer", **extra}, **files)
         yield dict(config_json={"model_type": "mt5"}, special_tokens_map_json={"eos_token": "</s>"}, **files)
     yield dict(config_json=T5, tokenizer_config_json=CONFIG_T5, spiece_model=SPIECE)
+    yield dict(config_json=T5, spiece_model=SPIECE, tokenizer_json=JSON_T5)
     for name, kind in (("XLMRobertaTokenizer", "xlm-roberta"), ("CamembertTokenizerFast", "camembert")):
         files = {"sentencepiece.bpe_model": ENGLISH}
         for extra in ({}, dict(add_prefix_space=False), dict(mask_token=mask), dict(bos_token="<b>", mask_token="<m>"), dict(unk_token="<u>"),
@@ -252,7 +260,7 @@ def directories():
         yield dict(tokenizer_json=JSON_T5, tokenizer_config_json={"tokenizer_class": name})
 
 
-def check_one(b, rng, count=300):
+def check_one(b, rng, count=120):
     pieces = [" fox", "zz", "<new>", " <mask> ", "<mask>", "<m>", " <b> ", "<s>", "</s>", "<extra_id_0>", "<extra_id_99>", "New", "\u00e9", "\u4f60", " ",
               "\n", ".", "'s", "<pad>", "<unk>", "<s>NOTUSED", "\ufb01"]
     texts = ["".join(rng.choice(pieces) for _ in range(10)) for _ in range(count)]
@@ -294,8 +302,8 @@ def small(rng, charmap):
     if rng.random() < 0.3:
         pieces.update({"<0x%02X>" % i: 0.0 for i in range(256) if rng.random() < 0.995})
     t = Tokenizer(models.Unigram(list(pieces.items()), 0, rng.random() < 0.5))
-    steps = [charmap, normalizers.Replace(Regex(" {2,}"), rng.choice([" ", "\u2581"])), normalizers.Replace(" ", "\u2581"), normalizers.Lowercase(),
-             normalizers.Strip(rng.random() < 0.5, rng.random() < 0.5), normalizers.Replace("ab", rng.choice(["c", "", "\u00e9\u00e9\u00e9"]))]
+    steps = [charmap, normalizers.Nmt(), normalizers.Replace(Regex(" {2,}"), rng.choice([" ", "\u2581"])), normalizers.Replace(" ", "\u2581"), normalizers.Lowercase(),
+             normalizers.Strip(rng.random() < 0.5, rng.random() < 0.5), normalizers.Replace("bc", rng.choice(["c", "", "\u00e9\u00e9\u00e9"]))]
     chosen = rng.sample(steps, rng.randrange(4))
     t.normalizer = None if not chosen else chosen[0] if len(chosen) == 1 and rng.random() < 0.5 else normalizers.Sequence(chosen)
     scheme = rng.choice(["always", "first", "never"])
@@ -321,7 +329,7 @@ def encodes(rust, text):
 def test_small_vocabularies(tmp_path, rng):
     pieces = list("abcdef") + [" ", "  ", "\u3000", "\n", "\u00e9", "\u4f60", "<mask>", "ab", " a ", "c c", "A", "\ufb01", "\u0301", "\u2581", "\x01", "<unk>", "\x7f"]
     charmap = charsmap()
-    for draw in range(60):
+    for draw in range(40):
         path = tmp_path / ("%d.json" % draw)
         small(rng, charmap).save(str(path))
         b = Both("unigram small %d" % draw, path, rust=Tokenizer.from_file(str(path)))
@@ -347,7 +355,7 @@ def test_trained(tmp_path, rng):
         path = tmp_path / ("%d.json" % draw)
         t.save(str(path))
         b = Both("unigram trained %d" % draw, path, rust=Tokenizer.from_file(str(path)))
-        b.check(lines[:1500] + ["-" * n for n in range(1, 60)] + [random_text(rng, SPECIALS) for _ in range(500)])
+        b.check(lines[:600] + ["-" * n for n in range(1, 60)] + [random_text(rng, SPECIALS) for _ in range(500)])
 
 
 # ByT5.
@@ -362,7 +370,7 @@ def test_byt5(tmp_path, rng, config):
     assert mine.info.model == b"ByT5" and mine.info.vocab_size == len(hf)
     assert (mine.info.pad_id, mine.info.eos_id, mine.info.unk_id) == (0, 1, 2)
     tokens = ("<extra_id_0>", "<extra_id_1>", "</s>", " </s> ", "<unk>", "a")
-    texts = [random_text(rng, tokens).translate({c: None for c in range(0x1C, 0x20)}) for _ in range(800)] + ["", "</s>", " </s>", "a </s> </s> b"]
+    texts = [random_text(rng, tokens).translate({c: None for c in range(0x1C, 0x20)}) for _ in range(400)] + ["", "</s>", " </s>", "a </s> </s> b"]
     for i, text in enumerate(texts):
         pair = texts[-i] if i % 3 == 0 else None
         row = mine.encode([text], None if pair is None else [pair])[0]
@@ -373,7 +381,7 @@ def test_byt5(tmp_path, rng, config):
     row = mine.encode(["h\u00e9!"], truncation=ours.LONGEST_FIRST, max_length=4)[0]
     assert row.ids == hf("h\u00e9!", truncation=True, max_length=4)["input_ids"] == [107, 198, 172, 1]
     assert row.offsets == [(0, 1), (1, 2), (1, 2), (0, 0)]
-    for draw in range(1500):
+    for draw in range(500):
         ids = [rng.choice([rng.randrange(len(hf)), rng.randrange(3, 259), rng.randrange(3)]) for _ in range(rng.randrange(20))]
         ids = rng.choice([ids, hf(rng.choice(texts))["input_ids"]])
         for skip in (0, 1):
@@ -405,7 +413,7 @@ def test_stream(kinds, kind, rng):
     for skip in (0, 1):
         for clean in (0, 1):
             stream = ours.Stream(t, skip_special_tokens=skip, clean_up=clean)
-            for draw in range(500):
+            for draw in range(200):
                 ids = [rng.choice([rng.randrange(n), rng.randrange(min(n, 300))]) for _ in range(rng.randrange(30))]
                 if draw % 3 == 0:
                     ids = t.encode(["".join(rng.sample(texts, 3))])[0].ids
@@ -440,6 +448,7 @@ def test_refusals_are_named(tmp_path):
 
     replace = {"type": "Replace", "content": "x"}
     refused("Prepend", normalizer={"type": "Prepend", "prepend": "x"})
+    refused("NFKC", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}]})
     refused("regular expression", normalizer={**replace, "pattern": {"Regex": "a+"}})
     refused("Digits", pre_tokenizer={"type": "Digits", "individual_digits": True})
     refused("ByteFallback", decoder={"type": "ByteFallback"})
