@@ -356,13 +356,17 @@ int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t)
 tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size)
 {
     tf_stream s = {.t = t, .token = out, .is_begun = 1};
+    uint8_t byte;
 
     *size = 0;
     if (id < 0 || id >= t->vocab_size || !(t->token_flags[id] & TFI_TOKEN_PRESENT)) return TF_STATUS_OK;
     if (capacity < (int64_t)token_size(t, id) + 1)
         return tfi_fail(TF_STATUS_TOO_SMALL, "token %d may add %zu bytes, there is room for %lld", (int)id, token_size(t, id) + 1,
                         (long long)capacity);
-    token_read(&s, id);
+    if (t->decoder == TFI_DECODER_SPM && is_byte(t, id, &byte))
+        s.token[s.token_size++] = (char)byte;
+    else
+        token_read(&s, id);
     *size = (int64_t)s.token_size;
     return TF_STATUS_OK;
 }

@@ -166,6 +166,12 @@ def is_tie(want, got, differ):
     return len(theirs) == len(mine) and len({*theirs.tolist(), *mine.tolist()}) == 1
 
 
+def is_underflow(want, got):
+    """Behind the best id every probability is 0 in float32: transformers' sort of probabilities then keeps any ids as the second best."""
+    left = np.sort(np.concatenate([want[np.isfinite(want)], got[np.isfinite(got)]]))
+    return len(left) > 0 and left[-1] - left[0] > 80 and (want == want.max()).argmax() == (got == got.max()).argmax()
+
+
 def check_row(models, case, settings, scores):
     got, what = ours(case, settings, scores), f"{case} {settings}"
     try:
@@ -178,7 +184,7 @@ def check_row(models, case, settings, scores):
         assert not np.isfinite(got.max()), what
         return
     differ = np.isneginf(want) != np.isneginf(got)
-    if differ.any() and (is_tie(want, got, differ) or on_the_cut(models, case, settings, scores, differ)):
+    if differ.any() and (is_tie(want, got, differ) or is_underflow(want, got) or on_the_cut(models, case, settings, scores, differ)):
         COUNTS["excused"] += 1
         return
     with np.errstate(all="ignore"):
