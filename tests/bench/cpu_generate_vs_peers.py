@@ -1,7 +1,7 @@
 """GPT-2 124M and T5-base generate on the CPU: this library beside transformers, CTranslate2 and llama.cpp, in one run, as Markdown.
 
     TFINFER_LIBRARY=build/release/libtfinfer.so python tests/bench/cpu_generate_vs_peers.py --cache FOLDER [--rounds 5]
-        [--llama-python PYTHON --llama-source UNPACKED_SDIST] [--models gpt2 t5] [--only "ours fp32" ...]
+        [--llama-python PYTHON --llama-source UNPACKED_SDIST] [--models gpt2 t5] [--cases "batch 1" ...] [--only "ours fp32" ...]
 
 40 prompt tokens, 99 new ones, greedy or four beams, the end token barred so that all write 99. Each engine lives in a process of its
 own and runs only when asked; rounds go over all of them in turn, so that a slow minute of the machine hurts all alike. A figure is the
@@ -67,21 +67,23 @@ def prompts_of(model, sequences):
 class Ours:
     def __init__(self, model, dtype, folder, threads):
         import tfi
+        import tfi_generate
 
-        self.tfi, self.model, self.dtype, self.threads = tfi, model, dtype, threads
-        self.path = folder / dtype
-        self.version = tfi.lib.tf_version().decode()
+        self.tfi, self.generate = tfi, tfi_generate.generate
+        self.path, self.options = folder / dtype, dict(dtype=dtype, threads=threads)
+        self.version = f"libtfinfer {tfi.lib.tf_version().decode()}"
 
     def open(self):
-        self.handle = self.tfi.Model(self.path, dtype=self.dtype, threads=self.threads)
-        self.session = self.tfi.Session(self.handle)
+        self.model = self.tfi.Model(self.path, **self.options)
+        self.session = self.tfi.Session(self.model)
 
     def run(self, prompts, new, beams):
-        raise NotImplementedError("generation through the C API")
+        settings = dict(max_new_tokens=new, min_new_tokens=new, num_beams=beams, do_sample=0)
+        return self.generate(self.session, prompts, **settings)
 
     def close(self):
         self.session.close()
-        self.handle.close()
+        self.model.close()
 
 
 class Transformers:
@@ -90,6 +92,7 @@ class Transformers:
         import transformers
 
         torch.set_num_threads(threads)
+        transformers.utils.logging.disable_progress_bar()
         self.torch, self.path = torch, folder / dtype
         self.kind = transformers.GPT2LMHeadModel if model == "gpt2" else transformers.T5ForConditionalGeneration
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
@@ -240,9 +243,12 @@ def make(path, write):
 
 
 def save_checkpoint(model, dtype, path):
+    """Random weights as transformers draws them, but the layers' matrices three times as large and T5's embedding a tenth: as
+    drawn, the last token's embedding outweighs all layers, every engine repeats it and a comparison shows nothing."""
     import torch
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(1)
     if model == "gpt2":
         made = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_ctx=1024))  # llama.cpp's converter asks for n_ctx
@@ -256,6 +262,10 @@ def save_checkpoint(model, dtype, path):
             decoder_start_token_id=0,
         )
         made = transformers.T5ForConditionalGeneration(cfg)
+        made.shared.weight.data.mul_(0.1)
+    for name, weight in made.named_parameters():
+        if weight.ndim == 2 and (".h." in name or ".block." in name):
+            weight.data.mul_(3)
     made.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).save_pretrained(path)
 
 
@@ -290,7 +300,10 @@ def convert_gguf(checkpoint, dtype, path, llama_source):
         (source / "vocab.json").symlink_to(data / "encoder.json")
         (source / "merges.txt").symlink_to(data / "vocab.bpe")
         script = pathlib.Path(llama_source) / "vendor/llama.cpp/convert_hf_to_gguf.py"
-        subprocess.run([sys.executable, script, source, "--outtype", dtype, "--outfile", path], check=True, stdout=sys.stderr)
+        command = [sys.executable, script, source, "--outtype", dtype, "--outfile", path]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"llama.cpp's converter failed:\n{done.stdout}")
 
 
 # The engines' processes answer JSON lines, because llama.cpp's lives under an interpreter of its own.
@@ -378,15 +391,16 @@ def start_engines(names, model, folder, threads, llama_python):
 
 
 def compare(model, running, answers):
-    """Lengths are exact; the ids of fp32 engines are the same but where two choices lie within rounding of each other, from
-    where on a sequence may go its own way: so each must agree for a while. bf16 and int8 need not."""
+    """Lengths are exact. fp32 engines write the same ids until two choices lie within rounding of each other, from where on a
+    sequence goes its own way (soon in llama.cpp, whose keys, values and GELU table are fp16): half the sequences must agree for 4
+    tokens, which no other computation does by chance. bf16 and int8 need not."""
     first = next((n for n in ("transformers fp32", *running) if n in running), None)
     for (name, case), answer in answers.items():
         if [len(row) for row in answer["ids"]] != [NEW] * CASES[model][case][0]:
             raise SystemExit(f"{name} wrote {[len(row) for row in answer['ids']]} tokens at {TITLE[model]}, {case}")
         agreed = [common_prefix(*rows) for rows in zip(answer["ids"], answers[first, case]["ids"])]
         print(f"{TITLE[model]}, {case}: {name} goes with {first} for {agreed} of {NEW} tokens", file=sys.stderr)
-        if name.endswith("32") and statistics.median(agreed) < 20:
+        if name.endswith("32") and statistics.median(agreed) < 4:
             raise SystemExit(f"{name} computes something else at {TITLE[model]}, {case}")
 
 
@@ -500,6 +514,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES))
+    arguments.add_argument("--cases", nargs="+", default=["batch 1", "batch 8", "4 beams"])
     arguments.add_argument("--only", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     arguments.add_argument("--llama-python", help="interpreter that has llama_cpp")
     arguments.add_argument("--llama-source", help="unpacked source distribution of llama-cpp-python, for its converter")
@@ -507,9 +522,11 @@ def main():
     if not a.llama_python and any(n.startswith("llama") for n in a.only):
         print("llama.cpp is left out: no --llama-python", file=sys.stderr)
         a.only = [n for n in a.only if not n.startswith("llama")]
+    for model in a.models:
+        CASES[model] = {case: value for case, value in CASES[model].items() if case in a.cases}
     start, load, times = time.time(), os.getloadavg()[0], {}
     print(f"{machine()}; {a.threads} threads, {a.rounds} rounds; load before {load:.1f} (figures hold for an idle machine only)")
-    for model in a.models:
+    for model in (m for m in a.models if CASES[m]):
         times |= run_model(model, a)
     wanted = [
         (f"{TITLE[m]}, {c}: {mine} / {peer}", w, times[m, peer, c] / times[m, mine, c])

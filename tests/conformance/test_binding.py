@@ -1,4 +1,4 @@
-"""The binding in tfi.py against the headers: a C program prints each struct's size and each field's offset and size."""
+"""The binding in tfi.py and tfi_generate.py against the headers: a C program prints each struct's size and each field's offset and size."""
 
 import ctypes as C
 import pathlib
@@ -6,11 +6,12 @@ import re
 import subprocess
 
 import tfi
+import tfi_generate
 
 INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
 STRUCTS = {
     "tf_" + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value
-    for name, value in vars(tfi).items()
+    for name, value in (vars(tfi) | vars(tfi_generate)).items()
     if isinstance(value, type) and issubclass(value, C.Structure) and name not in ("Struct", "Structure")
 }
 
@@ -25,7 +26,7 @@ def test_structs_mirror_the_headers(tmp_path):
             wanted.append(f"{name}.{field} {place.offset} {place.size}")
             prints.append(f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));')
     source = tmp_path / "structs.c"
-    source.write_text("#include <stdio.h>\n#include <tfinfer/tfinfer.h>\nint main(void)\n{\n" + "\n".join(prints) + "\n}\n")
+    source.write_text("#include <stdio.h>\n#include <tfinfer/generate.h>\nint main(void)\n{\n" + "\n".join(prints) + "\n}\n")
     subprocess.run(["cc", "-I", str(INCLUDE), "-o", str(tmp_path / "structs"), str(source)], check=True)
     printed = subprocess.run([tmp_path / "structs"], check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
     assert printed == wanted
