@@ -487,6 +487,8 @@ def run_model(model, a):
     making = [sys.executable, __file__, "--make", model, folder, a.llama_source or "", *a.only]
     subprocess.run(list(map(str, making)), check=True)  # its threads and memory end with it
     running, answers = start_engines(a.only, model, folder, a.threads, a.llama_python)
+    if not running:
+        raise SystemExit(f"{TITLE[model]}: no engine runs here")
     try:
         compare(model, running, answers)
         peaks = {n: max(answers[n, c]["peak"] for c in CASES[model]) for n in running}
