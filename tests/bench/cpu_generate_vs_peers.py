@@ -1,14 +1,14 @@
-"""GPT-2 124M and T5-base generate on the CPU: this library beside transformers, CTranslate2 and llama.cpp, in one run, as Markdown.
+"""GPT-2 124M and T5-base generate on the CPU: this library beside transformers, CTranslate2 and llama.cpp, in one run.
 
     TFINFER_LIBRARY=build/release/libtfinfer.so python tests/bench/cpu_generate_vs_peers.py --cache FOLDER [--rounds 5]
-        [--llama-python PYTHON --llama-source UNPACKED_SDIST] [--models gpt2 t5] [--cases "batch 1" ...] [--only "ours fp32" ...]
+        [--llama-python PYTHON --llama-source UNPACKED_SDIST] [--models gpt2 t5] [--cases "batch 1" ...] [--only ...]
 
-40 prompt tokens, 99 new ones, greedy or four beams, the end token barred so that all write 99. Each engine lives in a process of its
-own and runs only when asked; rounds go over all of them in turn, so that a slow minute of the machine hurts all alike. A figure is the
-median of the rounds. All engines have the same seeded random weights and prompts, made once and kept in --cache (4 GB); what they wrote
-is compared before anything is timed. "First token" is opening the files, which the page cache holds, and generating one token, the
-process and its libraries being loaded. README.md beside this file says how to make llama.cpp's environment; without --llama-python
-it is left out.
+40 prompt tokens, 99 new ones, greedy or four beams, the end token barred so that all write 99; the answer is Markdown. Each
+engine lives in a process of its own and runs only when asked; rounds go over all of them in turn, so that a slow minute of the
+machine hurts all alike. A figure is the median of the rounds. All engines have the same seeded random weights and prompts, made
+once and kept in --cache (5 GB); what they wrote is compared before anything is timed. "First token" is opening the files, which
+the page cache holds, and generating one token, the process and its libraries being loaded. README.md beside this file says how
+to make llama.cpp's environment; without --llama-python it is left out.
 """
 
 import argparse
@@ -106,7 +106,8 @@ class Transformers:
         ids = self.torch.tensor(prompts)
         settings = dict(max_new_tokens=new, min_new_tokens=new, num_beams=beams, do_sample=False, pad_token_id=0)
         with self.torch.inference_mode():
-            return self.model.generate(ids, attention_mask=self.torch.ones_like(ids), **settings)[:, self.skip :].tolist()
+            found = self.model.generate(ids, attention_mask=self.torch.ones_like(ids), **settings)
+        return found[:, self.skip :].tolist()
 
     def close(self):
         del self.model
@@ -217,7 +218,7 @@ ENGINES = {  # name: (class, dtype, models)
 }
 
 
-# The models' files. Each is made under another name and renamed when whole, so that a broken run leaves nothing that looks made.
+# The models' files. Each is made under another name and renamed when whole: a broken run leaves nothing that looks made.
 
 
 def make_files(model, folder, names, llama_source):
@@ -392,8 +393,8 @@ def start_engines(names, model, folder, threads, llama_python):
 
 def compare(model, running, answers):
     """Lengths are exact. fp32 engines write the same ids until two choices lie within rounding of each other, from where on a
-    sequence goes its own way (soon in llama.cpp, whose keys, values and GELU table are fp16): half the sequences must agree for 4
-    tokens, which no other computation does by chance. bf16 and int8 need not."""
+    sequence goes its own way (soonest in llama.cpp, whose keys, values and GELU table are fp16): half the sequences must agree
+    for 4 tokens, which no other computation does by chance. bf16 and int8 need not."""
     first = next((n for n in ("transformers fp32", *running) if n in running), None)
     for (name, case), answer in answers.items():
         if [len(row) for row in answer["ids"]] != [NEW] * CASES[model][case][0]:
@@ -527,7 +528,8 @@ def main():
     for model in a.models:
         CASES[model] = {case: value for case, value in CASES[model].items() if case in a.cases}
     start, load, times = time.time(), os.getloadavg()[0], {}
-    print(f"{machine()}; {a.threads} threads, {a.rounds} rounds; load before {load:.1f} (figures hold for an idle machine only)")
+    print(f"{machine()}; {a.threads} threads, {a.rounds} rounds; load before {load:.1f}")
+    print("Figures hold for an idle machine only: threads that wait for each other suffer most from a third.")
     for model in (m for m in a.models if CASES[m]):
         times |= run_model(model, a)
     wanted = [
