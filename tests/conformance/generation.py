@@ -92,9 +92,10 @@ class Outcome:
         self.logits = [step.numpy() for step in out.logits]
         self.processed = [step.numpy() for step in out.scores]
 
-    def margin_until(self, step):
-        """The least distance of two choices up to and with the step."""
-        return min(self.margins[: step + 1], default=np.inf)
+    def margin(self, step=None):
+        """The least distance of two choices up to and with the step: of a greedy search that of the step alone, of a beam search,
+        whose results do not tell which step took another way, that of all steps."""
+        return min(self.margins) if self.has_beams or step is None else self.margins[step]
 
 
 def least_gap(scores, count):
@@ -105,10 +106,10 @@ def least_gap(scores, count):
 
 
 class Reference:
-    """transformers with the checkpoint at path: float32 weights, float64 arithmetic."""
+    """transformers with the checkpoint at path: float32 weights, float64 arithmetic; or all in dtype."""
 
-    def __init__(self, path, cls):
-        self.model = make.load_double(path, cls)
+    def __init__(self, path, cls, dtype=None):
+        self.model = make.load(path, cls, dtype) if dtype else make.load_double(path, cls)
         self.config = self.model.config
         self.is_t5 = self.config.is_encoder_decoder
         # its cache is sized by the encoder's layers
@@ -122,7 +123,8 @@ class Reference:
             given["inputs_embeds"] = torch.tensor(embeddings, dtype=torch.float64)[None]
         before = 1 if self.is_t5 else 0 if prompt is None else n
         if decoder is not None:
-            given["decoder_input_ids"], before = torch.tensor([decoder]), len(decoder)
+            given["decoder_input_ids"] = torch.tensor([decoder])
+            before = len(decoder) + (decoder[0] != self.config.decoder_start_token_id)
         settings = {"eos_token_id": None, "pad_token_id": 0, "do_sample": False, **settings}
         margins = []
         with torch.no_grad(), self.watched(margins, drawn):
@@ -163,15 +165,23 @@ class Reference:
                 stack.enter_context(draw)
             yield
 
-    def logprobs(self, prompt, new, decoder=None, embeddings=None):
-        """log_softmax for every decoder token but the first, as float64 [tokens - 1, vocab]; all tokens are given."""
-        tokens = [*(decoder if self.is_t5 else prompt), *new]
+    def forward(self, prompt, tokens):
+        """Logits behind each of the decoder's tokens, which are all of GPT-2's."""
         with torch.no_grad():
             if self.is_t5:
                 out = self.model(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([tokens]), use_cache=False)
             else:
                 out = self.model(input_ids=torch.tensor([tokens]))
-        return torch.log_softmax(out.logits[0, :-1], dim=-1).numpy()
+        return out.logits[0].double()
+
+    def teacher_forced(self, prompt, new):
+        """Logits that each of the new ids was chosen from."""
+        tokens = [*([0] if self.is_t5 else prompt), *new]
+        return self.forward(prompt, tokens)[-1 - len(new) : -1].numpy()
+
+    def logprobs(self, prompt, new, decoder=None):
+        """log_softmax behind each of the decoder's tokens."""
+        return torch.log_softmax(self.forward(prompt, [*(decoder or prompt), *new]), dim=-1).numpy()
 
 
 # ---- random settings, in transformers' words ----
@@ -181,8 +191,8 @@ def some_ids(rng, pool, most=3):
     return [int(i) for i in rng.choice(pool, int(rng.integers(1, most + 1)))]
 
 
-def draw_processors(rng, likely, vocab, is_t5, prompt, has_eos, has_beams):
-    """Each with a chance of 1 in 4; ids are mostly such as are `likely` to be generated."""
+def draw_processors(rng, likely, vocab, is_t5, prompt, eos, may_tie):
+    """Each with a chance of 1 in 4; ids are mostly such as are `likely` to be generated. Ends that are forced tie."""
     pool = np.concatenate([np.repeat(likely, 3), rng.integers(0, vocab, 20)])
     values = dict(
         repetition_penalty=lambda: float(rng.choice([0.7, 1.2, 2.0])),
@@ -193,14 +203,14 @@ def draw_processors(rng, likely, vocab, is_t5, prompt, has_eos, has_beams):
         sequence_bias=lambda: [[ids, float(rng.normal() * 3)] for ids in {tuple(some_ids(rng, pool)): 0 for _ in range(4)}],
         renormalize_logits=lambda: True,
         remove_invalid_values=lambda: True,
-        forced_eos_token_id=lambda: some_ids(rng, pool, 1 if has_beams else 2),  # beams with several would tie
+        forced_eos_token_id=lambda: some_ids(rng, pool, 2 if may_tie else 1),
     )
     if is_t5:
         values["encoder_repetition_penalty"] = lambda: float(rng.choice([0.8, 1.5]))
         values["encoder_no_repeat_ngram_size"] = lambda: int(rng.integers(1, 4))
     if prompt == 1:
-        values["forced_bos_token_id"] = lambda: int(rng.choice(pool))
-    if has_eos:
+        values["forced_bos_token_id"] = lambda: int(rng.choice(np.setdiff1d(pool, eos)))  # an end at once leaves no beam
+    if eos:
         values["exponential_decay_length_penalty"] = lambda: (int(rng.integers(0, 6)), float(rng.choice([1.05, 1.3])))
     out = {name: value() for name, value in values.items() if rng.random() < 0.25}
     for bias in out.get("sequence_bias", []):
@@ -226,7 +236,7 @@ def draw_settings(rng, likely, vocab, is_t5, prompt):
         out["num_return_sequences"] = int(rng.integers(1, out["num_beams"] + 1))
         out["early_stopping"] = (False, True, "never")[rng.integers(3)]
         out["length_penalty"] = float(rng.choice([-0.5, 0.0, 0.6, 1.0, 2.0]))
-    return {**out, **draw_processors(rng, likely, vocab, is_t5, prompt, "eos_token_id" in out, "num_beams" in out)}
+    return {**out, **draw_processors(rng, likely, vocab, is_t5, prompt, out.get("eos_token_id", []), "num_beams" not in out)}
 
 
 def draw_sampling(rng):
