@@ -5,10 +5,12 @@ import json
 from unittest import mock
 
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 
 import make
+import tfi
 
 MARGIN = 1e-4  # in (accumulated) log-probability: nearer choices of the reference excuse a different one
 IMPOSSIBLE = -1e8  # beams that nothing could fill have scores of about -1e9
@@ -182,6 +184,73 @@ class Reference:
     def logprobs(self, prompt, new, decoder=None):
         """log_softmax behind each of the decoder's tokens."""
         return torch.log_softmax(self.forward(prompt, [*(decoder or prompt), *new]), dim=-1).numpy()
+
+
+# ---- comparison: `generated` is the tally ----
+
+
+def first_difference(got, want):
+    """The first step at which one of the sequences differs, None if all are equal."""
+    steps = []
+    for a, b in zip(got, want):
+        if a != b:
+            steps.append(next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b))))
+    return min(steps, default=None)
+
+
+def excuse(generated, margin, text):
+    """A difference that only a choice of the reference's between equals, or nearly equals, may explain."""
+    if margin == 0:
+        generated.ties += 1
+        return
+    generated.draws += 1
+    generated.require(margin < MARGIN, f"{text}, margin {margin:.3g}")
+    generated.excused += 1
+
+
+def different_ids(got, want):
+    """None, or the first step at which ids differ and what they are. Where fewer beams were possible than wanted, the rest, with a
+    score of about -1e9, is arbitrary."""
+    possible = [i for i, score in enumerate(want.scores) if score > IMPOSSIBLE]
+    ids, wanted = [got[i].ids for i in possible], [want.ids[i] for i in possible]
+    step = first_difference(ids, wanted)
+    return None if step is None else (step, f"{ids}, expected {wanted}")
+
+
+def different_kept(generated, request, want):
+    """None, or where raw logits or processed scores of a step and beam differ."""
+    for kind, steps in (("logits", want.logits), ("processed", want.processed)):
+        for step, rows in enumerate(steps):
+            for row, expected in enumerate(rows):
+                got, where = request.scores(step, row, kind), f"{kind} of step {step}, row {row}"
+                finite = np.isfinite(expected)
+                if (np.isfinite(got) != finite).any():
+                    return f"{where}: infinite at {np.flatnonzero(~np.isfinite(got))}, expected {np.flatnonzero(~finite)}"
+                got, expected = got[finite].astype(np.float64), expected[finite].astype(np.float64)
+                error = np.linalg.norm(got - expected) / max(np.linalg.norm(expected), 1e-3)
+                if error > 1e-5:
+                    return f"{where}: relative L2 {error:.3g}"
+                generated.worst[kind] = max(generated.worst[kind], float(error))
+    return None
+
+
+def compare(generated, request, want, what):
+    """Ids, scores and all that is kept of a request against the reference's. It makes NaN of an infinity that
+    exponential_decay_length_penalty meets, and goes on."""
+    if any(np.isnan(step).any() for step in want.processed):
+        generated.draws += 1
+        with pytest.raises(tfi.Error, match="NUMERIC"):
+            request.wait()
+        return
+    got = request.wait().results()
+    if (ids := different_ids(got, want)) is not None:
+        return excuse(generated, want.margin(ids[0]), f"{what}: {ids[1]}")
+    if (kept := different_kept(generated, request, want)) is not None:
+        return excuse(generated, want.margin(), f"{what}: {kept}")
+    generated.draws += 1
+    for r, score in zip(got, want.scores):
+        error = abs(r.score - score)
+        generated.require(error <= max(1e-4, 1e-5 * abs(score)), f"{what}: score {r.score}, expected {score}")
 
 
 # ---- random settings, in transformers' words ----

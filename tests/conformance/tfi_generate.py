@@ -74,7 +74,7 @@ class GeneratedToken(Struct):
         i32 sequence id
         f32 logprob
         i32 finish
-        text text
+        ptr text
         i64 text_bytes""")
 
 
@@ -83,7 +83,7 @@ class Generated(Struct):
         u64 struct_size
         ints ids
         i64 count
-        text text
+        ptr text
         i64 text_bytes
         floats logprobs prompt_logprobs
         i64 prompt_count""") + [("cumulative_logprob", C.c_double)] + fields("""
@@ -107,7 +107,7 @@ class Result:
 
     def __init__(self, r):
         self.ids = r.ids[: r.count]
-        self.text = C.string_at(C.cast(r.text, C.c_void_p), r.text_bytes)
+        self.text = C.string_at(r.text, r.text_bytes)
         self.score, self.cumulative_logprob = r.score, r.cumulative_logprob
         self.finish = next(name for name, value in FINISH.items() if value == r.finish)
         self.stop_begin, self.stop_index = r.stop_begin, r.stop_index
@@ -170,7 +170,7 @@ class Generate:
         if status == tfi.STATUS["END"]:
             return None
         check(status)
-        token.piece = C.string_at(C.cast(token.text, C.c_void_p), token.text_bytes)
+        token.piece = C.string_at(token.text, token.text_bytes)
         return token
 
     def wait(self, timeout_ms=-1):
