@@ -63,6 +63,18 @@ static const cli_command commands[] = {
      "Write the model's mask token ('tfinfer info' shows it) where a word is missing.\n\n"
      "  tfinfer fill-mask bert-base-uncased 'Paris is the [MASK] of France.'\n",
      cli_fill_mask},
+    {"generate", "continue a text, or transform it", "DIR [PROMPT...]",
+     TASK_OPTIONS " kv-tokens ids max-new-tokens max-length min-new-tokens min-length max-time stop eos n beams early-stopping "
+                  "length-penalty sample seed temperature top-k top-p min-p top-h typical-p epsilon-cutoff eta-cutoff "
+                  "repetition-penalty presence-penalty frequency-penalty no-repeat-ngram encoder-repetition-penalty "
+                  "encoder-no-repeat-ngram bad-words suppress forced-bos decoder-ids decay-start decay-factor renormalize "
+                  "logprobs prompt-logprobs keep-special",
+     "GPT-2 continues the prompt, T5 reads it and writes an answer. A single prompt's text appears as it grows;\n"
+     "several prompts run together and are printed in their order. What is not given comes from the\n"
+     "checkpoint's generation_config.json.\n\n"
+     "  tfinfer generate gpt2 'Once upon a time' --sample --top-p 0.9 --seed 7\n"
+     "  tfinfer generate t5-small --file lines.txt --beams 4 --json > results.jsonl\n",
+     cli_generate},
     {"bench", "measure speed on random token ids", "DIR", MODEL_OPTIONS " max-step-tokens batch length lengths runs warm-up",
      "Times whole calls of the encoder and prints median and least time. Sequences repeat --lengths in turn;\n"
      "without --batch there is one sequence a length.\n\n  tfinfer bench --threads 2 --lengths 16,64,512 all-MiniLM-L6-v2\n",
@@ -87,7 +99,7 @@ static void help_all(FILE *out)
 {
     fputs("Usage: tfinfer COMMAND DIR [TEXT...] [OPTIONS]\n"
           "       tfinfer help [COMMAND] | --help | --version\n\n"
-          "Runs BERT-like models straight from a Hugging Face directory DIR.\n\n",
+          "Runs BERT-, GPT-2- and T5-like models straight from a Hugging Face directory DIR.\n\n",
           out);
     for (int i = 0; i < COMMAND_COUNT; i++) fprintf(out, "  %-10s  %s\n", commands[i].name, commands[i].summary);
     fprintf(out, "\nTexts are arguments, or the lines of --file FILE, or of standard input. --json prints JSON lines.\n%s",
@@ -123,6 +135,8 @@ static void run(int argc, char **argv)
         if (cli_on(settings.help)) help_command(command);
         else command->run(&settings);
         free(settings.arguments);
+        free(settings.stop.items);
+        free(settings.bad_words.items);
     }
 }
 

@@ -294,7 +294,8 @@ static void step(tfi_family *f, const shape *s)
 /* Is the class one of these builders', and does it generate? */
 static int known_class(tfi_family *f, int *generates)
 {
-    static const char *const suffixes[] = {"Model", "EncoderModel", "ForConditionalGeneration"};
+    /* The last is what the class was called when the first checkpoints were saved. */
+    static const char *const suffixes[] = {"Model", "EncoderModel", "ForConditionalGeneration", "WithLMHeadModel"};
     const char *prefix = strcmp(f->model->family, "mt5") == 0 ? "MT5" : "T5";
     const size_t n = strlen(prefix);
     char bare[16];
@@ -305,7 +306,7 @@ static int known_class(tfi_family *f, int *generates)
     *generates = 0;
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0] && strncmp(name, prefix, n) == 0; i++) {
         if (strcmp(name + n, suffixes[i]) != 0) continue;
-        *generates = i == 2;
+        *generates = i >= 2;
         return 1;
     }
     tfi_family_refuse_class(f, name);

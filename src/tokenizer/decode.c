@@ -245,16 +245,13 @@ static size_t token_size(const tf_tokenizer *t, int32_t id)
     return size > t->unigram.unk_surface_size ? size : t->unigram.unk_surface_size;
 }
 
-/* Append what a token adds to the text that is ready; there is room for it. */
-static void push(tf_stream *s, int32_t id)
+/* The text or bytes of a token, in s->token, where there is room for it. */
+static void token_read(tf_stream *s, int32_t id)
 {
     const tf_tokenizer *t = s->t;
     const char *token = t->text + t->text_begin[id];
     const size_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
-    const int skips = s->options.skip_special_tokens && t->token_flags[id] & TFI_TOKEN_SPECIAL;
 
-    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(t->decoder == TFI_DECODER_SPM && id == t->unigram.unk_id)))
-        return;
     s->token_size = 0;
     switch (t->decoder) {
     case TFI_DECODER_BYTES:
@@ -274,6 +271,17 @@ static void push(tf_stream *s, int32_t id)
         token_words(s, token, size);
         break;
     }
+}
+
+/* Append what a token adds to the text that is ready; there is room for it. */
+static void push(tf_stream *s, int32_t id)
+{
+    const tf_tokenizer *t = s->t;
+    const int skips = s->options.skip_special_tokens && t->token_flags[id] & TFI_TOKEN_SPECIAL;
+
+    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(t->decoder == TFI_DECODER_SPM && id == t->unigram.unk_id)))
+        return;
+    token_read(s, id);
     if (t->decoder != TFI_DECODER_SPM) s->is_begun = 1;
     if (t->decoder == TFI_DECODER_BYTES || t->decoder == TFI_DECODER_BYT5)
         out_bytes(s, (const uint8_t *)s->token, s->token_size);
@@ -307,6 +315,29 @@ static tf_status read_options(const tf_tokenizer *t, const tf_decode_options *op
     if ((o->skip_special_tokens & ~1) != 0 || (o->clean_up & ~1) != 0)
         return tfi_fail(TF_STATUS_INVALID, "tf_decode_options: skip_special_tokens is %d, clean_up is %d; each is 0 or 1",
                         (int)o->skip_special_tokens, (int)o->clean_up);
+    return TF_STATUS_OK;
+}
+
+int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t)
+{
+    size_t longest = 0;
+
+    for (int32_t id = 0; id < t->vocab_size; id++)
+        if (token_size(t, id) > longest) longest = token_size(t, id);
+    return (int64_t)longest + 1; /* a space before it */
+}
+
+tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size)
+{
+    tf_stream s = {.t = t, .token = out, .is_begun = 1};
+
+    *size = 0;
+    if (id < 0 || id >= t->vocab_size || !(t->token_flags[id] & TFI_TOKEN_PRESENT)) return TF_STATUS_OK;
+    if (capacity < (int64_t)token_size(t, id) + 1)
+        return tfi_fail(TF_STATUS_TOO_SMALL, "token %d may add %zu bytes, there is room for %lld", (int)id, token_size(t, id) + 1,
+                        (long long)capacity);
+    token_read(&s, id);
+    *size = (int64_t)s.token_size;
     return TF_STATUS_OK;
 }
 

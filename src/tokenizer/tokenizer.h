@@ -2,8 +2,7 @@
  *
  *   load*.c   files -> tf_tokenizer           added.c   added tokens: the rules of adding, finding them in text
  *   words.c   text -> tokens of one text      encode.c  texts -> rows: truncation, windows, special tokens, threads
- *   decode.c  ids -> text                     piece.c   one token's text
- *   tokenizer.c  the small public calls
+ *   decode.c  ids -> text                     tokenizer.c  the small public calls
  *
  * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE, unigram.c with normalizer.c, charsmap.c
  * and spm.c Unigram, byt5.c bytes. Another model kind gets a file of its own beside them; rows, added tokens and decoding stay.
@@ -125,7 +124,8 @@ struct tf_tokenizer {
 
     /* Post-processor, decoder, settings. */
     tfi_template single, pair;
-    int no_second_end; /* no special token is put behind one that the text ends with */
+    int windows_keep_type; /* in all windows but the first a text has its own type: 0 or 1, whatever the template says */
+    int no_second_end;     /* no special token is put behind one that the text ends with */
     tfi_decoder decoder;
     int decoder_cleans, decoder_drops, clean_up;
     int never_cleans; /* the reference does not clean up what BPE decodes, whatever it is told */
@@ -141,9 +141,10 @@ int32_t tfi_token_id(const tf_tokenizer *t, const char *text, size_t size);
 /* Grow *data to at least `need` elements, at least doubling. OK or NOMEM (then all is as before). */
 tf_status tfi_reserve(tfi_memory *memory, void **data, size_t *capacity, size_t need, size_t element_size);
 
-/* piece.c */
+/* decode.c */
 
-/* The bytes that a token adds inside a text, special or not; none for an id without a token. They may be part of a character.
+/* The bytes that a token adds inside a text, special or not; none for an id without a token. They may be part of a character. What
+ * transformers' StopStringCriteria matches.
  * OK, or TOO_SMALL: tfi_tokenizer_piece_max() bytes are enough for any. */
 tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size);
 int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t);

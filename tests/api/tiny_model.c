@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "check.h"
+#include "tiny_files.h"
 
 static const char *const words[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat",   "sat",  "on",
                                     "a",     "mat",   "rates", "rose",  "again",  ".",   ",",     "!",    "?",
@@ -16,28 +17,9 @@ int tiny_vocab_size(void)
     return WORDS + LETTERS - 2; /* "a" and "##s" are words already */
 }
 
-static FILE *create(const char *folder, const char *name)
-{
-    char path[600];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    if (!f) {
-        perror(path);
-        exit(2);
-    }
-    return f;
-}
-
-static void write_text(const char *folder, const char *name, const char *text)
-{
-    FILE *f = create(folder, name);
-    fputs(text, f);
-    fclose(f);
-}
-
 static void write_vocabulary(const char *folder)
 {
-    FILE *f = create(folder, "vocab.txt");
+    FILE *f = tiny_create(folder, "vocab.txt");
     for (int i = 0; i < WORDS; i++) fprintf(f, "%s\n", words[i]);
     for (char c = 'b'; c <= 'z'; c++) fprintf(f, "%c\n", c);
     for (char c = 'a'; c <= 'z'; c++) {
@@ -46,31 +28,12 @@ static void write_vocabulary(const char *folder)
     fclose(f);
 }
 
-/* ---- safetensors: 8 bytes of header size, a JSON header, the data ---- */
-
-typedef struct writer {
-    char *header;
-    size_t header_size;
-    FILE *head, *data;
-    int64_t offset;
-} writer;
-
-static void add(writer *w, const char *name, int rows, int cols)
+static void add(tiny_weights *w, const char *name, int rows, int cols)
 {
-    const int is_gain = strstr(name, "LayerNorm.weight") != NULL;
-    const int64_t count = (int64_t)(rows ? rows : 1) * cols, bytes = count * 4;
-
-    fprintf(w->head, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", w->offset ? "," : "{", name);
-    if (rows) fprintf(w->head, "%d,", rows);
-    fprintf(w->head, "%d],\"data_offsets\":[%lld,%lld]}", cols, (long long)w->offset, (long long)(w->offset + bytes));
-    for (int64_t i = 0; i < count; i++) {
-        const float v = check_uniform(-0.2f, 0.2f) + (is_gain ? 1.0f : 0.0f);
-        fwrite(&v, sizeof v, 1, w->data);
-    }
-    w->offset += bytes;
+    tiny_weights_add(w, name, rows, cols, strstr(name, "LayerNorm.weight") ? 1.0f : 0.0f, 0.2f);
 }
 
-static void add_linear(writer *w, const char *prefix, const char *name, int outputs, int inputs)
+static void add_linear(tiny_weights *w, const char *prefix, const char *name, int outputs, int inputs)
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s.weight", prefix, name);
@@ -79,7 +42,7 @@ static void add_linear(writer *w, const char *prefix, const char *name, int outp
     add(w, full, 0, outputs);
 }
 
-static void add_norm(writer *w, const char *prefix, const char *name)
+static void add_norm(tiny_weights *w, const char *prefix, const char *name)
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s.weight", prefix, name);
@@ -88,7 +51,7 @@ static void add_norm(writer *w, const char *prefix, const char *name)
     add(w, full, 0, TINY_WIDTH);
 }
 
-static void add_encoder(writer *w, const char *prefix)
+static void add_encoder(tiny_weights *w, const char *prefix)
 {
     char name[96];
 
@@ -112,7 +75,7 @@ static void add_encoder(writer *w, const char *prefix)
     }
 }
 
-static void add_head(writer *w, tiny_head head)
+static void add_head(tiny_weights *w, tiny_head head)
 {
     switch (head) {
     case TINY_BASE:
@@ -138,26 +101,12 @@ static void add_head(writer *w, tiny_head head)
 
 static void write_weights(const char *folder, tiny_head head)
 {
-    writer w = {0};
-    char *data;
-    size_t data_size;
+    tiny_weights w;
 
-    w.head = open_memstream(&w.header, &w.header_size);
-    w.data = open_memstream(&data, &data_size);
+    tiny_weights_begin(&w);
     add_encoder(&w, head == TINY_BASE ? "" : "bert.");
     add_head(&w, head);
-    fputc('}', w.head);
-    fclose(w.head);
-    fclose(w.data);
-
-    FILE *f = create(folder, "model.safetensors");
-    const uint64_t size = w.header_size; /* little-endian, as the hosts of these tests are */
-    fwrite(&size, sizeof size, 1, f);
-    fwrite(w.header, 1, w.header_size, f);
-    fwrite(data, 1, data_size, f);
-    fclose(f);
-    free(w.header);
-    free(data);
+    tiny_weights_end(&w, folder);
 }
 
 static void write_config(const char *folder, tiny_head head)
@@ -169,7 +118,7 @@ static void write_config(const char *folder, tiny_head head)
         "",
         ",\"id2label\": {\"0\": \"bad\", \"1\": \"fair\", \"2\": \"good\"}, \"problem_type\": \"single_label_classification\"",
         ",\"id2label\": {\"0\": \"O\", \"1\": \"B-PLACE\", \"2\": \"I-PLACE\"}", "", ""};
-    FILE *f = create(folder, "config.json");
+    FILE *f = tiny_create(folder, "config.json");
 
     fprintf(f,
             "{\"model_type\": \"bert\", \"architectures\": [\"%s\"], \"hidden_act\": \"gelu\", \"hidden_size\": %d,\n"
@@ -187,16 +136,16 @@ static void write_sentence_transformer(const char *folder)
 
     snprintf(path, sizeof path, "%s/1_Pooling", folder);
     mkdir(path, 0755);
-    write_text(path, "config.json",
+    tiny_write_text(path, "config.json",
                "{\"word_embedding_dimension\": 32, \"pooling_mode_cls_token\": false,\n"
                " \"pooling_mode_mean_tokens\": true, \"pooling_mode_max_tokens\": false,\n"
                " \"pooling_mode_mean_sqrt_len_tokens\": false}\n");
-    write_text(
+    tiny_write_text(
         folder, "modules.json",
         "[{\"idx\": 0, \"name\": \"0\", \"path\": \"\", \"type\": \"sentence_transformers.models.Transformer\"},\n"
         " {\"idx\": 1, \"name\": \"1\", \"path\": \"1_Pooling\", \"type\": \"sentence_transformers.models.Pooling\"},\n"
         " {\"idx\": 2, \"name\": \"2\", \"path\": \"2_Normalize\", \"type\": \"sentence_transformers.models.Normalize\"}]\n");
-    write_text(folder, "sentence_bert_config.json", "{\"max_seq_length\": 48, \"do_lower_case\": false}\n");
+    tiny_write_text(folder, "sentence_bert_config.json", "{\"max_seq_length\": 48, \"do_lower_case\": false}\n");
 }
 
 void tiny_model_write(const char *path, tiny_head head)
@@ -204,7 +153,7 @@ void tiny_model_write(const char *path, tiny_head head)
     mkdir(path, 0755);
     write_config(path, head);
     write_vocabulary(path);
-    write_text(path, "tokenizer_config.json",
+    tiny_write_text(path, "tokenizer_config.json",
                "{\"tokenizer_class\": \"BertTokenizer\", \"do_lower_case\": true, \"model_max_length\": 64}\n");
     write_weights(path, head);
     if (head == TINY_BASE) write_sentence_transformer(path);

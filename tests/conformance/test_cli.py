@@ -18,7 +18,7 @@ from conftest import SEED
 PROGRAM = os.environ.get("TFINFER_CLI")
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="TFINFER_CLI does not name the program")
 
-COMMANDS = "info plan graph tokenize embed similar classify ner answer fill-mask bench".split()
+COMMANDS = "info plan graph tokenize embed similar classify ner answer fill-mask generate bench".split()
 WORDS = "the a cat dog sat on mat paris london ada met charles in of is was and to not house river 日 本 語".split()
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 CONTEXT = "ada met charles in london . the cat sat on the mat and the dog was not in the house of charles ."

@@ -546,7 +546,7 @@ void bench_rows(void)
         const tfi_weight weight = {.rows = 30522, .cols = E, .dtype = d};
         const tfi_weight_form form = {.data = op_values(d, 30522 * E, -1, 1)};
         void *x = op_values(d, R * E, -1, 1), *residual = op_values(d, R * E, -1, 1), *y = op_zeros(R * E * 4);
-        const float *gain = op_values(TFI_F32, E, 0.5f, 2);
+        const float *gain = op_values(TFI_F32, E, 0.5f, 2), *sums = op_values(TFI_F32, R * E, -1, 1);
         bench_one(
             "norm R=1024 E=768", TFI_OP_NORM, t,
             &(tfi_norm_args){.x = x, .residual = residual, .gain = gain, .bias = gain, .y = y, .R = R, .E = E, .eps = 1e-12f},
@@ -570,6 +570,17 @@ void bench_rows(void)
                   elements * size);
         bench_one("l2norm R=1024 E=768", TFI_OP_L2NORM, t, &(tfi_l2norm_args){.x = x, .y = y, .R = R, .E = E, .eps = 1e-12f},
                   elements * 2 * size);
+        bench_one("rms norm of fp32", TFI_OP_NORM, (tfi_op_types){TFI_F32, TFI_F32, d},
+                  &(tfi_norm_args){.x = sums, .gain = gain, .norm = TFI_NORM_RMS, .y = y, .R = R, .E = E, .eps = 1e-6f},
+                  elements * (4 + size));
+        bench_one("glu gelu_tanh R=1024 F=384", TFI_OP_GLU, t,
+                  &(tfi_glu_args){.x = x, .y = y, .R = R, .F = E / 2, .activation = TFI_ACT_GELU_TANH}, elements * 1.5 * size);
         op_end();
     }
+    const float *logits = op_values(TFI_F32, 4 * 50257, -8, 8);
+    const int32_t targets[] = {1, 2, 3, 4};
+    float y[4];
+    bench_one("logprob S=4 V=50257", TFI_OP_LOGPROB, (tfi_op_types){TFI_F32, TFI_F32, TFI_F32},
+              &(tfi_logprob_args){.x = logits, .targets = targets, .y = y, .S = 4, .V = 50257}, 4 * 50257 * 4.0);
+    op_end();
 }

@@ -65,3 +65,14 @@ TFI_INLINE vec scaled(const head_state *s, vec product, const float *bias)
     if (bias) return vec_fma(product, factor, vec_load(bias));
     return product * factor;
 }
+
+/* Outputs of `rows` rows, divided by their sums, to y. */
+TFI_INLINE void store_outputs(const head_state *s, tfi_op_types t, int64_t row, int64_t rows)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        const vec factor = vec_set(1 / s->sum[r]);
+        const int64_t to = ((s->first + row + r) * s->args->H + s->head) * s->D;
+        for (int64_t d = 0; d < s->D; d += VEC)
+            store_n(s->args->y, t.y, to + d, vec_load(s->outputs + r * s->width + d) * factor, at_most(VEC, s->D - d));
+    }
+}

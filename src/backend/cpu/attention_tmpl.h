@@ -1,26 +1,12 @@
 /* ATTENTION, vectorised; meaning: backend/ref/attention.c.
  *
- * Shapes    packed sequences of any length, any H, D in [1, 256]; x and y F32 or BF16. Sums, scores and softmax in fp32;
- *           products of fp32 elements, or of bf16 pairs (operand_*.h), where the numerators P are rounded to bf16 too.
- * Work      one (sequence, head) after the other. Its keys are packed once, transposed, in panels [D][PANEL]; its values
- *           in panels [T][up to PANEL]. Then, for 48 query rows at a time and 512 keys at a time: scores S = Q K^T,
- *           softmax numerators P in place of S, O += P V. Sequences over 512 keys carry each row's running maximum and
- *           sum from one chunk to the next (Milakov, Gimelshein 2018); shorter ones have one chunk. O is divided by its
- *           sum once, at the end.
- * Products  C[rows][vecs] (+)= A[rows][depth] B[depth][vecs] on tiles of TILE_ROWS x TILE_VECS registers: an element of A
- *           is broadcast against TILE_VECS vectors of B. 48 rows share a panel of K in the first-level cache; 128 rows of
- *           V lie there at a time.
- * Workers   the rows of all (sequence, head) in order are cut into shares of equal cost (a row costs its sequence's
- *           length), so no long sequence keeps the others waiting; the two owners of a cut head each pack it.
+ * Shapes    packed sequences of any length, any H, D in [1, 256]; x and y F32 or BF16, the store either. Sums, scores and
+ *           softmax in fp32.
+ * Ways      few rows of a sequence that attend to the store read it as it lies (attention_few_tmpl.h); all others pack keys
+ *           and values and use products of tiles (attention_many_tmpl.h). Packing pays from 5 to 8 rows on.
+ * Workers   the rows of all (sequence, head) in order are cut into shares of equal cost (a row costs the keys it sees), so no
+ *           long sequence keeps the others waiting; the two owners of a cut head each pack it.
  * Order     the arithmetic of a row depends on its own sequence alone: the same bits in any batch, for any workers.
- * Measured  GFLOP/s of one Zen 5 core (fp32 peak 260), H = 12, D = 64, by `ops --bench`:
- *           sequence length          16    128    512   2048   16..512 mixed
- *           AVX2, fp32               59     96    107    105    97
- *           AVX-512, fp32            94    181    208    206   190
- *           AVX512_BF16, bf16       124    294    332    337   299
- * Tried     96 query rows at a time, 64 rows of V: within 3 %. Scaling the queries instead of the scores: level,
- *           but bf16 queries would have to be rounded twice. clang leaves the tiles in memory, 4 times slower, where the
- *           loops over them are not told to unroll.
  */
 
 #include "backend/cpu/attention_head_tmpl.h"
