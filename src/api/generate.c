@@ -57,14 +57,13 @@ static tf_status plain_prompt(const tf_model *m, const tfi_batch *b, tfi_arena *
 static tf_status fill_input(tf_session *s, const tfi_batch *b, const tf_generate_options *o, tfi_arena *arena, tfi_request_input *in)
 {
     const tf_model *m = tfi_session_model(s);
-    const int32_t longest = m->def.max_context_tokens; /* of its tokens the last is drawn and never read */
 
     *in = (tfi_request_input){.defaults = &m->generation,
                               .options = o,
                               .tokenizer = m->tokenizer,
                               .vocab = m->def.vocab_size,
                               .width = m->def.input_width,
-                              .max_context = longest == INT32_MAX ? longest : longest - 1};
+                              .max_context = m->def.max_context_tokens};
     if (!m->def.has_encoder) return plain_prompt(m, b, arena, in);
     in->source = b->ids;
     in->source_embeddings = b->embeddings;

@@ -235,9 +235,9 @@ def different_kept(generated, request, want):
 
 
 def compare(generated, request, want, what):
-    """Ids, scores and all that is kept of a request against the reference's. It makes NaN of an infinity that
-    exponential_decay_length_penalty meets, and goes on."""
-    if any(np.isnan(step).any() for step in want.processed):
+    """Ids, scores and all that is kept of a request against the reference's. Where exponential_decay_length_penalty meets
+    an infinity that makes NaN or infinity; the reference goes on with them, here that is refused."""
+    if any((np.isnan(step) | np.isposinf(step)).any() for step in want.processed):
         generated.draws += 1
         with pytest.raises(tfi.Error, match="NUMERIC"):
             request.wait()
