@@ -161,8 +161,10 @@ def on_the_cut(models, case, settings, scores, differ):
 
 
 def is_tie(want, got, differ):
-    """Of equal scores at the cut other ones are left, as many."""
+    """Of equal scores at the cut other ones are left, as many; or they are so low that their probabilities are 0."""
     theirs, mine = want[differ & ~np.isneginf(want)], got[differ & ~np.isneginf(got)]
+    if max([*theirs, *mine]) < want.max() - 104:
+        return True
     return len(theirs) == len(mine) and len({*theirs.tolist(), *mine.tolist()}) == 1
 
 
