@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -76,15 +77,20 @@ def test_streaming(speaking, rng):
     vocabulary = len(tokenizer)
     for settings in (
         dict(),
+        dict(forced_eos_ids=[tokenizer.eos_token_id]),
+        dict(forced_eos_ids=[tokenizer.eos_token_id], skip_special_tokens=0),
         dict(num_beams=3, num_return_sequences=2),
         dict(do_sample=1, num_return_sequences=3, seed=int(rng.integers(1000)), eos_ids=[int(i) for i in rng.integers(0, vocabulary, 9000)]),
     ):
         with Generate(session, inputs_of("Tell me"), **{"max_new_tokens": 12, **settings}) as request:
             found, results = collect(request), request.wait().results()
             assert len(found) == len(results)
+            same = generate(session, tokenizer("Tell me").input_ids, **{"max_new_tokens": 12, **settings})
+            assert [r.ids for r in same] == [r.ids for r in results]
+            skips = settings.get("skip_special_tokens", 1) == 1
             for i, r in enumerate(results):
                 assert found[i] == (r.ids, r.text, FINISH[r.finish]), settings
-                assert r.text.decode() == tokenizer.decode(r.ids, skip_special_tokens=True)
+                assert r.text.decode() == tokenizer.decode(r.ids, skip_special_tokens=skips)
 
 
 def check_stop(result, strings, before, last):
@@ -195,6 +201,29 @@ def test_callback_as_a_custom_processor(family, case, rng, generated, tmp_path):
     generated.require([ids for _, ids in seen] == wanted, f"callback saw {seen}, expected {wanted}")
 
 
+class Penalty(transformers.LogitsProcessor):
+    """presence_penalty and frequency_penalty, which transformers lacks: of new tokens alone."""
+
+    def __init__(self, prompt, presence, frequency):
+        self.prompt, self.presence, self.frequency = prompt, presence, frequency
+
+    def __call__(self, input_ids, scores):
+        counts = torch.stack([torch.bincount(ids[self.prompt :], minlength=scores.shape[1]) for ids in input_ids])
+        return scores - self.presence * (counts > 0) - self.frequency * counts
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_presence_and_frequency(beams, rng, generated, tmp_path):
+    reference = generation.Reference(tmp_path, generation.gpt2(tmp_path, rng))
+    with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
+        for presence, frequency in ((0.7, 0.0), (0.0, 0.4), (-0.5, 0.3)):
+            prompt, settings = [int(i) for i in rng.integers(0, 60, 6)], dict(max_new_tokens=9, num_beams=beams)
+            want = reference.generate(prompt, logits_processor=[Penalty(6, presence, frequency)], **settings)
+            given = dict(presence_penalty=presence, frequency_penalty=frequency, eos_ids=[], keep_logits=1, keep_scores=1)
+            with Generate(session, inputs_of(prompt), **given, **settings) as request:
+                generation.compare(generated, request, want, f"{prompt}, {presence}, {frequency}, {beams} beams")
+
+
 def test_others_go_on_during_a_callback(tiny):
     """The callback returns only when another thread's request is done."""
     done, reached = threading.Event(), threading.Event()
@@ -241,12 +270,34 @@ def test_distribution(tiny, warped, rng):
         for r in generate(tiny, [1, 2, 3], seed=seed, num_return_sequences=32, **settings):
             counts[r.ids[0]] += 1
     assert counts.sum() == 6400 and counts[p == 0].sum() == 0
-    frequent = p * 6400 >= 5
-    got, want = counts[frequent], p[frequent] * 6400
-    if not frequent.all() and p[~frequent].sum() * 6400 >= 5:
-        got, want = np.append(got, counts[~frequent].sum()), np.append(want, p[~frequent].sum() * 6400)
+    assert_drawn_from(p * 6400, counts)
+
+
+def test_beam_sampling(tiny, rng):
+    """A step of one token: what is returned is what is drawn first, without replacement; its score is its log-probability."""
+    settings = dict(max_new_tokens=1, do_sample=1, eos_ids=[], top_k=0, temperature=2.0, num_beams=3, num_return_sequences=3)
+    with Generate(tiny, inputs_of([1, 2, 3]), keep_scores=1, **settings) as request:
+        results, scores = request.wait().results(), request.scores(0)
+    assert [r.score for r in results] == pytest.approx([scores[r.ids[0]] for r in results], abs=1e-4)
+    assert sorted((r.score for r in results), reverse=True) == [r.score for r in results]
+    keys = scores + rng.gumbel(size=(100_000, 64))
+    wanted = np.bincount(np.argpartition(-keys, 3, axis=1)[:, :3].ravel(), minlength=64) / 100_000
+    counts, first_seed = np.zeros(64), int(rng.integers(2**40))
+    for seed in range(first_seed, first_seed + 1500):
+        ids = [r.ids[0] for r in generate(tiny, [1, 2, 3], seed=seed, **settings)]
+        assert len(set(ids)) == 3
+        counts[ids] += 1
+    assert_drawn_from(wanted * 1500, counts)
+
+
+def assert_drawn_from(wanted, counts):
+    """Ids that are wanted less than five times count together. Their sum leaves a degree of freedom less than is taken here, and
+    drawing without replacement varies less: the test is milder by that."""
+    frequent = wanted >= 5
+    got, want = counts[frequent], wanted[frequent]
+    if wanted[~frequent].sum() >= 5:
+        got, want = np.append(got, counts[~frequent].sum()), np.append(want, wanted[~frequent].sum())
     statistic = ((got - want) ** 2 / want).sum()
-    # the rest that is left out takes a freedom less away: the test is milder by that, not sharper
     assert scipy.stats.chi2.sf(statistic, len(got)) > 1e-7, (statistic, len(got))
 
 
@@ -315,6 +366,29 @@ def test_callback_that_calls_back(tiny):
     with Generate(tiny, inputs_of([1, 2]), max_new_tokens=2, eos_ids=[], logits=call_back) as request:
         assert len(request.wait().result().ids) == 2
     assert found == ["BUSY"] * 8
+
+
+def test_no_step_without_time(tiny):
+    """With timeout 0 next only collects; somebody else drives."""
+    with Generate(tiny, inputs_of([1, 2]), max_new_tokens=3, eos_ids=[]) as request:
+        for _ in range(3):
+            with pytest.raises(tfi.Error, match="TIMEOUT"):
+                request.next(0)
+            tfi.check(tfi.lib.tf_session_step(tiny.handle, -1))
+            assert request.next(0).id >= 0
+        assert request.next(0) is None
+        assert tfi.lib.tf_session_step(tiny.handle, -1) == tfi.STATUS["END"]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_max_time(tiny, beams):
+    def slow(*_):
+        time.sleep(0.02)
+
+    settings = dict(max_new_tokens=30, eos_ids=[], num_beams=beams)
+    r = generate(tiny, [1], max_time=0.2, logits=slow, **settings)[0]
+    assert r.finish == "time" and 1 <= len(r.ids) <= 11
+    assert generate(tiny, [1], max_time=100.0, **settings)[0].finish == "length"
 
 
 @pytest.mark.parametrize("settings", [dict(), dict(num_beams=3), dict(do_sample=1, num_return_sequences=3)])
