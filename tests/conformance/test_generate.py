@@ -113,7 +113,7 @@ def test_logprobs(family, beams, rng, tally, tmp_path):
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("family", ["gpt2", "t5"])
 def test_embeddings(family, beams, share, rng, generated, tmp_path):
-    """In place of some ids, which are -1, or of all; rows of real ids are not looked at."""
+    """In place of some ids, which are -1, or of all; rows of real ids are not looked at. No processor takes -1 for an id."""
     cls = getattr(generation, family)(tmp_path, rng)
     reference = generation.Reference(tmp_path, cls)
     table = reference.model.get_input_embeddings().weight.detach().numpy()
@@ -121,12 +121,16 @@ def test_embeddings(family, beams, share, rng, generated, tmp_path):
     is_row = rng.random(len(prompt)) < share
     rows = (rng.normal(size=(len(prompt), table.shape[1])) * table.std()).astype(np.float32)
     settings = dict(max_new_tokens=8, num_beams=beams)
+    if share == 1:  # else the reference's processors know less of the prompt
+        bias = [[[int(i)], float(rng.normal())] for i in range(20)]
+        settings.update(repetition_penalty=1.5, no_repeat_ngram_size=int(rng.integers(1, 3)), bad_words_ids=[[3, 4]], sequence_bias=bias)
     want = reference.generate(embeddings=np.where(is_row[:, None], rows, table[prompt]), **settings)
     rows[~is_row] = np.nan
     ids = None if share == 1 else [np.where(is_row, -1, prompt)]
     pieces = 24 if family == "gpt2" else 60
     with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model, max_step_tokens=pieces) as session:
-        with Generate(session, tfi.Inputs(ids=ids, embeddings=[rows]), eos_ids=[], keep_logits=1, keep_scores=1, **settings) as request:
+        given = dict(eos_ids=[], keep_logits=1, keep_scores=1, **our_settings(settings))
+        with Generate(session, tfi.Inputs(ids=ids, embeddings=[rows]), **given) as request:
             compare(generated, request, want, f"{family} from embeddings, {beams} beams")
 
 
