@@ -45,7 +45,7 @@ def our_settings(settings):
 def gpt2(path, rng, **more):
     """A GPT-2 saved under path; returns its class. The word table is small: else the last token's own row outweighs all layers,
     and it is repeated for ever."""
-    cfg = make.gpt2_config(rng, **{"n_positions": 128, "initializer_range": 0.1, **more})
+    cfg = make.gpt2_config(rng, **{"n_positions": 160, "initializer_range": 0.1, **more})
     save(make.build("GPT2LMHeadModel", cfg, rng), path, "transformer.wte", rng)
     return "GPT2LMHeadModel"
 
@@ -227,7 +227,8 @@ def different_kept(generated, request, want):
                 if (np.isfinite(got) != finite).any():
                     return f"{where}: infinite at {np.flatnonzero(~np.isfinite(got))}, expected {np.flatnonzero(~finite)}"
                 got, expected = got[finite].astype(np.float64), expected[finite].astype(np.float64)
-                error = np.linalg.norm(got - expected) / max(np.linalg.norm(expected), 1e-3)
+                # few log-probabilities near 0 are differences of greater numbers
+                error = np.linalg.norm(got - expected) / max(np.linalg.norm(expected), 1.0)
                 if error > 1e-5:
                     return f"{where}: relative L2 {error:.3g}"
                 generated.worst[kind] = max(generated.worst[kind], float(error))
@@ -293,7 +294,7 @@ def draw_processors(rng, likely, vocab, is_t5, prompt, eos, may_tie):
 def draw_settings(rng, likely, vocab, is_t5, prompt):
     """A random request: lengths, ends, strategy and processors. `likely`: ids that are generated without any settings;
     `prompt`: tokens of the decoder's prompt."""
-    new = int(rng.integers(1, 15))
+    new = int(rng.integers(1, 15) if rng.random() < 0.9 else rng.integers(20, 40))  # some cross several blocks of keys
     out = dict(max_new_tokens=new) if rng.random() < 0.7 else dict(max_length=prompt + new)
     if rng.random() < 0.7:
         out["eos_token_id"] = sorted(set(some_ids(rng, likely)))
