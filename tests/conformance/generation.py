@@ -61,7 +61,8 @@ def t5(path, rng, family="t5", scaled=True, tied=True, **more):
     file.write_text(json.dumps(config))
     if not tied:
         weights = safetensors.torch.load_file(path / "model.safetensors")
-        weights["lm_head.weight"] = torch.randn(cfg.vocab_size, cfg.d_model) * (1.0 if scaled else cfg.d_model**-0.5)
+        is_scaled = scaled and family == "t5"  # mT5 never is
+        weights["lm_head.weight"] = torch.randn(cfg.vocab_size, cfg.d_model) * (1.0 if is_scaled else cfg.d_model**-0.5)
         safetensors.torch.save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     return cls
 
