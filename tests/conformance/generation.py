@@ -96,8 +96,8 @@ class Outcome:
         self.processed = [step.numpy() for step in out.scores]
 
     def margin(self, step=None):
-        """The least distance of two choices up to and with the step: of a greedy search that of the step alone, of a beam search,
-        whose results do not tell which step took another way, that of all steps."""
+        """The distance of the step's two best choices. A beam search's result does not tell which step took another way: there
+        it is the least of all steps."""
         return min(self.margins) if self.has_beams or step is None else self.margins[step]
 
 
@@ -210,8 +210,8 @@ def excuse(generated, margin, text):
 
 
 def different_ids(got, want):
-    """None, or the first step at which ids differ and what they are. Where fewer beams were possible than wanted, the rest, with a
-    score of about -1e9, is arbitrary."""
+    """None, or the first step at which ids differ and what they are. Where fewer beams were possible than wanted, the rest,
+    with a score of about -1e9, is arbitrary."""
     possible = [i for i, score in enumerate(want.scores) if score > IMPOSSIBLE]
     ids, wanted = [got[i].ids for i in possible], [want.ids[i] for i in possible]
     step = first_difference(ids, wanted)

@@ -1,4 +1,5 @@
-"""The binding in tfi.py and tfi_generate.py against the headers: a C program prints each struct's size and each field's offset and size."""
+"""The binding in tfi.py and tfi_generate.py against the headers: a C program prints each struct's size and each field's offset
+and size."""
 
 import ctypes as C
 import pathlib

@@ -1,5 +1,5 @@
-"""The rest of generation through the public calls: texts, streaming, stop strings, the logits callback, the distribution of sampling,
-and what is refused."""
+"""The rest of generation through the public calls: texts, streaming, stop strings, the logits callback, the distribution of
+sampling, and what is refused."""
 
 import json
 import os
@@ -18,7 +18,8 @@ import generation
 import tfi
 from tfi_generate import FINISH, Generate, generate, generate_together, inputs_of
 
-GPT2 = pathlib.Path(os.environ.get("TFINFER_TEST_DATA", pathlib.Path(__file__).resolve().parents[3] / "shared/data")) / "tokenizers/gpt2"
+DATA = pathlib.Path(os.environ.get("TFINFER_TEST_DATA", pathlib.Path(__file__).resolve().parents[3] / "shared/data"))
+GPT2 = DATA / "tokenizers/gpt2"
 needs_gpt2 = pytest.mark.skipif(not GPT2.is_dir(), reason="skipped: no GPT-2 vocabulary in the test data")
 
 
@@ -73,13 +74,13 @@ def collect(request):
 @needs_gpt2
 def test_streaming(speaking, rng):
     session, _, tokenizer = speaking
-    vocabulary = len(tokenizer)
+    ends = rng.integers(0, len(tokenizer), 9000).tolist()
     for settings in (
         dict(),
         dict(forced_eos_ids=[tokenizer.eos_token_id]),
         dict(forced_eos_ids=[tokenizer.eos_token_id], skip_special_tokens=0),
         dict(num_beams=3, num_return_sequences=2),
-        dict(do_sample=1, num_return_sequences=3, seed=int(rng.integers(1000)), eos_ids=[int(i) for i in rng.integers(0, vocabulary, 9000)]),
+        dict(do_sample=1, num_return_sequences=3, seed=int(rng.integers(1000)), eos_ids=ends),
     ):
         with Generate(session, inputs_of("Tell me"), **{"max_new_tokens": 12, **settings}) as request:
             found, results = collect(request), request.wait().results()
@@ -208,7 +209,7 @@ def test_callback_as_a_custom_processor(family, case, rng, generated, tmp_path):
             want = reference.generate(prompt, drawn=drawn, logits_processor=[processor], **settings)
             generation.compare(generated, request, want, f"{family}, {case}, callback")
     beams = settings.get("num_beams", 1)
-    wanted = [ids for step in processor.seen for ids in step][beams - 1 :]  # here the first step has one row, whatever the beams
+    wanted = [ids for step in processor.seen for ids in step][beams - 1 :]  # of the first step one row, whatever the beams
     generated.require([ids for _, ids in seen] == wanted, f"callback saw {seen}, expected {wanted}")
 
 
@@ -302,8 +303,8 @@ def test_beam_sampling(tiny, rng):
 
 
 def assert_drawn_from(wanted, counts):
-    """Ids that are wanted less than five times count together. Their sum leaves a degree of freedom less than is taken here, and
-    drawing without replacement varies less: the test is milder by that."""
+    """Ids that are wanted less than five times count together. Their sum leaves a degree of freedom less than is taken here,
+    and drawing without replacement varies less: the test is milder by that."""
     frequent = wanted >= 5
     got, want = counts[frequent], wanted[frequent]
     if wanted[~frequent].sum() >= 5:
@@ -353,8 +354,11 @@ def test_stop_string_that_is_not_utf8(speaking):
 
 
 def test_failing_callback(tiny):
+    def stop(sequence, ids, logits):
+        return int(len(ids) > 4)
+
     for beams in (1, 3):
-        refused(tiny, "CANCELLED", "callback", logits=lambda sequence, ids, logits: int(len(ids) > 4), num_beams=beams, eos_ids=[])
+        refused(tiny, "CANCELLED", "callback", logits=stop, num_beams=beams, eos_ids=[])
 
     def break_logits(sequence, ids, logits):
         logits[3] = np.nan

@@ -116,9 +116,9 @@ class Result:
 
 
 class Generate:
-    """A request. Settings are those of tf_generate_options, Python values: lists of ids (eos_ids, suppress_ids, begin_suppress_ids,
-    forced_eos_ids, decoder_ids), lists of lists (bad_words), [(ids, bias)] (sequence_bias), strings (stop_strings), a function of
-    (sequence, ids, logits as a writable array) (logits)."""
+    """A request. Settings are those of tf_generate_options as Python values: lists of ids (eos_ids, suppress_ids,
+    begin_suppress_ids, forced_eos_ids, decoder_ids), lists of lists (bad_words), [(ids, bias)] (sequence_bias), strings
+    (stop_strings), a function of (sequence, ids, logits as a writable array) (logits)."""
 
     def __init__(self, session, inputs, **settings):
         self.session, self.inputs, self.alive = session, inputs, []
