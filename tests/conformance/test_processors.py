@@ -161,8 +161,10 @@ def on_the_cut(models, case, settings, scores, differ):
 
 
 def is_tie(want, got, differ):
-    """Of equal scores at the cut other ones are left, as many."""
+    """Of equal scores at the cut other ones are left, as many; or they are so low that their probabilities are 0."""
     theirs, mine = want[differ & ~np.isneginf(want)], got[differ & ~np.isneginf(got)]
+    if max([*theirs, *mine]) < want.max() - 104:
+        return True
     return len(theirs) == len(mine) and len({*theirs.tolist(), *mine.tolist()}) == 1
 
 
@@ -289,7 +291,8 @@ def test_sampling_distribution(rng, settings):
     fits(counts, torch.tensor(processed).double().softmax(-1).numpy(), str(settings))
     # The numbers of a sequence's two steps have nothing to do with each other.
     two = np.array([request.tokens(i)[1:3] for i in range(2000)])
-    assert abs(np.corrcoef(two.T)[0, 1]) < 0.15
+    if (two.std(axis=0) > 0).all():  # not if one id is all that is left
+        assert abs(np.corrcoef(two.T)[0, 1]) < 0.15
     request.close()
 
 

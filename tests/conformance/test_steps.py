@@ -150,8 +150,8 @@ def test_gpt2_generates_to_the_last_position(rng, tally, tmp_path):
             want = list(ids)
             while len(want) < 21:
                 want.append(int(reference_logits(reference, [want])[-1].argmax()))
-            got = tfi_generate.generate(session, ids=ids, max_new_tokens=100)[0]
+            got = tfi_generate.generate(session, ids, max_new_tokens=100)[0]
             tally.same((got.ids, got.finish), (want[length:], "length"), f"from {length} ids")
         with pytest.raises(tfi.Error) as e:
-            tfi_generate.generate(session, ids=[1] * 21, max_new_tokens=1)
+            tfi_generate.generate(session, [1] * 21, max_new_tokens=1)
         assert e.value.status == "INVALID"

@@ -153,6 +153,23 @@ static void process_ties(void)
     for (int i = 0; i < V; i++) CHECK((y[i] > -INFINITY) == (i == 1 || i == 3));
 }
 
+/* Where 60 of 61 ids share six tenths, typical_p finds the best one too little of a surprise; epsilon_cutoff then keeps the
+ * best that is left, with its equals. */
+static void process_typical(void)
+{
+    enum { V = 61 };
+    tfi_sampling s = switched_off(V);
+    const tfi_slot *slots = open_slots(&s, 1);
+    float *x = op_values(TFI_F32, V, 0, 0);
+
+    x[0] = logf(40);
+    s.do_sample = 1;
+    s.typical_p = 0.5f;
+    s.epsilon_cutoff = 0.9f;
+    const float *y = processed(slots, x, 1, V, 1);
+    for (int i = 0; i < V; i++) CHECK((y[i] > -INFINITY) == (i > 0));
+}
+
 /* Greedy, sampling and beams side by side; what one worker does, several do. */
 static void draw_workers(void)
 {
@@ -249,13 +266,10 @@ void check_draw(int argc, char **argv)
     static const struct {
         const char *name;
         void (*body)(void);
-    } cases[] = {{"process_copies", process_copies},
-                 {"process_workers", process_workers},
-                 {"process_ties", process_ties},
-                 {"draw_workers", draw_workers},
-                 {"beams_keep_their_arrays", beams_keep_their_arrays},
-                 {"beam_ties", beam_ties},
-                 {"philox", philox}};
+    } cases[] = {{"process_copies", process_copies}, {"process_workers", process_workers},
+                 {"process_ties", process_ties},     {"process_typical", process_typical},
+                 {"draw_workers", draw_workers},     {"beams_keep_their_arrays", beams_keep_their_arrays},
+                 {"beam_ties", beam_ties},           {"philox", philox}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         check_run(argc, argv, cases[i].name, cases[i].body);
         op_end();
