@@ -262,12 +262,14 @@ def some_ids(rng, pool, most=3):
     return [int(i) for i in rng.choice(pool, int(rng.integers(1, most + 1)))]
 
 
-def draw_processors(rng, likely, vocab, is_t5, prompt, eos, may_tie):
+def draw_processors(rng, likely, vocab, prompt, eos, may_tie):
     """Each with a chance of 1 in 4; ids are mostly such as are `likely` to be generated. Ends that are forced tie."""
     pool = np.concatenate([np.repeat(likely, 3), rng.integers(0, vocab, 20)])
     values = dict(
         repetition_penalty=lambda: float(rng.choice([0.7, 1.2, 2.0])),
         no_repeat_ngram_size=lambda: int(rng.integers(1, 4)),
+        encoder_repetition_penalty=lambda: float(rng.choice([0.8, 1.5])),
+        encoder_no_repeat_ngram_size=lambda: int(rng.integers(1, 4)),
         bad_words_ids=lambda: [some_ids(rng, pool) for _ in range(3)],
         suppress_tokens=lambda: sorted(set(some_ids(rng, pool, 5))),
         begin_suppress_tokens=lambda: sorted(set(some_ids(rng, pool, 5))),
@@ -276,9 +278,6 @@ def draw_processors(rng, likely, vocab, is_t5, prompt, eos, may_tie):
         remove_invalid_values=lambda: True,
         forced_eos_token_id=lambda: some_ids(rng, pool, 2 if may_tie else 1),
     )
-    if is_t5:
-        values["encoder_repetition_penalty"] = lambda: float(rng.choice([0.8, 1.5]))
-        values["encoder_no_repeat_ngram_size"] = lambda: int(rng.integers(1, 4))
     if prompt == 1:
         values["forced_bos_token_id"] = lambda: int(rng.choice(np.setdiff1d(pool, eos)))  # an end at once leaves no beam
     if eos:
@@ -292,7 +291,7 @@ def draw_processors(rng, likely, vocab, is_t5, prompt, eos, may_tie):
     return out
 
 
-def draw_settings(rng, likely, vocab, is_t5, prompt):
+def draw_settings(rng, likely, vocab, prompt):
     """A random request: lengths, ends, strategy and processors. `likely`: ids that are generated without any settings;
     `prompt`: tokens of the decoder's prompt."""
     new = int(rng.integers(1, 15) if rng.random() < 0.9 else rng.integers(20, 40))  # some cross several blocks of keys
@@ -307,7 +306,7 @@ def draw_settings(rng, likely, vocab, is_t5, prompt):
         out["num_return_sequences"] = int(rng.integers(1, out["num_beams"] + 1))
         out["early_stopping"] = (False, True, "never")[rng.integers(3)]
         out["length_penalty"] = float(rng.choice([-0.5, 0.0, 0.6, 1.0, 2.0]))
-    return {**out, **draw_processors(rng, likely, vocab, is_t5, prompt, out.get("eos_token_id", []), "num_beams" not in out)}
+    return {**out, **draw_processors(rng, likely, vocab, prompt, out.get("eos_token_id", []), "num_beams" not in out)}
 
 
 def draw_sampling(rng):

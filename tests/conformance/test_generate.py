@@ -58,7 +58,7 @@ def test_random_requests(model, rng, generated, tmp_path):
             prompt = draw_prompt(rng, opened.info.vocab_size)
             before = 1 if reference.is_t5 else len(prompt)
             likely = likely_ids(session, rng, prompt)
-            settings = generation.draw_settings(rng, likely, opened.info.vocab_size, reference.is_t5, before)
+            settings = generation.draw_settings(rng, likely, opened.info.vocab_size, before)
             what = f"{MODELS[model]}, {prompt}, {settings}"
             want = reference.generate(prompt, **settings)
             given = {"eos_ids": [], **our_settings(settings)}
@@ -76,7 +76,7 @@ def test_random_sampling(model, rng, generated, tmp_path):
             prompt = draw_prompt(rng, opened.info.vocab_size)
             before = 1 if reference.is_t5 else len(prompt)
             likely = likely_ids(session, rng, prompt)
-            processors = generation.draw_processors(rng, likely, opened.info.vocab_size, reference.is_t5, before, [], False)
+            processors = generation.draw_processors(rng, likely, opened.info.vocab_size, before, [], False)
             settings = {"max_new_tokens": int(rng.integers(1, 6)), **generation.draw_sampling(rng), **processors}
             given = {"eos_ids": [], "seed": int(rng.integers(2**40)), **our_settings(settings)}
             with Generate(session, tfi.Inputs(ids=[prompt]), keep_logits=1, keep_scores=1, **given) as request:

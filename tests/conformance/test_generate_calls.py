@@ -340,7 +340,7 @@ def test_refused_settings(tiny):
         (("num_return_sequences",), dict(num_return_sequences=4)),
         (("tokenizer",), dict(stop_strings=["x"])),
         (("forced_bos_id",), dict(forced_bos_id=5)),
-        (("encoder_repetition_penalty",), dict(encoder_repetition_penalty=2.0)),
+        (("length_penalty", "num_beams"), dict(length_penalty=2.0)),
         (("temperature",), dict(temperature=0.0, do_sample=1)),
         (("bad_words",), dict(bad_words=[[1], [99]])),
     ]:
