@@ -286,8 +286,8 @@ def draw_processors(rng, likely, vocab, prompt, eos, may_tie):
     for bias in out.get("sequence_bias", []):
         bias[0] = list(bias[0])
     forced = {out.get("forced_bos_token_id"), *out.get("forced_eos_token_id", [])}
-    if "suppress_tokens" in out:
-        out["suppress_tokens"] = [i for i in out["suppress_tokens"] if i not in forced] or [0 if 0 not in forced else vocab - 1]
+    for name in {"suppress_tokens", "begin_suppress_tokens"} & out.keys():  # what is forced and suppressed leaves no token
+        out[name] = [i for i in out[name] if i not in forced] or [0 if 0 not in forced else vocab - 1]
     return out
 
 
