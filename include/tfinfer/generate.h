@@ -101,7 +101,8 @@ typedef struct tf_generate_options {
     const int32_t *forced_eos_ids;    /**< [forced_eos_count] forced as the last token when max_length is reached */
     int64_t forced_eos_count;
     int32_t decay_start;              /**< exponential_decay_length_penalty: new tokens after which it acts; with decay_factor */
-    float decay_factor;
+    float decay_factor;               /**< the end token's logit grows by |logit| * (factor^n - 1); where it is -INFINITY, TF_STATUS_NUMERIC
+                                           (transformers goes on with NaN) */
     const int32_t *suppress_ids;      /**< [suppress_count] never generated */
     int64_t suppress_count;
     const int32_t *begin_suppress_ids; /**< [begin_suppress_count] not generated as the first token */
