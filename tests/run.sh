@@ -114,7 +114,7 @@ c_suite() { # PRESET [PREFIX COMMAND...]
 
 conformance() {
     TFINFER_LIBRARY=$root/build/release/src/libtfinfer.so TFINFER_CLI=$root/build/release/src/cli/tfinfer \
-        TFINFER_DUMP_TENSORS=$root/build/release/tests/bin/dump_tensors \
+        TFINFER_DUMP_TENSORS=$root/build/release/tests/bin/dump_tensors TFINFER_DRAW_OPS=$root/build/release/tests/bin/draw_ops.so \
         "$venv/bin/python" -m pytest tests/conformance -q -p no:cacheprovider --junitxml="$reports/pytest.xml"
 }
 

@@ -89,19 +89,20 @@ typedef struct tf_generate_options {
     const float *sequence_bias_values; /**< [sequence_bias.count] added to the logit of a sequence's last token where the rest precedes it;
                                             of equal sequences the last counts */
     tf_id_lists sequence_bias;
-    float encoder_repetition_penalty; /**< > 0; 1. T5 alone */
+    float encoder_repetition_penalty; /**< > 0; 1. Of the source's tokens; of the prompt's with GPT-2 */
     float repetition_penalty;         /**< > 0; 1 */
     float presence_penalty;           /**< subtracted from the logit of every token generated so far; 0. No part of transformers */
     float frequency_penalty;          /**< the same times how often it was generated; 0 */
     int32_t no_repeat_ngram_size;     /**< >= 0; 0 */
-    int32_t encoder_no_repeat_ngram_size; /**< >= 0; 0. T5 alone */
+    int32_t encoder_no_repeat_ngram_size; /**< >= 0; 0. Of the source, or the prompt, likewise */
     tf_id_lists bad_words;            /**< bad_words_ids; an end-of-sequence token alone is left out, as transformers does */
     int32_t forced_bos_id;            /**< the token behind a prompt of one token, as T5's is; none. -1: none, whatever the checkpoint says */
     int32_t remove_invalid_values;    /**< 1: NaN and infinity among the logits are replaced; 0: TF_STATUS_NUMERIC */
     const int32_t *forced_eos_ids;    /**< [forced_eos_count] forced as the last token when max_length is reached */
     int64_t forced_eos_count;
     int32_t decay_start;              /**< exponential_decay_length_penalty: new tokens after which it acts; with decay_factor */
-    float decay_factor;
+    float decay_factor;               /**< the end token's logit grows by |logit| * (factor^n - 1); where it is -INFINITY, TF_STATUS_NUMERIC
+                                           (transformers goes on with NaN) */
     const int32_t *suppress_ids;      /**< [suppress_count] never generated */
     int64_t suppress_count;
     const int32_t *begin_suppress_ids; /**< [begin_suppress_count] not generated as the first token */

@@ -29,7 +29,8 @@
  * Ownership: what _open makes, the matching _close frees; _close takes NULL. A session keeps its model's memory alive: it is
  * freed with the last of them. Strings that belong to the model are valid until tf_model_close.
  * Threads: tf_model is immutable after open and shared by any number of threads. tf_session may be called from any thread;
- * calls that meet wait for each other. tf_result belongs to one thread at a time.
+ * calls that meet share its forward passes, run by one of the waiting threads. tf_result belongs to one thread at a time. A call on a
+ * session from one of its own callbacks returns TF_STATUS_BUSY.
  * After fork(), a CPU model and its sessions opened in the parent work in the child too, each process on its own, provided no
  * thread of the parent was inside the library at that moment.
  * No call prints, aborts, exits, reads the environment or installs a signal handler. A call that fails says why in

@@ -296,6 +296,13 @@ static int32_t embedding_tokens(const tf_model *m)
     return limit > 0 && limit < m->def.max_input_tokens ? limit : m->def.max_input_tokens;
 }
 
+/* Ids a generated sequence may have: those that can be read, and the last one. */
+static int32_t sequence_tokens(const tfi_model *d)
+{
+    const int32_t read = d->max_context_tokens;
+    return read == 0 || read == INT32_MAX ? read : read + 1;
+}
+
 tf_status tf_model_get_info(const tf_model *m, tf_model_info *info)
 {
     if (!m) return tfi_fail(TF_STATUS_INVALID, "the model must not be NULL");
@@ -326,7 +333,7 @@ tf_status tf_model_get_info(const tf_model *m, tf_model_info *info)
         .threads = m->backend->threads,
         .has_encoder = d->has_encoder,
         .decoder_layers = d->decoder_layers,
-        .max_context_tokens = d->max_context_tokens,
+        .max_context_tokens = sequence_tokens(d),
         .bos_id = m->generation.bos,
         .eos_id = m->generation.options.eos_count > 0 ? m->generation.options.eos_ids[0] : -1,
         .pad_id = m->generation.pad,

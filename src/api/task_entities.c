@@ -22,7 +22,7 @@ typedef struct tagger {
     tf_aggregation aggregation;
     int keep_all;
     int32_t special[5], unk; /* ids that are no words, for an input of ids */
-    int is_bpe;              /* the tokenizer */
+    int is_wordpiece;        /* the tokenizer */
     const tf_text *texts, *pairs;
     int64_t input; /* the text that the row at hand is of */
     unit *units;             /* [longest sequence] */
@@ -57,17 +57,18 @@ static int follows_no_space(const tagger *t, int64_t token)
 }
 
 /* Does the token continue the word before it? For WordPiece the reference compares the length of its vocabulary entry with that of
- * the text it covers. Without text the entry tells: by "##", or by the space that a first piece of BPE is spelled with. */
+ * the text it covers. Without text the entry tells: by "##", or by the space that a first piece of BPE or Unigram is spelled with. */
 static int continues_word(const tagger *t, int64_t token)
 {
-    static const char space[] = "\xc4\xa0";
+    static const char space[] = "\xc4\xa0", mark[] = "\xe2\x96\x81";
     const char *entry;
 
     if (!t->model->tokenizer || !t->batch->ids || t->batch->ids[token] == t->unk ||
         tf_tokenizer_token(t->model->tokenizer, t->batch->ids[token], &entry) < 0)
         return 0;
-    if (!t->batch->encoding) return t->is_bpe ? strncmp(entry, space, 2) != 0 : strncmp(entry, "##", 2) == 0;
-    if (t->is_bpe) return follows_no_space(t, token);
+    if (!t->batch->encoding)
+        return t->is_wordpiece ? strncmp(entry, "##", 2) == 0 : strncmp(entry, space, 2) != 0 && strncmp(entry, mark, 3) != 0;
+    if (!t->is_wordpiece) return follows_no_space(t, token);
     return code_points(entry) != t->batch->text.char_end[token] - t->batch->text.char_begin[token];
 }
 
@@ -314,7 +315,7 @@ tf_status tf_token_classify(tf_session *s, const tf_input *in, const tf_token_cl
         const int32_t special[5] = {info.cls_id, info.sep_id, info.pad_id, info.bos_id, info.eos_id};
         memcpy(t.special, special, sizeof special);
         t.unk = info.unk_id;
-        t.is_bpe = strcmp(info.model, "BPE") == 0;
+        t.is_wordpiece = strcmp(info.model, "WordPiece") == 0;
         if (info.model_max_length < tokenize.max_length) tokenize.max_length = info.model_max_length;
     }
     if (o.truncate || o.stride >= 0) tokenize.truncation = TF_TRUNCATION_LONGEST_FIRST;

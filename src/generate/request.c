@@ -176,15 +176,18 @@ static void fill_result(tf_generate *g, tfi_generated_sequence *r, const tfi_fin
     int32_t *ids = (int32_t *)r->ids;
 
     r->score = f->score;
-    r->finish = finish;
-    if (f->step < 0) return;
+    r->finish = finish == FINISH_BY_ITSELF ? TF_FINISH_LENGTH : finish;
+    if (f->step < 0) return; /* all that could have taken this place was impossible */
     walk_back(g, f->step, f->parent, ids, r->logprobs);
     ids[f->step] = f->token;
     if (r->logprobs) r->logprobs[f->step] = f->logprob;
     r->count = f->step + 1;
     const int stopped = search_stop(g, r);
     if (finish != FINISH_BY_ITSELF) return;
-    r->finish = is_eos(g, f->token) ? TF_FINISH_EOS : stopped ? TF_FINISH_STOP : TF_FINISH_LENGTH;
+    if (is_eos(g, f->token))
+        r->finish = TF_FINISH_EOS;
+    else if (stopped)
+        r->finish = TF_FINISH_STOP;
 }
 
 /* The search was stopped from outside: beams that still run compete with those that have finished. */

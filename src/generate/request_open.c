@@ -171,13 +171,14 @@ static tf_status take_room(tf_generate *g)
 
 tf_status tfi_request_open(tfi_room *room, tfi_memory *memory, const tfi_request_input *in, tf_generate **out)
 {
+    const int32_t *const source = in->source_count > 0 ? in->source : in->embeddings ? NULL : in->ids; /* what encoder_ settings read */
     const tfi_request_facts facts = {.vocab = in->vocab,
                                      .has_encoder = in->source_count > 0,
                                      .has_tokenizer = in->tokenizer != NULL,
                                      .prompt = in->count,
                                      .max_context = in->max_context,
-                                     .source = in->source,
-                                     .source_count = in->source_count};
+                                     .source = source,
+                                     .source_count = in->source_count > 0 ? in->source_count : in->count};
     tf_generate *g = tfi_zalloc(memory, sizeof *g);
     tf_status st;
 

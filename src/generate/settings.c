@@ -54,8 +54,7 @@ static const char *missing(const merge *m, tfi_setting_when when)
 {
     if (when == TFI_WHEN_SAMPLING && !m->o.do_sample) return "do_sample is 0";
     if (when == TFI_WHEN_BEAMS && m->o.num_beams == 1) return "num_beams is 1";
-    if (when == TFI_WHEN_SOURCE && !m->facts->has_encoder) return "the model has no encoder";
-    if (when == TFI_WHEN_SOURCE && !m->facts->source) return "the encoder's input is embeddings, not ids";
+    if (when == TFI_WHEN_SOURCE && !m->facts->source) return "the input is embeddings, not ids";
     return NULL;
 }
 
@@ -262,6 +261,10 @@ static tf_status results_check(const merge *m)
     if (beams > 1 && results > beams)
         return tfi_fail(blame(asked), "num_return_sequences is %d, more than num_beams, which is %d%s", (int)results,
                         (int)beams, origin(asked));
+    const tfi_sampling ranked = {.num_beams = beams, .eos_count = (int32_t)m->o.eos_count};
+    if (beams > 1 && (m->o.eos_count > TFI_BEAM_CANDIDATES_MAX || tfi_beam_candidates(&ranked) > TFI_BEAM_CANDIDATES_MAX))
+        return tfi_fail(blame(asked), "%d beams with %lld end-of-sequence tokens are more than a step of beam search can rank%s",
+                        (int)beams, (long long)m->o.eos_count, origin(asked));
     return TF_STATUS_OK;
 }
 

@@ -28,8 +28,8 @@ typedef struct tfi_request_facts {
     int32_t has_encoder;
     int32_t has_tokenizer;
     int32_t prompt;              /* decoder's tokens before the first new one */
-    int32_t max_context;         /* tfi_model.max_context_tokens */
-    const int32_t *source;       /* encoder's ids; NULL: GPT-2, or embeddings were given */
+    int32_t max_context;         /* tokens that the model can read; INT32_MAX: no limit */
+    const int32_t *source;       /* encoder's ids; of a model without one the prompt, as in transformers. NULL: embeddings were given */
     int32_t source_count;
 } tfi_request_facts;
 

@@ -158,7 +158,7 @@ static void step(tfi_family *f, const shape *s)
     m->logits = lm_logits(f, s, "logits", m->step_final);
     tfi_build_draw(&f->build, m->logits, &m->draw);
     m->store = (tfi_store_shape){.layers = s->layers, .heads = s->heads, .head_size = s->width / s->heads, .dtype = f->dtype};
-    m->max_context_tokens = s->positions + 1;
+    m->max_context_tokens = s->positions;
     m->tasks |= TF_TASK_GENERATE;
 }
 

@@ -40,8 +40,8 @@ typedef struct tfi_model {
     int32_t step_final;       /* value of step, kept: what the logits are made from */
     int32_t logits;           /* value of step [S, V] */
     tfi_draw_values draw;     /* values of step */
-    int32_t max_context_tokens; /* most ids a decoder's sequence can have, prompt included: the last one is drawn and never read, so
-                                   one more than there are positions; INT32_MAX: no limit of the model's own */
+    int32_t max_context_tokens; /* ids of a decoder's sequence that can be read: its positions. A sequence may have one id more, which
+                                   is drawn and never read. INT32_MAX: no limit of the model's own */
 } tfi_model;
 
 /* Build the model in `source` for weights and activations of `dtype`; `sentence` as tfi_sentence_read gave it. Everything made

@@ -99,11 +99,20 @@ static void release_held(tf_stream *s)
     s->is_holding = 0;
 }
 
-/* Bytes to characters. What is not UTF-8 becomes U+FFFD, in ByT5 nothing. */
+/* Bytes to characters. A wrong part becomes U+FFFD, for libsentencepiece each byte of it, in ByT5 nothing. */
 
-static void out_bad(tf_stream *s)
+static void out_bad(tf_stream *s, size_t bytes)
 {
-    if (s->t->decoder == TFI_DECODER_BYTES) out_text(s, "\xef\xbf\xbd", 3);
+    const size_t marks = s->t->decoder == TFI_DECODER_BYTES ? 1 : s->t->decoder == TFI_DECODER_SPM ? bytes : 0;
+
+    for (size_t i = 0; i < marks; i++) out_text(s, "\xef\xbf\xbd", 3);
+}
+
+/* Bytes that waited for more of their character stay without. */
+static void release_unfinished(tf_stream *s)
+{
+    if (s->unfinished_size) out_bad(s, s->unfinished_size);
+    s->unfinished_size = 0;
 }
 
 /* Might these bytes be the begin of a character? */
@@ -129,7 +138,7 @@ static void out_bytes(tf_stream *s, const uint8_t *data, size_t size)
         while (s->unfinished_size && !is_begin(s->unfinished, s->unfinished_size)) {
             good = tfi_utf8_valid(s->unfinished, s->unfinished_size, &bad);
             if (good > 0) out_text(s, (const char *)s->unfinished, good);
-            else out_bad(s), good = bad;
+            else out_bad(s, bad), good = bad;
             s->unfinished_size -= (uint32_t)good;
             memmove(s->unfinished, s->unfinished + good, s->unfinished_size);
         }
@@ -210,8 +219,7 @@ static void token_words(tf_stream *s, const char *token, size_t size)
         s->token_size = replace_all(s->token, s->token_size, &token_clean[i]);
 }
 
-/* libsentencepiece: a space at the begin goes, one of each token until there is text; bytes that follow each other are read as
- * UTF-8. */
+/* libsentencepiece: a space at the begin goes, one of each token until there is text. */
 static void token_spm(tf_stream *s, int32_t id, const char *token, size_t size)
 {
     const tf_tokenizer *t = s->t;
@@ -228,6 +236,18 @@ static void token_spm(tf_stream *s, int32_t id, const char *token, size_t size)
         token_spaces(s, token, size, 0);
     }
     s->is_begun |= s->token_size > 0;
+}
+
+/* Is the token one of byte fallback's, <0x00> to <0xFF>? */
+static int is_byte(const tf_tokenizer *t, int32_t id, uint8_t *byte)
+{
+    const char *token = t->text + t->text_begin[id];
+
+    if (!t->unigram.byte_fallback || t->text_begin[id + 1] - t->text_begin[id] != sizeof "<0x00>") return 0;
+    if (memcmp(token, "<0x", 3) != 0) return 0;
+    for (int i = 0; i < 256; i++)
+        if (t->unigram.byte_id[i] == id) return *byte = (uint8_t)i, 1;
+    return 0;
 }
 
 static tf_status stream_reserve(tf_stream *s, tfi_memory *memory, size_t token_size)
@@ -277,12 +297,19 @@ static void token_read(tf_stream *s, int32_t id)
 static void push(tf_stream *s, int32_t id)
 {
     const tf_tokenizer *t = s->t;
+    const int is_spm = t->decoder == TFI_DECODER_SPM;
     const int skips = s->options.skip_special_tokens && t->token_flags[id] & TFI_TOKEN_SPECIAL;
+    uint8_t byte;
 
-    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(t->decoder == TFI_DECODER_SPM && id == t->unigram.unk_id)))
+    if (is_spm && is_byte(t, id, &byte)) {
+        s->is_begun = 1;
+        out_bytes(s, &byte, 1);
         return;
+    }
+    if (is_spm) release_unfinished(s); /* only bytes side by side make a character */
+    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(is_spm && id == t->unigram.unk_id))) return;
     token_read(s, id);
-    if (t->decoder != TFI_DECODER_SPM) s->is_begun = 1;
+    if (!is_spm) s->is_begun = 1;
     if (t->decoder == TFI_DECODER_BYTES || t->decoder == TFI_DECODER_BYT5)
         out_bytes(s, (const uint8_t *)s->token, s->token_size);
     else out_text(s, s->token, s->token_size);
@@ -290,8 +317,7 @@ static void push(tf_stream *s, int32_t id)
 
 static void finish(tf_stream *s)
 {
-    if (s->unfinished_size) out_bad(s);
-    s->unfinished_size = 0;
+    release_unfinished(s);
     release_held(s);
 }
 
@@ -330,13 +356,17 @@ int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t)
 tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size)
 {
     tf_stream s = {.t = t, .token = out, .is_begun = 1};
+    uint8_t byte;
 
     *size = 0;
     if (id < 0 || id >= t->vocab_size || !(t->token_flags[id] & TFI_TOKEN_PRESENT)) return TF_STATUS_OK;
     if (capacity < (int64_t)token_size(t, id) + 1)
         return tfi_fail(TF_STATUS_TOO_SMALL, "token %d may add %zu bytes, there is room for %lld", (int)id, token_size(t, id) + 1,
                         (long long)capacity);
-    token_read(&s, id);
+    if (t->decoder == TFI_DECODER_SPM && is_byte(t, id, &byte))
+        s.token[s.token_size++] = (char)byte;
+    else
+        token_read(&s, id);
     *size = (int64_t)s.token_size;
     return TF_STATUS_OK;
 }

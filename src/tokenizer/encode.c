@@ -215,7 +215,7 @@ static void put_special(rows *r, const tfi_piece *piece)
     r->byte_begin[i] = r->byte_end[i] = r->char_begin[i] = r->char_end[i] = 0;
 }
 
-static void put_text(rows *r, const tfi_piece *piece, const windows *w, int64_t number)
+static void put_text(rows *r, const tfi_piece *piece, int32_t type, const windows *w, int64_t number)
 {
     int64_t begin, end;
 
@@ -224,7 +224,7 @@ static void put_text(rows *r, const tfi_piece *piece, const windows *w, int64_t 
         const tfi_token *token = &w->tokens[k];
         const size_t i = r->token_count++;
         r->ids[i] = token->id;
-        r->type_ids[i] = piece->type;
+        r->type_ids[i] = type;
         r->sequence[i] = piece->id == TFI_PIECE_SECOND;
         r->word[i] = token->word;
         r->byte_begin[i] = token->byte_begin;
@@ -250,6 +250,7 @@ static int is_second_end(const tf_tokenizer *t, const rows *r, const tfi_piece *
 
 static tf_status put_row(worker *k, const tfi_template *template, int64_t text, const windows w[2], int64_t i, int64_t j)
 {
+    const int keeps = k->t->windows_keep_type;
     rows *r = &k->rows;
     size_t need = 0;
     tf_status status;
@@ -261,8 +262,8 @@ static tf_status put_row(worker *k, const tfi_template *template, int64_t text, 
     if ((status = reserve_tokens(r, need)) < 0 || (status = reserve_rows(r, 1)) < 0) return status;
     for (int32_t p = 0; p < template->count; p++) {
         const tfi_piece *piece = &template->pieces[p];
-        if (piece->id == TFI_PIECE_FIRST) put_text(r, piece, &w[0], i);
-        else if (piece->id == TFI_PIECE_SECOND) put_text(r, piece, &w[1], j);
+        if (piece->id == TFI_PIECE_FIRST) put_text(r, piece, keeps && i > 0 ? 0 : piece->type, &w[0], i);
+        else if (piece->id == TFI_PIECE_SECOND) put_text(r, piece, keeps && j > 0 ? 1 : piece->type, &w[1], j);
         else if (k->set->special && !is_second_end(k->t, r, piece)) put_special(r, piece);
     }
     r->row_text[r->row_count] = text;

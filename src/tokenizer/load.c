@@ -273,6 +273,7 @@ static tf_status end_template(tfi_loading *l)
     tf_status status;
 
     if (t->eos_id < 0) return tfi_fail(TF_STATUS_CORRUPT, "%s: the tokenizer has no end token", l->files->label);
+    t->windows_keep_type = t->model == TFI_MODEL_UNIGRAM;
     if ((status = tfi_template_set(t, &t->single, pieces, 2)) < 0) return status;
     return tfi_template_set(t, &t->pair, pieces, 4);
 }
@@ -289,6 +290,7 @@ static tf_status read_template(tfi_loading *l)
     case TFI_RULES_CAMEMBERT:
         if (t->bos_id < 0 || t->eos_id < 0)
             return tfi_fail(TF_STATUS_CORRUPT, "tokenizer_config.json: \"bos_token\" or \"eos_token\" is empty");
+        t->windows_keep_type = 1;
         return tfi_roberta_template(t, t->bos_id, t->eos_id);
     case TFI_RULES_T5:
     case TFI_RULES_BYT5:

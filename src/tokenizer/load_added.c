@@ -199,7 +199,7 @@ static tf_status json_added(tfi_loading *l, int at_once)
 /* additional_special_tokens, extra_special_tokens, and every "..._token" that has no name of its own. */
 static tf_status add_extra(tfi_loading *l, tfi_json from)
 {
-    const json_t *list = l->spm.file.data ? NULL : extra_list(from); /* a .model file's take the place of a list */
+    const json_t *list = extra_list(from);
     const char *key;
     json_t *value;
     size_t i;
@@ -268,35 +268,30 @@ static tf_status add_pieces(tfi_loading *l, int32_t *extra)
     return status;
 }
 
-/* What T5's, ByT5's and CamemBERT's classes add: sentinels, unless the files list them, and words that are not used. */
-static tf_status add_class_tokens(tfi_loading *l)
+static int has_list(tfi_json from)
+{
+    return json_object_get(from.object, "extra_special_tokens") || json_object_get(from.object, "additional_special_tokens");
+}
+
+/* What T5's, ByT5's and CamemBERT's classes and a .model file add where no file lists further tokens, be it an empty list. */
+static tf_status add_class_tokens(tfi_loading *l, int legacy)
 {
     static const char *const unused[] = {"<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"};
-    const json_t *list = extra_list(l->config), *value;
-    int32_t wanted, extra = 0;
-    size_t i;
+    int32_t wanted, listed = 0;
     tf_status status;
 
-    if (!list) list = extra_list(l->special_map);
+    if (has_list(l->config) || (legacy && has_list(l->special_map))) return TF_STATUS_OK;
     if ((status = tfi_extra_ids(l, &wanted)) < 0) return status;
-    if (l->rules == TFI_RULES_CAMEMBERT && !list && !l->spm.file.data)
-        for (i = 0; i < 3; i++)
-            if ((status = add_own(l, unused[i], strlen(unused[i]), 1)) < 0) return status;
     if (l->spm.file.data && l->rules != TFI_RULES_SPM) {
-        if ((status = add_pieces(l, &extra)) < 0) return status;
-    } else {
-        json_array_foreach(list, i, value)
-        {
-            const json_t *content = json_is_object(value) ? json_object_get(value, "content") : value;
-            if (json_is_string(content)) extra += is_sentinel(json_string_value(content), json_string_length(content));
-        }
-        if (l->rules == TFI_RULES_BYT5 && list && json_array_size(list) == 0) return TF_STATUS_OK;
+        if ((status = add_pieces(l, &listed)) < 0) return status;
+    } else if (l->rules == TFI_RULES_CAMEMBERT) {
+        for (int i = 0; i < 3; i++)
+            if ((status = add_own(l, unused[i], strlen(unused[i]), 1)) < 0) return status;
     }
-    if (wanted == 0 || extra == wanted) return TF_STATUS_OK;
-    if (extra > 0 || (l->rules == TFI_RULES_BYT5 && list))
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: extra_ids is %d, but %d of them are listed", l->config.file, (int)wanted,
-                        (int)extra);
-    for (int32_t k = 0; k < wanted; k++) {
+    if (listed > 0 && wanted > 0 && listed != wanted)
+        return tfi_fail(TF_STATUS_CORRUPT, "%s: extra_ids is %d, but %s has %d of them", l->config.file, (int)wanted,
+                        l->spm.name, (int)listed);
+    for (int32_t k = 0; k < wanted && listed == 0; k++) {
         char name[32];
         const int size = snprintf(name, sizeof name, "<extra_id_%d>", (int)k);
         if ((status = add_own(l, name, (size_t)size, 1)) < 0) return status;
@@ -332,5 +327,5 @@ tf_status tfi_add_tokens(tfi_loading *l, int legacy)
     }
     if ((status = add_extra(l, l->config)) < 0) return status;
     if (legacy && (status = add_extra(l, l->special_map)) < 0) return status;
-    return add_class_tokens(l);
+    return add_class_tokens(l, legacy);
 }

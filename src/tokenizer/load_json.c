@@ -290,6 +290,7 @@ tf_status tfi_read_json_template(tf_tokenizer *t, tfi_json root)
     }
     if (strcmp(type, "BertProcessing") == 0) return read_bert_processing(t, part);
     if (strcmp(type, "TemplateProcessing") != 0) return refuse(root, "the post_processor", type);
+    t->windows_keep_type = 1;
     if ((status = read_template(t, root, part, 0, &t->single)) < 0) return status;
     return read_template(t, root, part, 1, &t->pair);
 }

@@ -1,4 +1,5 @@
 /* Unigram as files have it: tokenizer.json's list of pieces with scores and its pipeline, or SentencePiece's .model. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,6 +261,7 @@ static tf_status read_normalizer(tf_tokenizer *t, tfi_json part, int depth)
     if ((status = tfi_json_string(part, "type", &type)) < 0) return status;
     if (!type) return tfi_fail(TF_STATUS_CORRUPT, "%s: a normalizer has no \"type\"", part.file);
     if (strcmp(type, "Lowercase") == 0) return new_step(t, part.file, TFI_STEP_LOWERCASE, &step);
+    if (strcmp(type, "Nmt") == 0) return new_step(t, part.file, TFI_STEP_NMT, &step);
     if (strcmp(type, "Replace") == 0) return read_replace(t, part);
     if (strcmp(type, "Strip") == 0) return read_strip(t, part);
     if (strcmp(type, "Precompiled") == 0) {
@@ -383,7 +385,7 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
 {
     tfi_unigram *u = &t->unigram;
     const tfi_spm *spm = &f->spm;
-    float least = INFINITY, most = -INFINITY;
+    float least = INFINITY, most = FLT_MIN; /* as there: scores are negative, so that a user-defined piece has about -0.1 */
     size_t at = 0;
     tfi_spm_piece piece;
     tf_status status;
@@ -423,7 +425,7 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
         if ((status = tfi_trie_add(&u->user, piece.text.data, piece.text.size, &value)) < 0) return status;
         *value = id;
     }
-    if (least > most) least = most = 0; /* no normal piece */
+    if (least > most) least = 0; /* no normal piece */
     u->unk_score = least - 10.0f;
     u->user_score = most;
     return TF_STATUS_OK;

@@ -128,6 +128,29 @@ static tf_status lower_chars(pass *p)
     return TF_STATUS_OK;
 }
 
+/* What Nmt does to a code point: 0 if it goes. */
+static uint32_t nmt_char(uint32_t c)
+{
+    if ((c >= 1 && c <= 8) || c == 0x0b || (c >= 0x0e && c <= 0x1f) || c == 0x7f || c == 0x8f || c == 0x9f) return 0;
+    if (c == 0x09 || c == 0x0a || c == 0x0c || c == 0x0d || c == 0x1680 || (c >= 0x200b && c <= 0x200f) || c == 0x2028 ||
+        c == 0x2029 || c == 0x2581 || c == 0xfeff || c == 0xfffd)
+        return ' ';
+    return c;
+}
+
+static tf_status nmt_chars(pass *p)
+{
+    const tfi_scratch *s = p->s;
+    const tf_status status = reserve_out(p, s->mark_count);
+
+    if (status < 0) return status;
+    for (uint32_t i = 0; i < s->mark_count; i++) {
+        const uint32_t c = nmt_char(s->marks[i].c);
+        if (c || s->marks[i].c == 0) put(p, c, i);
+    }
+    return TF_STATUS_OK;
+}
+
 static int is_space(const pass *p, uint32_t i)
 {
     return tfi_unicode_flags(&p->t->unicode, p->s->marks[i].c) & TFI_UNICODE_SPACE;
@@ -190,6 +213,9 @@ static tf_status run_step(pass *p, const tfi_step *step)
         break;
     case TFI_STEP_LOWERCASE:
         status = lower_chars(p);
+        break;
+    case TFI_STEP_NMT:
+        status = nmt_chars(p);
         break;
     case TFI_STEP_STRIP:
         status = strip_spaces(p, step);

@@ -6,10 +6,8 @@
 #include "base/options.h"
 #include "base/status.h"
 
-static const char *const model_names[] = {[TFI_MODEL_WORDPIECE] = "WordPiece",
-                                          [TFI_MODEL_BPE] = "BPE",
-                                          [TFI_MODEL_UNIGRAM] = "Unigram",
-                                          [TFI_MODEL_BYT5] = "ByT5"};
+static const char *const model_names[] = {
+    [TFI_MODEL_WORDPIECE] = "WordPiece", [TFI_MODEL_BPE] = "BPE", [TFI_MODEL_UNIGRAM] = "Unigram", [TFI_MODEL_BYT5] = "ByT5"};
 
 tf_status tf_tokenizer_get_info(const tf_tokenizer *t, tf_tokenizer_info *info)
 {

@@ -124,7 +124,8 @@ struct tf_tokenizer {
 
     /* Post-processor, decoder, settings. */
     tfi_template single, pair;
-    int no_second_end; /* no special token is put behind one that the text ends with */
+    int windows_keep_type; /* in all windows but the first a text has its own type: 0 or 1, whatever the template says */
+    int no_second_end;     /* no special token is put behind one that the text ends with */
     tfi_decoder decoder;
     int decoder_cleans, decoder_drops, clean_up;
     int never_cleans; /* the reference does not clean up what BPE decodes, whatever it is told */

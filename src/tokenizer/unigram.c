@@ -314,9 +314,11 @@ static int is_seam(const uint8_t *text, uint32_t begin, uint32_t end, uint32_t a
 }
 
 /* Where a part that begins at `at` may end: in front of a space; not before CUT_AIM bytes where the space itself is needed. */
-static uint32_t cut_end(const tfi_unigram *u, const uint8_t *text, uint32_t begin, uint32_t at, uint32_t end)
+static uint32_t cut_end(const tf_tokenizer *t, const uint8_t *text, uint32_t begin, uint32_t at, uint32_t end)
 {
-    if (!u->has_seams || !(u->split_spaces || (u->has_mark && u->split_marks))) return end;
+    const tfi_unigram *u = &t->unigram;
+
+    if (!u->has_seams || t->folded.count || !(u->split_spaces || (u->has_mark && u->split_marks))) return end;
     for (at = u->is_plain && u->split_spaces ? at + 1 : end - at > CUT_AIM ? at + CUT_AIM : end; at < end; at++)
         if (is_seam(text, begin, end, at)) return at;
     return end;
@@ -382,7 +384,7 @@ tf_status tfi_unigram_segment(tfi_reading *x, uint32_t begin, uint32_t end)
             status = ascii_word(x, at, stop);
             continue;
         }
-        stop = cut_end(u, text, begin, at, end);
+        stop = cut_end(x->t, text, begin, at, end);
         status = normal_part(x, begin, end, at, &stop);
     }
     return status;

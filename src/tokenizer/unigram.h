@@ -20,6 +20,7 @@ enum {
 typedef enum tfi_step_kind {
     TFI_STEP_CHARSMAP,
     TFI_STEP_LOWERCASE,
+    TFI_STEP_NMT,    /* controls go, other spaces become U+0020 */
     TFI_STEP_STRIP,  /* white space at the ends */
     TFI_STEP_REPLACE /* from, or with `run` two and more of the space in it, by to */
 } tfi_step_kind;

@@ -385,10 +385,14 @@ tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, 
     tfi_reading x = {.t = t, .s = s, .text = text};
 
     switch (t->model) {
-    case TFI_MODEL_BPE: return pieces(&x, &t->raw, 0, size, bpe_segment);
-    case TFI_MODEL_UNIGRAM: return pieces(&x, &t->raw, 0, size, tfi_unigram_segment);
-    case TFI_MODEL_BYT5: return pieces(&x, &t->raw, 0, size, tfi_byt5_segment);
-    default: return pieces(&x, &t->raw, 0, size, segment);
+    case TFI_MODEL_BPE:
+        return pieces(&x, &t->raw, 0, size, bpe_segment);
+    case TFI_MODEL_UNIGRAM:
+        return pieces(&x, &t->raw, 0, size, tfi_unigram_segment);
+    case TFI_MODEL_BYT5:
+        return pieces(&x, &t->raw, 0, size, tfi_byt5_segment);
+    default:
+        return pieces(&x, &t->raw, 0, size, segment);
     }
 }
 

@@ -24,8 +24,9 @@ torch.set_num_threads(1)  # the models are small: two threads that wait for each
 class Tally:
     """What the session compared: each call is one draw; a draw over its bound is a mismatch and fails its test."""
 
-    def __init__(self):
-        self.draws = self.mismatches = self.excused = 0
+    def __init__(self, name):
+        self.name = name
+        self.draws = self.mismatches = self.excused = self.ties = 0
         self.worst = collections.defaultdict(float)
 
     def near(self, kind, got, want, bound, what=""):
@@ -62,13 +63,15 @@ class Tally:
 
     def line(self):
         worst = ", ".join(f"{kind} {error:.1e}" for kind, error in sorted(self.worst.items()))
+        ties = f", skipped with an exact tie {self.ties}" if self.ties else ""
         return (
-            f"conformance: transformers {transformers.__version__} torch {torch.__version__} | draws {self.draws}, "
-            f"mismatches {self.mismatches}, excused {self.excused} | worst relative L2: {worst or 'none'} | seed {SEED}"
+            f"{self.name}: transformers {transformers.__version__} torch {torch.__version__} | draws {self.draws}, "
+            f"mismatches {self.mismatches}, excused {self.excused}{ties} | worst relative L2: {worst or 'none'} | seed {SEED}"
         )
 
 
-TALLY = Tally()
+TALLY = Tally("conformance")
+GENERATED = Tally("generate")  # a draw: one request against the reference's
 
 
 def pytest_addoption(parser):
@@ -85,6 +88,11 @@ def pytest_configure(config):
 @pytest.fixture
 def tally():
     return TALLY
+
+
+@pytest.fixture
+def generated():
+    return GENERATED
 
 
 @pytest.fixture
@@ -120,4 +128,5 @@ def pytest_report_header():
 
 
 def pytest_terminal_summary(terminalreporter):
-    terminalreporter.write_line(TALLY.line())
+    for tally in (t for t in (TALLY, GENERATED) if t.draws):
+        terminalreporter.write_line(tally.line())

@@ -1,4 +1,5 @@
-"""The binding in tfi.py against the headers: a C program prints each struct's size and each field's offset and size."""
+"""The binding in tfi.py and tfi_generate.py against the headers: a C program prints each struct's size and each field's offset
+and size."""
 
 import ctypes as C
 import pathlib
@@ -6,13 +7,33 @@ import re
 import subprocess
 
 import tfi
+import tfi_generate
 
 INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
 STRUCTS = {
     "tf_" + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value
-    for name, value in vars(tfi).items()
+    for name, value in (vars(tfi) | vars(tfi_generate)).items()
     if isinstance(value, type) and issubclass(value, C.Structure) and name not in ("Struct", "Structure")
 }
+TOKENIZER_STRUCTS = {"tf_tokenizer_options", "tf_tokenizer_info", "tf_decode_options"}  # tfi_tokenizer.py has them
+
+
+def headers():
+    return "".join((INCLUDE / "tfinfer" / name).read_text() for name in ("base.h", "tokenizer.h", "tfinfer.h", "generate.h"))
+
+
+def test_every_struct_is_bound():
+    wanted = set(re.findall(r"typedef struct (tf_\w+) \{", headers()))
+    assert wanted - STRUCTS.keys() <= TOKENIZER_STRUCTS, "structs of the headers without a class"
+
+
+def test_every_field_is_bound():
+    """One that is missing where the header's has padding would leave sizes and offsets as they are."""
+    code = re.sub(r"/\*.*?\*/", "", headers(), flags=re.S)
+    bodies = dict(re.findall(r"typedef struct (tf_\w+) \{(.*?)\} \1;", code, flags=re.S))
+    for name in STRUCTS.keys() & bodies.keys() - {"tf_allocator"}:  # the callbacks' arguments look like fields
+        assert re.findall(r"(\w+)\s*[,;]", bodies[name]) == [field for field, _ in STRUCTS[name]._fields_], name
+    assert "tf_generate_options" in bodies
 
 
 def test_structs_mirror_the_headers(tmp_path):
@@ -25,16 +46,17 @@ def test_structs_mirror_the_headers(tmp_path):
             wanted.append(f"{name}.{field} {place.offset} {place.size}")
             prints.append(f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));')
     source = tmp_path / "structs.c"
-    source.write_text("#include <stdio.h>\n#include <tfinfer/tfinfer.h>\nint main(void)\n{\n" + "\n".join(prints) + "\n}\n")
+    source.write_text("#include <stdio.h>\n#include <tfinfer/generate.h>\nint main(void)\n{\n" + "\n".join(prints) + "\n}\n")
     subprocess.run(["cc", "-I", str(INCLUDE), "-o", str(tmp_path / "structs"), str(source)], check=True)
     printed = subprocess.run([tmp_path / "structs"], check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
     assert printed == wanted
 
 
 def test_statuses_and_enums_mirror_the_headers():
-    text = (INCLUDE / "tfinfer/base.h").read_text() + (INCLUDE / "tfinfer/tfinfer.h").read_text()
+    text = headers()
     assert {name: int(value) for name, value in re.findall(r"X\((\w+), (-?\d+), ", text)} == tfi.STATUS
-    for prefix, table in dict(DTYPE=tfi.DTYPE, TASK=tfi.TASK, ACTIVATION=tfi.ACTIVATION, AGGREGATION=tfi.AGGREGATION).items():
+    for prefix in ("DTYPE", "TASK", "ACTIVATION", "AGGREGATION", "FINISH", "EARLY_STOPPING", "SCORES"):
+        table = (vars(tfi) | vars(tfi_generate))[prefix]
         found = {name.lower(): int(value) for name, value in re.findall(rf"\bTF_{prefix}_(\w+) = (\d+)", text)}
         assert found == table, prefix
 

@@ -439,10 +439,11 @@ def test_bad_input_and_the_next_call(made, rng, tally):
         bad(texts=["no tokenizer here"], status="UNSUPPORTED")
         bad(embeddings=[np.full((3, 64), np.nan)], status="NUMERIC")
         bad(embeddings=[np.full((3, 64), np.inf)], status="NUMERIC")
-        both = tfi.Inputs(ids=[[1, 2]])
-        vectors = np.zeros((2, 64), np.float32)
-        both.c.embeddings = tfi.pointer(vectors, tfi.FLOATS)
+        both = tfi.Inputs(texts=["texts, and ids"])
+        ids = np.array([1, 2], np.int32)
+        both.c.ids = tfi.pointer(ids, tfi.INTS)
         bad(inputs=both)
+        bad(ids=[[1, -1]])  # a row of embeddings, and there are none
         none = tfi.Inputs(ids=[[1, 2]])
         none.c.ids = None
         bad(inputs=none)

@@ -11,6 +11,8 @@ import safetensors.torch
 import torch
 
 import make
+import tfi
+import tfi_generate
 from test_gpt2_t5 import dtypes, edit_config, edit_weights, t5_class
 
 TOOL = Path(os.environ.get("TFINFER_DUMP_TENSORS", "dump_tensors")).with_name("step_logits")  # built beside it
@@ -133,3 +135,23 @@ def test_t5_head_or_table_alone(missing, rng, tally, tmp_path):
     targets, _ = make.draw_ids(rng, cfg, [9, 3])
     want = reference_logits(model.double(), targets, targets)
     check(tally, tmp_path, "T5ForConditionalGeneration", "fp32", [5], targets, targets, want, f"without {missing}")
+
+
+def test_gpt2_generates_to_the_last_position(rng, tally, tmp_path):
+    """Every position is read, the token after the last one is still drawn; a prompt may fill all positions but be no longer."""
+    cls = "GPT2LMHeadModel"
+    cfg = make.gpt2_config(rng, n_positions=20, initializer_range=0.1)
+    make.save(make.build(cls, cfg, rng), tmp_path)
+    reference = make.load_double(tmp_path, cls)
+    with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
+        assert model.info.max_context_tokens == 21
+        for length in (1, 12, 20):
+            ids = [int(i) for i in make.draw_ids(rng, cfg, [length])[0][0]]
+            want = list(ids)
+            while len(want) < 21:
+                want.append(int(reference_logits(reference, [want])[-1].argmax()))
+            got = tfi_generate.generate(session, ids, max_new_tokens=100)[0]
+            tally.same((got.ids, got.finish), (want[length:], "length"), f"from {length} ids")
+        with pytest.raises(tfi.Error) as e:
+            tfi_generate.generate(session, [1] * 21, max_new_tokens=1)
+        assert e.value.status == "INVALID"

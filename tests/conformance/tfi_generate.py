@@ -1,5 +1,6 @@
 """tf_generate over numpy: what tfi.py is for the other tasks."""
 
+import contextlib
 import ctypes as C
 
 import numpy as np
@@ -8,7 +9,9 @@ import tfi
 from tfi import FLOATS, INTS, Struct, check, fields, lib, pointer
 
 FINISH = dict(none=0, eos=1, length=2, stop=3, time=4, cancelled=5)
-EARLY = {False: 0, True: 1, "never": 2}
+EARLY_STOPPING = dict(off=0, on=1, never=2)
+SCORES = dict(logits=0, processed=1)
+EARLY = {False: EARLY_STOPPING["off"], True: EARLY_STOPPING["on"], "never": EARLY_STOPPING["never"]}
 LOGITS = C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_int32, INTS, C.c_int64, FLOATS, C.c_int64)
 
 
@@ -59,6 +62,11 @@ def generate_fields():
 class GenerateOptions(Struct):
     _fields_ = generate_fields()
 
+    def __init__(self, **values):
+        super().__init__(**values)
+        for name in {"sequence_bias", "bad_words"} - values.keys():
+            getattr(self, name).count = tfi.UNSET
+
 
 class GeneratedToken(Struct):
     _fields_ = fields("""
@@ -66,7 +74,7 @@ class GeneratedToken(Struct):
         i32 sequence id
         f32 logprob
         i32 finish
-        text text
+        ptr text
         i64 text_bytes""")
 
 
@@ -75,7 +83,7 @@ class Generated(Struct):
         u64 struct_size
         ints ids
         i64 count
-        text text
+        ptr text
         i64 text_bytes
         floats logprobs prompt_logprobs
         i64 prompt_count""") + [("cumulative_logprob", C.c_double)] + fields("""
@@ -98,19 +106,19 @@ class Result:
     """One sequence: new ids, text, score, finish by name, log-probabilities or None."""
 
     def __init__(self, r):
-        self.ids = [r.ids[i] for i in range(r.count)]
-        self.text = r.text[: r.text_bytes].decode() if r.text else ""
+        self.ids = r.ids[: r.count]
+        self.text = C.string_at(r.text, r.text_bytes)
         self.score, self.cumulative_logprob = r.score, r.cumulative_logprob
         self.finish = next(name for name, value in FINISH.items() if value == r.finish)
         self.stop_begin, self.stop_index = r.stop_begin, r.stop_index
-        self.logprobs = [r.logprobs[i] for i in range(r.count)] if r.logprobs else None
-        self.prompt_logprobs = [r.prompt_logprobs[i] for i in range(r.prompt_count)] if r.prompt_logprobs else None
+        self.logprobs = r.logprobs[: r.count] if r.logprobs else None
+        self.prompt_logprobs = r.prompt_logprobs[: r.prompt_count] if r.prompt_logprobs else None
 
 
 class Generate:
-    """A request. Settings are those of tf_generate_options, Python values: lists of ids (eos_ids, suppress_ids, begin_suppress_ids,
-    forced_eos_ids, decoder_ids), lists of lists (bad_words), [(ids, bias)] (sequence_bias), strings (stop_strings), a function of
-    (sequence, ids, scores as a writable array) (logits)."""
+    """A request. Settings are those of tf_generate_options as Python values: lists of ids (eos_ids, suppress_ids,
+    begin_suppress_ids, forced_eos_ids, decoder_ids), lists of lists (bad_words), [(ids, bias)] (sequence_bias), strings
+    (stop_strings), a function of (sequence, ids, logits as a writable array) (logits)."""
 
     def __init__(self, session, inputs, **settings):
         self.session, self.inputs, self.alive = session, inputs, []
@@ -118,24 +126,21 @@ class Generate:
         self.options = GenerateOptions(**self.convert(settings))
         check(lib.tf_generate_open(session.handle, C.byref(inputs.c), C.byref(self.options), C.byref(self.handle)))
 
-    def keep(self, array):
-        self.alive.append(array)
-        return array
+    def keep(self, value):
+        self.alive.append(value)
+        return value
 
     def ids(self, values):
-        return pointer(self.keep(np.asarray(values, np.int32)), INTS)
+        return pointer(self.keep(np.array(values, np.int32)), INTS)
 
     def lists(self, values):
-        flat = [i for ids in values for i in ids]
-        return IdLists(self.ids(flat), self.ids([len(ids) for ids in values]), len(values))
+        return IdLists(self.ids([i for ids in values for i in ids]), self.ids([len(ids) for ids in values]), len(values))
 
     def convert(self, settings):
         out = {}
-        counts = dict(eos_ids="eos_count", suppress_ids="suppress_count", begin_suppress_ids="begin_suppress_count",
-                      forced_eos_ids="forced_eos_count", decoder_ids="decoder_count")
         for name, value in settings.items():
-            if name in counts:
-                out[name], out[counts[name]] = self.ids(value), len(value)
+            if name in ("eos_ids", "suppress_ids", "begin_suppress_ids", "forced_eos_ids", "decoder_ids"):
+                out[name], out[name.removesuffix("_ids") + "_count"] = self.ids(value), len(value)
             elif name == "bad_words":
                 out[name] = self.lists(value)
             elif name == "sequence_bias":
@@ -144,8 +149,8 @@ class Generate:
             elif name == "stop_strings":
                 out[name], out["stop_string_count"] = self.keep(tfi.texts_array(value)), len(value)
             elif name == "early_stopping":
-                out[name] = EARLY[value] if value in EARLY else value
-            elif name == "logits" and not isinstance(value, LOGITS):
+                out[name] = EARLY[value]
+            elif name == "logits":
                 out[name] = self.keep(LOGITS(self.callback(value)))
             else:
                 out[name] = value
@@ -154,18 +159,19 @@ class Generate:
     @staticmethod
     def callback(function):
         def call(_, sequence, ids, count, logits, vocab):
-            return function(sequence, [ids[i] for i in range(count)], np.ctypeslib.as_array(logits, (vocab,))) or 0
+            return function(sequence, ids[:count], np.ctypeslib.as_array(logits, (vocab,))) or 0
 
         return call
 
     def next(self, timeout_ms=-1):
-        """The next token, None when there is none left."""
+        """The next token as a GeneratedToken with its text as bytes in `piece`, None when there is none left."""
         token = GeneratedToken()
         status = lib.tf_generate_next(self.handle, timeout_ms, C.byref(token))
         if status == tfi.STATUS["END"]:
             return None
         check(status)
-        return token.sequence, token.id, C.string_at(C.cast(token.text, C.c_void_p), token.text_bytes), token.finish
+        token.piece = C.string_at(token.text, token.text_bytes)
+        return token
 
     def wait(self, timeout_ms=-1):
         check(lib.tf_generate_wait(self.handle, timeout_ms))
@@ -180,10 +186,10 @@ class Generate:
         n = self.options.num_return_sequences
         return [self.result(i) for i in range(1 if n == tfi.UNSET else n)]
 
-    def scores(self, step, sequence=0, processed=True):
+    def scores(self, step, sequence=0, kind="processed"):
         vocab = self.session.model.info.vocab_size
         out = np.full(vocab, np.nan, np.float32)
-        check(lib.tf_generate_scores(self.handle, int(processed), step, sequence, pointer(out, FLOATS), vocab))
+        check(lib.tf_generate_scores(self.handle, SCORES[kind], step, sequence, pointer(out, FLOATS), vocab))
         return out
 
     def cancel(self):
@@ -200,8 +206,20 @@ class Generate:
         self.close()
 
 
-def generate(session, ids=None, text=None, **settings):
-    """All results of one request over the ids (or the text)."""
-    inputs = tfi.Inputs(texts=[text]) if ids is None else tfi.Inputs(ids=[ids])
-    with Generate(session, inputs, **settings) as g:
-        return g.wait().results()
+def inputs_of(prompt):
+    """A tf_input of one prompt: a text, ids, or Inputs already."""
+    if isinstance(prompt, tfi.Inputs):
+        return prompt
+    return tfi.Inputs(texts=[prompt]) if isinstance(prompt, (str, bytes)) else tfi.Inputs(ids=[prompt])
+
+
+def generate(session, prompt, **settings):
+    """All results of one request."""
+    return generate_together(session, [(prompt, settings)])[0]
+
+
+def generate_together(session, requests):
+    """All results of each (prompt, settings), which are open together."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(Generate(session, inputs_of(prompt), **settings)) for prompt, settings in requests]
+        return [request.wait().results() for request in opened]

@@ -52,6 +52,11 @@ library = c.CDLL(os.environ["TFINFER_LIBRARY"])
 library.tf_last_error.restype = c.c_char_p
 library.tf_tokenizer_decode.argtypes = [c.c_void_p, c.c_void_p, c.c_int64, c.c_void_p, c.c_void_p, c.c_int64, c.c_void_p]
 library.tf_tokenizer_encode.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p, c.c_int64, c.c_void_p, c.c_void_p]
+library.tf_stream_open.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p]
+library.tf_stream_push.argtypes = [c.c_void_p, c.c_int32, c.c_void_p, c.c_void_p]
+library.tf_stream_finish.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p]
+library.tf_stream_reset.argtypes = library.tf_stream_close.argtypes = [c.c_void_p]
+library.tf_stream_reset.restype = library.tf_stream_close.restype = None
 library.tf_tokenizer_close.argtypes = library.tf_encoding_close.argtypes = [c.c_void_p]
 library.tf_tokenizer_close.restype = library.tf_encoding_close.restype = None
 library.tf_tokenizer_id.argtypes = [c.c_void_p, Text, c.c_void_p]
@@ -125,3 +130,29 @@ class Tokenizer:
         text = c.create_string_buffer(size.value + 1)
         check(library.tf_tokenizer_decode(self.handle, array, len(ids), c.byref(o), text, size.value, c.byref(size)))
         return text.raw[: size.value].decode("utf-8")
+
+
+class Stream:
+    """Ids to text one by one; each piece must be whole characters."""
+
+    def __init__(self, tokenizer, **options):
+        self.tokenizer, self.handle = tokenizer, c.c_void_p()
+        o = set_options(DecodeOptions(), options)
+        check(library.tf_stream_open(tokenizer.handle, c.byref(o), c.byref(self.handle)))
+
+    def __del__(self):
+        library.tf_stream_close(self.handle)
+
+    def _piece(self, call, *args):
+        text, size = c.c_void_p(), c.c_int64()
+        check(call(self.handle, *args, c.byref(text), c.byref(size)))
+        return c.string_at(text, size.value).decode("utf-8")
+
+    def push(self, token):
+        return self._piece(library.tf_stream_push, token)
+
+    def finish(self):
+        return self._piece(library.tf_stream_finish)
+
+    def reset(self):
+        library.tf_stream_reset(self.handle)

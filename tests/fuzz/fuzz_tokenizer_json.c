@@ -13,11 +13,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void use(const tf_tokenizer *t)
 {
-    static const char text[] = "Fox [MASK] \xc3\x89t\xc3\xa9 \xe4\xbd\xa0!  a\xcc\x81";
+    static const char text[] = "Fox [MASK] \xc3\x89t\xc3\xa9 \xe4\xbd\xa0!  a\xcc\x81 \xe2\x96\x81\xef\xac\x81\r\n";
     const tf_text texts[] = {tf_text_of(text), tf_text_of("[CLS] b")};
     const int32_t ids[] = {0, 1, 2, 3};
     tf_tokenizer_info info;
     tf_encoding *e;
+    tf_stream *stream;
     char out[256];
     int64_t out_size;
     const char *token;
@@ -30,6 +31,11 @@ static void use(const tf_tokenizer *t)
     if (tf_tokenizer_encode(t, texts, NULL, 2, NULL, e) < 0 || tf_tokenizer_encode(t, texts, texts, 2, NULL, e) < 0) abort();
     (void)tf_tokenizer_decode(t, ids, info.vocab_size < 4 ? info.vocab_size : 4, NULL, out, sizeof out, &out_size);
     tf_encoding_close(e);
+    if (tf_stream_open(t, NULL, &stream) < 0) abort();
+    for (int32_t i = 0; i < info.vocab_size && i < 300; i++)
+        if (tf_stream_push(stream, i, &token, &out_size) < 0) abort();
+    if (tf_stream_finish(stream, &token, &out_size) < 0) abort();
+    tf_stream_close(stream);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

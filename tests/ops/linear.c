@@ -96,7 +96,7 @@ typedef struct op_job {
     tfi_dtype y;
     char *scratch;
     int64_t scratch_bytes;
-    _Atomic int64_t next_tile;
+    _Atomic int64_t taken[TFI_POOL_THREADS_MAX];
     _Atomic int failed;
     _Atomic int64_t busy_ns; /* processor time of the workers: on a busy machine the better clock */
 } op_job;
@@ -108,7 +108,7 @@ static void run_fast(void *arg, int index, int count)
     struct timespec from, to;
 
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
-    if (tfi_linear_run(((tfi_cpu *)fast)->linear, j->args, j->y, &w, &j->next_tile) < 0) j->failed = 1;
+    if (tfi_linear_run(((tfi_cpu *)fast)->linear, j->args, j->y, &w, j->taken) < 0) j->failed = 1;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
     j->busy_ns += (to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec;
 }
@@ -469,7 +469,7 @@ static void bench_one(tfi_dtype dtype, int64_t M, int64_t N, int64_t K, tfi_acti
     const double begin = seconds();
     for (int i = 0; i < 5 || (seconds() - begin < 0.15 && i < 1000); i++) {
         const double from = seconds();
-        atomic_store(&job.next_tile, 0);
+        for (int k = 0; k < TFI_POOL_THREADS_MAX; k++) atomic_store(&job.taken[k], 0);
         atomic_store(&job.busy_ns, 0);
         CHECK_OK(tfi_pool_run(((tfi_cpu *)fast)->pool, run_fast, &job));
         if (seconds() - from < best) best = seconds() - from;

@@ -216,6 +216,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench_rows();
         bench_attention();
+        bench_draw();
         return 0;
     }
     printf("tiers:");
@@ -231,6 +232,7 @@ int main(int argc, char **argv)
     check_logprob(argc, argv);
     check_kv_copy(argc, argv);
     check_attention(argc, argv);
+    check_draw(argc, argv);
     check_run(argc, argv, "resolve_refuses", check_resolve_refuses);
     if (argc == 1) check_run(argc, argv, "every_function_has_a_check", check_nothing_is_left);
     return check_done();

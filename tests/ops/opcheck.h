@@ -53,8 +53,10 @@ void check_logprob(int argc, char **argv);
 void check_kv_copy(int argc, char **argv);
 void check_attention(int argc, char **argv);
 void check_attention_store(int argc, char **argv);
+void check_draw(int argc, char **argv);
 void bench_rows(void);
 void bench_attention(void);
 void bench_attention_store(void);
+void bench_draw(void);
 
 #endif

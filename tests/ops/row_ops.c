@@ -411,7 +411,7 @@ static void glu_case(void)
             for (int64_t k = 0; k < F; k++)
                 expected[r * F + k] = activated(a.activation, op_get(a.x, t.x, 2 * r * F + k)) *
                                       op_get(a.x, t.x, (2 * r + 1) * F + k);
-        check_tiers(TFI_OP_GLU, t, &a, &a.y, expected, R, F, 6e-7);
+        check_tiers(TFI_OP_GLU, t, &a, &a.y, expected, R, F, 1.5e-6);
     }
 }
 

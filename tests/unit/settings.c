@@ -479,8 +479,8 @@ static void contradictions(void)
     REFUSED(eta_cutoff, 0.5f, "eta_cutoff");
     REFUSED(length_penalty, 2.0f, "length_penalty is set to 2, but has no effect: num_beams is 1");
     REFUSED(early_stopping, TF_EARLY_STOPPING_ON, "early_stopping");
-    REFUSED(encoder_repetition_penalty, 2.0f, "the model has no encoder");
-    REFUSED(encoder_no_repeat_ngram_size, 2, "the model has no encoder");
+    REFUSED(encoder_repetition_penalty, 2.0f, "embeddings, not ids");
+    REFUSED(encoder_no_repeat_ngram_size, 2, "embeddings, not ids");
     REFUSED(num_return_sequences, 2, "num_return_sequences is 2, but do_sample is 0 and num_beams 1");
     asked.num_beams = 2;
     REFUSED(num_return_sequences, 3, "num_return_sequences is 3, more than num_beams, which is 2");

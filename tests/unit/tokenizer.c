@@ -391,8 +391,8 @@ static void test_bad_json(void)
     refuse("a.json", "[]", TF_STATUS_CORRUPT, "not an object");
     refuse("a.json", "{}", TF_STATUS_CORRUPT, "\"model\"");
     refuse("a.json", "{\"model\":1}", TF_STATUS_CORRUPT, "\"model\"");
-    refuse("a.json", "{\"model\":{\"type\":\"Unigram\"}}", TF_STATUS_UNSUPPORTED, "Unigram");
-    refuse("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_UNSUPPORTED, "Unigram");
+    refuse("a.json", "{\"model\":{\"type\":\"WordLevel\"}}", TF_STATUS_UNSUPPORTED, "WordLevel");
+    refuse("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_CORRUPT, "model.vocab"); /* Unigram */
     refuse("a.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", TF_STATUS_CORRUPT, "model.vocab");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":99999999}}}", TF_STATUS_CORRUPT, "\"a\"");
@@ -439,8 +439,8 @@ static void test_directories(void)
     refuse_dir("d3",
                (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"word_tokenizer_type\":\"mecab\"}", NULL},
                TF_STATUS_UNSUPPORTED, "mecab");
-    refuse_dir("d4", (const char *const[]){"vocab.txt", vocab, "config.json", "{\"model_type\":\"t5\"}", NULL},
-               TF_STATUS_UNSUPPORTED, "t5");
+    refuse_dir("d4", (const char *const[]){"vocab.txt", vocab, "config.json", "{\"model_type\":\"xlnet\"}", NULL},
+               TF_STATUS_UNSUPPORTED, "xlnet");
     refuse_dir("d5", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"do_lower_case\":3}", NULL},
                TF_STATUS_CORRUPT, "do_lower_case");
     refuse_dir("d6", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"truncation_side\":\"up\"}", NULL},

@@ -99,14 +99,16 @@ TFI_INLINE void few_rest(const void *x, int64_t rows, int64_t K, int64_t from, c
     }
 }
 
-/* sums = x W^T over the inputs [from, to). */
-static void few_part(const void *x, int64_t rows, int64_t K, int64_t from, int64_t to, const float *block, float *sums)
+/* sums = x W^T over the inputs [from, to); `then` is what is read after them. */
+static void few_part(const void *x, int64_t rows, int64_t K, int64_t from, int64_t to, const float *block, const float *then,
+                     float *sums)
 {
     const int64_t units = to / PER_ELEMENT, first = from / PER_ELEMENT, row_bytes = K * (4 / PER_ELEMENT);
     const int64_t groups = (rows + TILE_ROWS - 1) / TILE_ROWS, lines_a_unit = (TFI_BLOCK / LINE_FLOATS + groups - 1) / groups;
 
     for (int64_t u = first; u < units; u += FEW_UNITS) {
         const int64_t n = units - u < FEW_UNITS ? units - u : FEW_UNITS;
+        const float *next = u + n < units ? block + (u + n) * TFI_BLOCK : then;
         for (int64_t g = 0, row = 0; g < groups; g++) {
             const int64_t some = rows * (g + 1) / groups - row;
             const few_piece p = {.x = (const char *)x + row * row_bytes + 4 * u,
@@ -114,7 +116,7 @@ static void few_part(const void *x, int64_t rows, int64_t K, int64_t from, int64
                                  .block = block + u * TFI_BLOCK,
                                  .units = n,
                                  .sums = sums + row * TFI_BLOCK,
-                                 .ahead = block + (u + n) * TFI_BLOCK + g * lines_a_unit * n * LINE_FLOATS,
+                                 .ahead = next + g * lines_a_unit * n * LINE_FLOATS,
                                  .lines_a_unit = lines_a_unit};
             few_group_of(&p, u > first, some);
             row += some;
@@ -130,15 +132,16 @@ TFI_INLINE int64_t few_span(int64_t K)
     return K > 1024 ? 1024 : 512;
 }
 
-static void few(const void *x, int64_t rows, int64_t K, const uint32_t *packed, float *sums)
+static void few(const void *x, int64_t rows, int64_t K, const uint32_t *packed, const uint32_t *following, float *sums)
 {
-    const float *block = (const float *)(const void *)packed;
+    const float *block = (const float *)(const void *)packed, *then = (const float *)(const void *)(following ? following : packed);
     const int64_t span = few_span(K);
     _Alignas(64) float part[TFI_FEW_ROWS * TFI_BLOCK];
 
-    few_part(x, rows, K, 0, K < span ? K : span, block, sums);
+    few_part(x, rows, K, 0, K < span ? K : span, block, K > span ? block + span / PER_ELEMENT * TFI_BLOCK : then, sums);
     for (int64_t from = span; from < K; from += span) {
-        few_part(x, rows, K, from, K - from < span ? K : from + span, block, part);
+        const int64_t to = K - from < span ? K : from + span;
+        few_part(x, rows, K, from, to, block, to < K ? block + to / PER_ELEMENT * TFI_BLOCK : then, part);
         for (int64_t i = 0; i < rows * TFI_BLOCK; i += VEC) vec_store(sums + i, vec_load(sums + i) + vec_load(part + i));
     }
 }

@@ -246,8 +246,9 @@ static const void *weights_at(const tfi_linear_args *a, int64_t n)
     return (const uint32_t *)a->form->data + n * tfi_packed_units(a->form->layout, a->K);
 }
 
+/* The tile of outputs [n, n + cols); `then`: the first output of the worker's next tile, -1 if there is none. */
 static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_args *a, tfi_dtype y, row_tile rows, int64_t n,
-                          int64_t cols, char *scratch)
+                          int64_t cols, int64_t then, char *scratch)
 {
     const int64_t live = a->N - n < cols ? a->N - n : cols;
     const int64_t width = a->form->layout == TFI_LAYOUT_PLAIN ? live : ceil_divide(live, TFI_BLOCK) * TFI_BLOCK;
@@ -257,7 +258,7 @@ static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_ar
     tf_status status;
 
     if (a->M <= TFI_FEW_ROWS && a->form->layout != TFI_LAYOUT_PLAIN) {
-        l->tier->few[a->weight->dtype](x, a->M, a->K, weights_at(a, n), sums);
+        l->tier->few[a->weight->dtype](x, a->M, a->K, weights_at(a, n), then < 0 ? NULL : weights_at(a, then), sums);
     } else {
         if ((status = primitive_for(l, own, a, rows.height, width, &p)) < 0) return status;
         if ((status = product(own, p, x, weights_at(a, n), sums, scratch + SUMS_BYTES)) < 0) return status;
@@ -274,19 +275,36 @@ static tf_status run_tile(tfi_linear *l, linear_worker *own, const tfi_linear_ar
     return TF_STATUS_OK;
 }
 
-tf_status tfi_linear_run(tfi_linear *l, const tfi_linear_args *a, tfi_dtype y, const tfi_worker *w, _Atomic int64_t *next_tile)
+/* A tile that nobody has, -1 if all are taken. Each worker has a run of neighbouring tiles of its own, so that it reads weights in
+ * one stream (few rows: 98 % of the rate of plain reading; tiles dealt out one by one: 90 %); who is done helps the others, for on a
+ * busy machine one of them may be away for a while. */
+static int64_t claim(_Atomic int64_t *taken, const tiling *t, const tfi_worker *w)
+{
+    for (int i = 0; i < w->count; i++) {
+        const int owner = (w->index + i) % w->count;
+        const int64_t first = t->tiles * owner / w->count, end = t->tiles * (owner + 1) / w->count;
+        if (first + atomic_load_explicit(&taken[owner], memory_order_relaxed) >= end) continue;
+        const int64_t tile = first + atomic_fetch_add_explicit(&taken[owner], 1, memory_order_relaxed);
+        if (tile < end) return tile;
+    }
+    return -1;
+}
+
+tf_status tfi_linear_run(tfi_linear *l, const tfi_linear_args *a, tfi_dtype y, const tfi_worker *w, _Atomic int64_t *taken)
 {
     const tiling t = tiling_of(a, w->count);
     linear_worker *own = &l->worker[w->index];
     tf_status status = TF_STATUS_OK;
-    int64_t i;
+    int64_t i, next;
 
     if (!own->stream && (status = onednn(dnnl_stream_create(&own->stream, l->engine, dnnl_stream_default_flags), "stream")) < 0)
         return status;
-    /* Workers take tiles one by one: on a busy machine one of them may be away for a while. */
-    while (status == TF_STATUS_OK && (i = atomic_fetch_add_explicit(next_tile, 1, memory_order_relaxed)) < t.tiles)
+    /* The next tile is taken before there is time for it, to ask for its weights while this one's are worked on. */
+    for (i = claim(taken, &t, w); i >= 0 && status == TF_STATUS_OK; i = next) {
+        next = claim(taken, &t, w);
         status = run_tile(l, own, a, y, row_tile_of(a->M, t.row_tiles, i % t.row_tiles), i / t.row_tiles * t.cols, t.cols,
-                          w->scratch);
+                          next < 0 ? -1 : next / t.row_tiles * t.cols, w->scratch);
+    }
     return status;
 }
 

@@ -44,11 +44,12 @@ typedef struct tfi_linear_tile {
 
 typedef void (*tfi_linear_finish)(const tfi_linear_tile *t);
 
-typedef void (*tfi_linear_few)(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums);
+/* `then`: the block that this worker reads next, so that its stream of weights does not stop in between; or NULL. */
+typedef void (*tfi_linear_few)(const void *x, int64_t rows, int64_t K, const uint32_t *block, const uint32_t *then, float *sums);
 
 /* Of the tiers that have no better: plain C, and AVX512_BF16's. */
-void tfi_few_bf16_plain(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums);
-void tfi_few_bf16_avx512(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums);
+void tfi_few_bf16_plain(const void *x, int64_t rows, int64_t K, const uint32_t *block, const uint32_t *then, float *sums);
+void tfi_few_bf16_avx512(const void *x, int64_t rows, int64_t K, const uint32_t *block, const uint32_t *then, float *sums);
 
 typedef struct tfi_linear_tier {
     tfi_linear_finish finish[TFI_ACT_COUNT][2]; /* by activation and dtype of y: F32, BF16 */
@@ -77,8 +78,9 @@ int32_t tfi_linear_layout(const tfi_linear *l, tfi_dtype dtype);
 /* Scratch of a worker, whatever the op. */
 int64_t tfi_linear_scratch(void);
 
-/* Called by all workers. x has the weight's dtype. next_tile is shared by them and starts at 0. NOMEM, or UNSUPPORTED or
+/* Called by all workers. x has the weight's dtype. `taken` counts the tiles that are taken of each worker's share, and
+ * starts with zeros. NOMEM, or UNSUPPORTED or
  * INTERNAL where oneDNN refuses. */
-tf_status tfi_linear_run(tfi_linear *l, const tfi_linear_args *a, tfi_dtype y, const tfi_worker *w, _Atomic int64_t *next_tile);
+tf_status tfi_linear_run(tfi_linear *l, const tfi_linear_args *a, tfi_dtype y, const tfi_worker *w, _Atomic int64_t *taken /* [workers] */);
 
 #endif

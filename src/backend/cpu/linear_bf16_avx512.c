@@ -16,9 +16,9 @@
 
 #include "backend/cpu/few_tmpl.h"
 
-void tfi_few_bf16_avx512(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums)
+void tfi_few_bf16_avx512(const void *x, int64_t rows, int64_t K, const uint32_t *block, const uint32_t *then, float *sums)
 {
-    few(x, rows, K, block, sums);
+    few(x, rows, K, block, then, sums);
 }
 
 #if defined(__clang__)

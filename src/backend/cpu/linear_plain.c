@@ -56,8 +56,9 @@ static void round_floats(const void *floats, int64_t n, uint16_t *out)
     }
 }
 
-static void few(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums)
+static void few(const void *x, int64_t rows, int64_t K, const uint32_t *block, const uint32_t *then, float *sums)
 {
+    (void)then;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < TFI_BLOCK; c++) {
             double sum = 0;
@@ -71,8 +72,9 @@ static void few(const void *x, int64_t rows, int64_t K, const uint32_t *block, f
     }
 }
 
-void tfi_few_bf16_plain(const void *x, int64_t rows, int64_t K, const uint32_t *block, float *sums)
+void tfi_few_bf16_plain(const void *x, int64_t rows, int64_t K, const uint32_t *block, const uint32_t *then, float *sums)
 {
+    (void)then;
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < TFI_BLOCK; c++) {
             double sum = 0;

@@ -27,13 +27,13 @@ typedef union op_args {
     tfi_draw_args draw;
 } op_args;
 
-/* An op ready to run; args and next_tile are set anew for each run. */
+/* An op ready to run; args and taken are set anew for each run. */
 typedef struct step {
     tfi_host_fn fn; /* NULL: LINEAR through oneDNN */
     tfi_op_types types;
     int needed;           /* in this run */
     const tfi_feed *feed; /* what the op would write is given by the caller */
-    _Atomic int64_t next_tile;
+    _Atomic int64_t *taken; /* [workers] LINEAR's tiles */
     op_args args;
 } step;
 
@@ -44,6 +44,7 @@ struct tfi_program {
     tfi_memory *memory;
     int64_t limits[TFI_LIMIT_COUNT];
     step *steps;      /* [op_count], behind this struct */
+    _Atomic int64_t *taken; /* [op_count, workers] */
     int64_t *offsets; /* [value_count] of values in block */
     int8_t *wanted;   /* [value_count] in this run: to be computed */
     char *block;      /* activations, then each worker's scratch */
@@ -52,10 +53,10 @@ struct tfi_program {
 
 /* ---- sizes ---- */
 
-static int64_t head_bytes(const tfi_graph *g)
+static int64_t head_bytes(const tfi_graph *g, int workers)
 {
     return (int64_t)sizeof(tfi_program) + g->op_count * (int64_t)sizeof(step) +
-           g->value_count * (int64_t)(sizeof(int64_t) + sizeof(int8_t));
+           g->op_count * (int64_t)workers * (int64_t)sizeof(int64_t) + g->value_count * (int64_t)(sizeof(int64_t) + sizeof(int8_t));
 }
 
 static int64_t step_scratch(const tfi_graph *g, const tfi_op *op, const int64_t limits[TFI_LIMIT_COUNT])
@@ -92,7 +93,7 @@ tf_status tfi_cpu_program_bytes(tfi_backend *b, const tfi_graph *g, const int64_
     if (!offsets) return TF_STATUS_NOMEM;
     status = plan_block(cpu, g, limits, cpu->memory, offsets, &values, &scratch);
     tfi_free(cpu->memory, offsets, size);
-    if (status == TF_STATUS_OK) *bytes = head_bytes(g) + values + scratch * cpu->base.threads;
+    if (status == TF_STATUS_OK) *bytes = head_bytes(g, cpu->base.threads) + values + scratch * cpu->base.threads;
     return status;
 }
 
@@ -136,7 +137,7 @@ static tf_status resolve(const tfi_program *p, const tfi_op *op, step *s)
 tf_status tfi_cpu_program_open(tfi_backend *b, const tfi_graph *g, const tfi_weight_form *forms,
                                const int64_t limits[TFI_LIMIT_COUNT], tfi_memory *memory, tfi_program **out)
 {
-    tfi_program *p = tfi_zalloc(memory, (size_t)head_bytes(g));
+    tfi_program *p = tfi_zalloc(memory, (size_t)head_bytes(g, b->threads));
     int64_t values = 0;
     tf_status status;
 
@@ -148,10 +149,13 @@ tf_status tfi_cpu_program_open(tfi_backend *b, const tfi_graph *g, const tfi_wei
     p->memory = memory;
     memcpy(p->limits, limits, sizeof p->limits);
     p->steps = (step *)(p + 1);
-    p->offsets = (int64_t *)(p->steps + g->op_count);
+    p->taken = (_Atomic int64_t *)(p->steps + g->op_count);
+    p->offsets = (int64_t *)(p->taken + (int64_t)g->op_count * b->threads);
     p->wanted = (int8_t *)(p->offsets + g->value_count);
-    for (int32_t i = 0; i < g->op_count; i++)
+    for (int32_t i = 0; i < g->op_count; i++) {
+        p->steps[i].taken = p->taken + (int64_t)i * b->threads;
         if ((status = resolve(p, &g->ops[i], &p->steps[i])) < 0) goto fail;
+    }
     if ((status = plan_block(p->cpu, g, limits, memory, p->offsets, &values, &p->scratch_bytes)) < 0) goto fail;
     p->scratch_at = values;
     p->block_bytes = values + p->scratch_bytes * b->threads;
@@ -170,7 +174,7 @@ void tfi_cpu_program_close(tfi_program *p)
 {
     if (!p) return;
     tfi_free(p->memory, p->block, (size_t)p->block_bytes);
-    tfi_free(p->memory, p, (size_t)head_bytes(p->graph));
+    tfi_free(p->memory, p, (size_t)head_bytes(p->graph, p->cpu->base.threads));
 }
 
 /* ---- run ---- */
@@ -372,7 +376,7 @@ static int bind(tfi_program *p, const tfi_run *run, const tfi_op *op, step *s)
     if (!p->wanted[op->y]) return 0;
     if ((s->feed = feed_of(run, op->y))) return rows_of(p, run, op->y) > 0;
     bind_value(p, run, op, &s->args);
-    atomic_store_explicit(&s->next_tile, 0, memory_order_relaxed);
+    for (int i = 0; i < p->cpu->base.threads; i++) atomic_store_explicit(&s->taken[i], 0, memory_order_relaxed);
     return 1;
 }
 
@@ -487,7 +491,7 @@ static void run_step(walk *k, int32_t i, const tfi_worker *w)
         copy_feed(k, s->feed, w);
     } else if (s->fn) {
         s->fn(&s->args, w);
-    } else if ((status = tfi_linear_run(k->program->cpu->linear, &s->args.linear, s->types.y, w, &s->next_tile)) < 0) {
+    } else if ((status = tfi_linear_run(k->program->cpu->linear, &s->args.linear, s->types.y, w, s->taken)) < 0) {
         fail_at(k, 2 * (int64_t)i, status);
     }
 }

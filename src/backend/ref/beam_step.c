@@ -1,5 +1,5 @@
-/* BEAM_STEP, plain C: one step of the beam search of transformers 5 (GenerationMixin._beam_search and its helpers), in its order and
- * arithmetic of float. A request is one worker's work. */
+/* BEAM_STEP, plain C: one step of the beam search of transformers 5 (GenerationMixin._beam_search and its helpers), in its
+ * order and arithmetic of float. A request is one worker's work. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -15,9 +15,9 @@ static const float far_below = -1e9f; /* what transformers gives to sequences th
 
 /* A beam gone on by a token; they are ranked, best first. */
 typedef struct candidate {
-    float score;         /* sum of log-probabilities */
+    float score; /* sum of log-probabilities */
     int32_t beam, token;
-    int32_t ends;        /* nothing can follow */
+    int32_t ends; /* nothing can follow */
 } candidate;
 
 typedef struct work {
@@ -69,8 +69,8 @@ static int is_valid(const search *b)
 
 /* ---- candidates ---- */
 
-/* Without replacement, as torch.multinomial draws: the largest of p / e win, e of the exponential distribution; in logarithms. Each
- * candidate has a random number of its own. */
+/* Without replacement, as torch.multinomial draws: the largest of p / e win, e of the exponential distribution; in logarithms.
+ * Each candidate has a random number of its own. */
 static void race(const search *b, tfi_best *best)
 {
     const int64_t V = b->a->V;
@@ -96,7 +96,8 @@ static void race(const search *b, tfi_best *best)
 static int ends(const search *b, int32_t i, int32_t token)
 {
     const tfi_sampling *s = b->s;
-    return tfi_is_eos(s, token) || b->length + 1 >= s->max_length || (s->completes && s->completes(s->completes_user, i, token));
+    return tfi_is_eos(s, token) || b->length + 1 >= s->max_length ||
+           (s->completes && s->completes(s->completes_user, i, token));
 }
 
 static void rank_candidates(search *b)
@@ -126,8 +127,8 @@ static void sum_logits(const search *b)
 {
     if (!b->s->logprobs) return;
     for (int32_t i = 0; i < b->beams; i++)
-        b->w->log_sums[i] =
-            is_row_of_last(b, i) ? b->w->log_sums[i - 1] : tfi_row_log_sum_exp(row(b, b->a->logits, i), b->a->V);
+        b->w->log_sums[i] = is_row_of_last(b, i) ? b->w->log_sums[i - 1]
+                                                 : tfi_row_log_sum_exp(row(b, b->a->logits, i), b->a->V);
 }
 
 static float logprob(const search *b, const candidate *c)
@@ -189,8 +190,8 @@ static void merge_finished(const search *b)
 
 /* ---- running beams ---- */
 
-/* Each beam gets its parent's tokens: the parent's own array where no beam before has taken it, else a copy in one that nobody goes on
- * with. */
+/* Each beam gets its parent's tokens: the parent's own array where no beam before has taken it, else a copy in one that nobody
+ * goes on with. */
 static void hand_over_tokens(const search *b)
 {
     const int32_t n = b->beams;

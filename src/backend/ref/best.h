@@ -1,5 +1,5 @@
-/* The best of many: a heap of numbers with the places they came from. The number with the largest key is on top; of equal ones, that
- * with the higher index. */
+/* The best of many: a heap of numbers with the places they came from. The number with the largest key is on top; of equal ones,
+ * that with the higher index. */
 #ifndef TFI_BACKEND_REF_BEST_H
 #define TFI_BACKEND_REF_BEST_H
 
@@ -43,7 +43,8 @@ static inline tfi_ranked tfi_heap_pop(tfi_ranked *heap, int64_t *n)
     return top;
 }
 
-/* The `limit` highest scores of all offered, of equal ones those with the lower index: a heap of their negatives, the worst on top. */
+/* The `limit` highest scores of all offered, of equal ones those with the lower index: a heap of their negatives, the worst on
+ * top. */
 typedef struct tfi_best {
     tfi_ranked *heap; /* [limit] */
     int64_t count, limit;

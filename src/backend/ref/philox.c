@@ -1,5 +1,5 @@
-/* Philox 4x32-10, a counter-based random generator (Salmon, Moraes, Dror, Shaw 2011): the numbers of a step follow from the seed
- * and where they are used, so they are the same in any batch and on any backend. */
+/* Philox 4x32-10, a counter-based random generator (Salmon, Moraes, Dror, Shaw 2011): the numbers of a step follow from the
+ * seed and where they are used, so they are the same in any batch and on any backend. */
 #include "backend/host_ops.h"
 
 void tfi_philox(uint64_t key, const uint32_t counter[4], uint32_t out[4])

@@ -1,5 +1,5 @@
-/* LOGITS_PROCESS, plain C: what a request asks of its logits, row by row; the processors themselves are in process_constrain.c and
- * process_warp.c. */
+/* LOGITS_PROCESS, plain C: what a request asks of its logits, row by row; the processors themselves are in process_constrain.c
+ * and process_warp.c. */
 #include "backend/ref/process.h"
 #include "backend/ref/ref.h"
 #include "backend/rows.h"

@@ -8,8 +8,8 @@
 void tfi_constrain_row(const tfi_slot *slot, float *y, int64_t V, void *scratch);
 void tfi_warp_row(const tfi_slot *slot, float *y, int64_t V, void *scratch);
 
-/* Philox's number for a seed, the tokens drawn before, the sequence or candidate, and what it is used for: 0 a token, 1 the race of
- * candidates in beam search. In [0, 1). */
+/* Philox's number for a seed, the tokens drawn before, the sequence or candidate, and what it is used for: 0 a token, 1 the
+ * race of candidates in beam search. In [0, 1). */
 double tfi_uniform(uint64_t seed, uint32_t step, uint32_t index, uint32_t use);
 
 /* Logits are F32 whatever else is. */

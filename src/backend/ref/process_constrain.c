@@ -1,5 +1,5 @@
-/* The processors of the first stage, those that transformers applies whether it samples or not, in its order and arithmetic. Named
- * after its classes. */
+/* The processors of the first stage, those that transformers applies whether it samples or not, in its order and arithmetic.
+ * Named after its classes. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -7,8 +7,8 @@
 #include "backend/ref/process.h"
 #include "backend/ref/softmax.h"
 
-/* A row being processed: the logits, what its sequence said so far, and a number for each id that is undefined between uses, so that
- * nothing costs time for all ids where only few matter. */
+/* A row being processed: the logits, what its sequence said so far, and a number for each id that is undefined between uses, so
+ * that nothing costs time for all ids where only few matter. */
 typedef struct row {
     const tfi_sampling *s;
     float *y;
@@ -60,7 +60,8 @@ static int is_repeated(const tfi_id_lists *l, int32_t i)
     const int32_t length = list_length(l, i);
 
     for (int32_t k = i + 1; k < l->count; k++)
-        if (list_length(l, k) == length && memcmp(list_ids(l, k), list_ids(l, i), (size_t)length * sizeof *l->ids) == 0) return 1;
+        if (list_length(l, k) == length && memcmp(list_ids(l, k), list_ids(l, i), (size_t)length * sizeof *l->ids) == 0)
+            return 1;
     return 0;
 }
 
@@ -125,8 +126,8 @@ static void penalise_drawn(const row *r)
     }
 }
 
-/* NoRepeatNGramLogitsProcessor, EncoderNoRepeatNGramLogitsProcessor: bans what followed in `ids` wherever they hold the last size - 1
- * tokens. */
+/* NoRepeatNGramLogitsProcessor, EncoderNoRepeatNGramLogitsProcessor: bans what followed in `ids` wherever they hold the last
+ * size - 1 tokens. */
 static void ban_ngrams(const row *r, const int32_t *ids, int32_t count, int32_t size)
 {
     if (r->length + 1 < size) return;

@@ -1,8 +1,8 @@
-/* The processors of the second stage, which transformers applies when it samples (renormalize_logits always), in its order. Named
- * after its classes.
+/* The processors of the second stage, which transformers applies when it samples (renormalize_logits always), in its order.
+ * Named after its classes.
  *
- * All but temperature take ids away. They work on a list of the ids that are left, which is short after the first of them, and not
- * sorted: a heap gives the best ones in order, as many as are asked for. */
+ * All but temperature take ids away. They work on a list of the ids that are left, which is short after the first of them, and
+ * not sorted: a heap gives the best ones in order, as many as are asked for. */
 #include <math.h>
 
 #include "backend/ref/best.h"
@@ -16,7 +16,7 @@ typedef struct survivors {
     int32_t *ids;  /* [n] */
     tfi_ranked *heap;
     int64_t n;
-    int64_t keep;  /* as many are always left */
+    int64_t keep; /* as many are always left */
     float max;
 } survivors;
 
@@ -101,15 +101,20 @@ static void top_k(survivors *l, int64_t k)
     keep_from(l, score_of_rank(l, k));
 }
 
-/* TopPLogitsWarper: takes away the least probable while their sum is at most 1 - top_p; of equal ones the lower id goes first. */
+/* TopPLogitsWarper: takes away the least probable while their sum is at most 1 - top_p; of equal ones the lower id goes first.
+ * Those below an n-th of it each need not be looked at: all of them together are too few. */
 static void top_p(survivors *l, float top_p)
 {
     const double sum = sum_of(l), out = (1 - (double)top_p) * sum;
+    const float low = l->keep > 1 ? -INFINITY : l->max + (float)log(out / (double)l->n) - 1e-3f;
     tfi_ranked cut = {INFINITY, 0};
     double above = 0;
     int64_t n = 0, kept = 0, left = 0;
 
-    for (int64_t i = 0; i < l->n; i++) l->heap[n++] = (tfi_ranked){l->scores[i], (int32_t)i};
+    for (int64_t i = 0; i < l->n; i++) {
+        l->heap[n] = (tfi_ranked){l->scores[i], (int32_t)i};
+        n += l->scores[i] >= low;
+    }
     tfi_heap_make(l->heap, n);
     for (; n > 0 && (kept < l->keep || sum - above > out); kept++) {
         cut = tfi_heap_pop(l->heap, &n);
@@ -145,16 +150,18 @@ static double entropy_of(const survivors *l, double sum)
     return entropy / sum;
 }
 
-/* How far an id's surprise is from what is expected. */
-static float surprise(const survivors *l, int64_t i, double log_sum, double entropy)
+/* How far an id's surprise is from what is expected; in float, where different surprises may become equal. */
+static float surprise(const survivors *l, int64_t i, float log_sum, float entropy)
 {
-    return (float)fabs(log_sum - ((double)l->scores[i] - (double)l->max) - entropy);
+    return fabsf(-(l->scores[i] - l->max - log_sum) - entropy);
 }
 
 /* TypicalLogitsWarper: those of the most usual surprise, until their probabilities reach `mass`. */
 static void typical(survivors *l, float mass)
 {
-    const double sum = sum_of(l), log_sum = log(sum), entropy = entropy_of(l, sum);
+    const double sum = sum_of(l);
+    const float log_sum = (float)log(sum), entropy = (float)entropy_of(l, sum);
+    tfi_ranked last = {0, 0};
     double running = 0;
     float cut = INFINITY;
     int64_t n = l->n, kept = 0;
@@ -162,14 +169,17 @@ static void typical(survivors *l, float mass)
     for (int64_t i = 0; i < n; i++) l->heap[i] = (tfi_ranked){-surprise(l, i, log_sum, entropy), (int32_t)i};
     tfi_heap_make(l->heap, n);
     for (; n > 0 && (kept < l->keep || running < (double)mass * sum); kept++) {
-        const tfi_ranked next = tfi_heap_pop(l->heap, &n);
-        running += weight(l, next.index);
-        cut = -next.key;
+        last = tfi_heap_pop(l->heap, &n);
+        if (running < (double)mass * sum) cut = -last.key;
+        running += weight(l, last.index);
     }
     n = 0;
-    for (int64_t i = 0; i < l->n; i++)
-        if (surprise(l, i, log_sum, entropy) <= cut) keep_one(l, &n, i);
+    for (int64_t i = 0; i < l->n; i++) { /* equal ones at the cut stay together, but not those kept for their number alone */
+        const tfi_ranked it = {-surprise(l, i, log_sum, entropy), (int32_t)i};
+        if (-it.key <= cut || !tfi_ranked_above(last, it)) keep_one(l, &n, i);
+    }
     l->n = n;
+    l->max = tfi_row_max(l->scores, n); /* the best one may be gone: nothing else takes it */
 }
 
 /* EpsilonLogitsWarper, EtaLogitsWarper: probabilities of at least `least`, and the best `keep` with their equals. */

@@ -55,14 +55,15 @@ int64_t tfi_row_first(const float *x, int64_t n, float value)
     return i < n ? i : 0;
 }
 
-/* exp(v) for v <= 0 as 2^k * exp(rest), |rest| <= ln(2)/2; the polynomial is that of Cephes' expf (Moshier), good to 2 units in the
- * last place. NaN stays NaN. */
+/* exp(v) for v in [lowest, 0], as 2^k * exp(rest), |rest| <= ln(2)/2; the polynomial is that of Cephes' expf (Moshier), good to
+ * 2 units in the last place. NaN stays NaN. */
+static const float lowest = -88; /* whose 2^k, with k = -127, comes out as 0 */
+
 static inline float exp_of(float v)
 {
-    const float low = -87, round = 12582912; /* adding 1.5 * 2^23 rounds to a whole number, which is then in the lowest bits */
-    const float x = v < low ? low : v;
-    const float shifted = x * 1.44269504f + round, k = shifted - round;
-    const float r = x - k * 0.693359375f - k * -2.12194440e-4f;
+    const float round = 12582912; /* adding 1.5 * 2^23 rounds to a whole number, which is then in the lowest bits */
+    const float shifted = v * 1.44269504f + round, k = shifted - round;
+    const float r = v - k * 0.693359375f - k * -2.12194440e-4f;
     float p = 1.9875691500e-4f;
 
     p = p * r + 1.3981999507e-3f;
@@ -71,29 +72,34 @@ static inline float exp_of(float v)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1;
-    p *= float_of(((uint32_t)bits_of(shifted) + 127) << 23);
-    return v < low ? 0 : p;
+    return p * float_of(((uint32_t)bits_of(shifted) + 127) << 23);
+}
+
+/* There are only -infinities. */
+static int is_empty(const float x[TFI_EXP_BLOCK])
+{
+    int32_t any = 0;
+
+    for (int i = 0; i < TFI_EXP_BLOCK; i++) any |= !(x[i] <= -INFINITY);
+    return !any;
 }
 
 double tfi_exp_block(const float *x, int64_t n, float max, float e[TFI_EXP_BLOCK])
 {
+    float part[TFI_EXP_BLOCK];
     double sums[4] = {0};
-    int32_t any = 0;
 
-    if (n == TFI_EXP_BLOCK) {
-        for (int i = 0; i < TFI_EXP_BLOCK; i++) any |= !(x[i] <= -INFINITY);
-    } else {
-        any = 1;
+    if (n < TFI_EXP_BLOCK) {
+        for (int i = 0; i < TFI_EXP_BLOCK; i++) part[i] = i < n ? x[i] : -INFINITY;
+        x = part;
     }
-    if (!any) { /* most of a row, once it is filtered */
+    if (is_empty(x)) { /* like most of a row, once it is filtered */
         memset(e, 0, TFI_EXP_BLOCK * sizeof *e);
         return 0;
     }
-    if (n == TFI_EXP_BLOCK) {
-        for (int i = 0; i < TFI_EXP_BLOCK; i++) e[i] = exp_of(x[i] - max);
-    } else {
-        for (int i = 0; i < TFI_EXP_BLOCK; i++) e[i] = i < n ? exp_of(x[i] - max) : 0;
-    }
+    /* Two loops: in one, compilers branch around the exponential of the lowest number, and vectorise nothing. */
+    for (int i = 0; i < TFI_EXP_BLOCK; i++) e[i] = x[i] - max < lowest ? lowest : x[i] - max;
+    for (int i = 0; i < TFI_EXP_BLOCK; i++) e[i] = exp_of(e[i]);
     for (int i = 0; i < TFI_EXP_BLOCK; i += 4) {
         for (int k = 0; k < 4; k++) sums[k] += (double)e[i + k];
     }

@@ -13,7 +13,8 @@ int tfi_row_invalid(const float *x, int64_t n);
 float tfi_row_max(const float *x, int64_t n);
 int64_t tfi_row_first(const float *x, int64_t n, float value);
 
-/* e[i] = exp(x[i] - max) for n <= TFI_EXP_BLOCK numbers of at most max, 0 below the range of float; their sum in an order of its own. */
+/* e[i] = exp(x[i] - max) for n <= TFI_EXP_BLOCK numbers of at most max, 0 below the range of float; their sum in an order of
+ * its own. */
 double tfi_exp_block(const float *x, int64_t n, float max, float e[TFI_EXP_BLOCK]);
 
 /* sum of exp(x[i] - max), and the logarithm of the sum of exp(x[i]); NaN where the row is invalid. */

@@ -1,0 +1,307 @@
+/* Unigram on files made here: pieces and their scores, SentencePiece's rules, streams, bad files, failing
+ * allocations. What the tokens must be for real vocabularies is the conformance tests' business. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <tfinfer/tokenizer.h>
+
+#include "../check.h"
+
+#define MARK "\xe2\x96\x81"
+
+/* A .model file while it is written. */
+typedef struct writer {
+    uint8_t data[4096];
+    size_t size;
+} writer;
+
+static void put_number(writer *w, uint32_t field, uint64_t value)
+{
+    const uint64_t parts[2] = {(uint64_t)field << 3, value};
+
+    for (int i = 0; i < 2; i++) {
+        uint64_t v = parts[i];
+        for (; v > 127; v >>= 7) w->data[w->size++] = (uint8_t)(v | 128);
+        w->data[w->size++] = (uint8_t)v;
+    }
+}
+
+static void put_bytes(writer *w, uint32_t field, const void *data, size_t size)
+{
+    put_number(w, field, size);
+    w->data[w->size - (size > 127 ? 2 : 1) - 1] |= 2; /* fields here have numbers under 16 */
+    memcpy(w->data + w->size, data, size);
+    w->size += size;
+}
+
+static void put_piece(writer *w, const char *text, float score, int type)
+{
+    writer piece = {.size = 0};
+
+    put_bytes(&piece, 1, text, strlen(text));
+    piece.data[piece.size++] = 2 << 3 | 5;
+    memcpy(piece.data + piece.size, &score, 4);
+    piece.size += 4;
+    if (type != 1) put_number(&piece, 3, (uint64_t)type);
+    put_bytes(w, 1, piece.data, piece.size);
+}
+
+enum { PAD, EOS, UNK, SPACE, A, B, AB, MARK_AB, C, VOCAB };
+
+/* The unknown piece is at id `unk`, 2 or 0. */
+static void model(writer *w, int unk)
+{
+    writer trainer = {.size = 0};
+
+    w->size = 0;
+    put_piece(w, unk == 0 ? "<unk>" : "<pad>", 0, unk == 0 ? 2 : 3);
+    put_piece(w, "</s>", 0, 3);
+    put_piece(w, unk == 2 ? "<unk>" : "<s>", 0, unk == 2 ? 2 : 3);
+    put_piece(w, MARK, -2, 1);
+    put_piece(w, "a", -3, 1);
+    put_piece(w, "b", -3, 1);
+    put_piece(w, "ab", -4, 1);
+    put_piece(w, MARK "ab", -5, 1);
+    put_piece(w, "c", -4, 1);
+    put_number(&trainer, 3, 1);
+    trainer.data[trainer.size++] = 0xc0; /* field 40 */
+    trainer.data[trainer.size++] = 0x02;
+    trainer.data[trainer.size++] = (uint8_t)unk;
+    put_bytes(w, 2, trainer.data, trainer.size);
+}
+
+static const char *write_dir(const char *name, const writer *w, const char *config)
+{
+    const char *path = check_path(name);
+    char file[1024];
+
+    (void)mkdir(path, 0777);
+    snprintf(file, sizeof file, "%s/spiece.model", path);
+    check_write(file, w->data, w->size);
+    snprintf(file, sizeof file, "%s/tokenizer_config.json", path);
+    check_write(file, config, strlen(config));
+    return path;
+}
+
+static const char t5[] = "{\"tokenizer_class\":\"T5Tokenizer\",\"extra_ids\":2}";
+
+static void check_ids(const tf_tokenizer *t, const char *text, const int32_t *ids, int64_t n)
+{
+    const tf_text one = tf_text_of(text);
+    tf_encoding_data d;
+    tf_encoding *e;
+
+    tf_encoding_data_init(&d);
+    CHECK_OK(tf_encoding_open(t, &e));
+    CHECK_OK(tf_tokenizer_encode(t, &one, NULL, 1, NULL, e));
+    CHECK_OK(tf_encoding_get(e, &d));
+    CHECK_INT(d.tokens, n);
+    for (int64_t i = 0; i < n && i < d.tokens; i++) CHECK_INT(d.ids[i], ids[i]);
+    tf_encoding_close(e);
+}
+#define IDS(t, text, ...)                                                                                                      \
+    check_ids(t, text, (const int32_t[]){__VA_ARGS__}, (int64_t)(sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t)))
+
+static void test_class(void)
+{
+    writer w;
+    tf_tokenizer *t;
+
+    model(&w, 2);
+    CHECK_OK(tf_tokenizer_open(write_dir("t5", &w, t5), NULL, &t));
+    IDS(t, "ab", MARK_AB, EOS);
+    IDS(t, " abab\n", MARK_AB, AB, EOS);
+    IDS(t, "xyz a", SPACE, UNK, SPACE, A, EOS); /* unknown ones are one token */
+    IDS(t, "<extra_id_0>c", VOCAB + 1, SPACE, C, EOS);
+    IDS(t, "", EOS);
+    tf_tokenizer_close(t);
+}
+
+static void test_own_rules(void)
+{
+    writer w, normalizer = {.size = 0};
+    tf_tokenizer *t;
+    const char *path = check_path("own.model");
+    char text[32];
+    int64_t size;
+
+    model(&w, 0);
+    put_number(&normalizer, 3, 0); /* no space in front */
+    put_bytes(&w, 3, normalizer.data, normalizer.size);
+    check_write(path, w.data, w.size);
+    CHECK_OK(tf_tokenizer_open(path, NULL, &t));
+    IDS(t, "  ab  ab ", AB, MARK_AB);
+    IDS(t, "</s>", 0); /* no special tokens in the text */
+    CHECK_OK(tf_tokenizer_decode(t, (const int32_t[]){MARK_AB, MARK_AB, 0, 1}, 4, NULL, text, sizeof text, &size));
+    tf_tokenizer_close(t);
+}
+
+/* The same text piece by piece, without an allocation. */
+static void test_stream(void)
+{
+    static const int32_t ids[] = {MARK_AB, C, UNK, SPACE, VOCAB, A, MARK_AB, EOS};
+    tf_tokenizer_options o;
+    check_memory m;
+    writer w;
+    tf_tokenizer *t;
+    tf_stream *s;
+    const char *piece;
+    char whole[128], text[128];
+    int64_t size, n, at = 0;
+
+    model(&w, 2);
+    check_memory_init(&m);
+    tf_tokenizer_options_init(&o);
+    o.allocator = &m.hooks;
+    CHECK_OK(tf_tokenizer_open(write_dir("t5", &w, t5), &o, &t));
+    CHECK_OK(tf_tokenizer_decode(t, ids, 8, NULL, whole, sizeof whole, &size));
+    CHECK_OK(tf_stream_open(t, NULL, &s));
+    m.fail_at = 1;
+    m.fail_hit = 0;
+    for (int round = 0; round < 2; round++, at = 0) {
+        for (int i = 0; i <= 8; i++) {
+            CHECK_OK(i < 8 ? tf_stream_push(s, ids[i], &piece, &n) : tf_stream_finish(s, &piece, &n));
+            memcpy(text + at, piece, (size_t)n);
+            at += n;
+        }
+        CHECK_INT(at, size);
+        CHECK(memcmp(text, whole, (size_t)size) == 0);
+    }
+    CHECK(!m.fail_hit);
+    m.fail_at = 0;
+    CHECK_INT(tf_stream_push(s, -1, &piece, &n), TF_STATUS_INVALID);
+    CHECK_INT(tf_stream_push(s, VOCAB + 2, &piece, &n), TF_STATUS_INVALID);
+    CHECK_INT(tf_stream_push(NULL, 0, &piece, &n), TF_STATUS_INVALID);
+    CHECK_INT(tf_stream_finish(s, NULL, &n), TF_STATUS_INVALID);
+    tf_stream_close(s);
+    tf_stream_close(NULL);
+    tf_stream_reset(NULL);
+    tf_tokenizer_close(t);
+    CHECK_INT(m.live_blocks, 0);
+}
+
+static void refuse(const writer *w, tf_status status, const char *part)
+{
+    const char *path = check_path("bad.model");
+    tf_tokenizer *t;
+
+    check_write(path, w->data, w->size);
+    CHECK_INT(tf_tokenizer_open(path, NULL, &t), status);
+    if (!strstr(tf_last_error(), part)) CHECK_INT((printf("%s\n", tf_last_error()), 0), 1);
+}
+
+static void test_bad_files(void)
+{
+    static const uint8_t one_unit[] = {4, 0, 0, 0, 255, 255, 255, 255, 'a'}; /* crashes libsentencepiece 0.1.97 */
+    writer w, normalizer = {.size = 0};
+    tf_tokenizer *t;
+
+    model(&w, 0);
+    put_bytes(&normalizer, 2, one_unit, sizeof one_unit);
+    put_bytes(&w, 3, normalizer.data, normalizer.size);
+    check_write(check_path("odd.model"), w.data, w.size);
+    CHECK_OK(tf_tokenizer_open(check_path("odd.model"), NULL, &t));
+    IDS(t, "ab", MARK_AB);
+    tf_tokenizer_close(t);
+    normalizer.size = 0;
+    put_bytes(&normalizer, 2, one_unit, 3);
+    model(&w, 0);
+    put_bytes(&w, 3, normalizer.data, normalizer.size);
+    refuse(&w, TF_STATUS_CORRUPT, "precompiled_charsmap");
+    model(&w, 0);
+    w.size--;
+    refuse(&w, TF_STATUS_CORRUPT, "malformed at byte");
+    model(&w, 0);
+    put_piece(&w, "", 0, 1);
+    refuse(&w, TF_STATUS_CORRUPT, "piece 9 is empty");
+    model(&w, 0);
+    put_piece(&w, "ab", 0, 1);
+    refuse(&w, TF_STATUS_CORRUPT, "there twice");
+    model(&w, 0);
+    put_piece(&w, "z", (float)strtod("nan", NULL), 1);
+    refuse(&w, TF_STATUS_CORRUPT, "score");
+    model(&w, 0);
+    put_piece(&w, "\xff", 0, 1);
+    refuse(&w, TF_STATUS_CORRUPT, "UTF-8");
+    w.size = 0;
+    refuse(&w, TF_STATUS_CORRUPT, "no pieces");
+    model(&w, 1);
+    refuse(&w, TF_STATUS_CORRUPT, "unk_id");
+}
+
+static tf_status use_all(const char *path, const tf_allocator *allocator)
+{
+    const tf_text texts[] = {tf_text_of(" ab abab\xc3\xa9 xyz<extra_id_1>"), tf_text_of("bad \xff text")};
+    tf_tokenizer_options o;
+    tf_tokenize_options set;
+    tf_tokenizer *t;
+    tf_encoding *e = NULL;
+    tf_stream *s = NULL;
+    char text[64];
+    int64_t size;
+    tf_status status;
+
+    tf_tokenizer_options_init(&o);
+    o.allocator = allocator;
+    tf_tokenize_options_init(&set);
+    set.replace_invalid = 1;
+    if ((status = tf_tokenizer_open(path, &o, &t)) < 0) return status;
+    status = tf_encoding_open(t, &e);
+    if (status == TF_STATUS_OK) status = tf_tokenizer_encode(t, texts, NULL, 2, &set, e);
+    if (status == TF_STATUS_OK) status = tf_tokenizer_decode(t, (const int32_t[]){AB, C}, 2, NULL, text, sizeof text, &size);
+    if (status == TF_STATUS_OK) status = tf_stream_open(t, NULL, &s);
+    tf_stream_close(s);
+    tf_encoding_close(e);
+    tf_tokenizer_close(t);
+    return status;
+}
+
+static void fail_each_allocation(const char *path)
+{
+    check_memory m;
+    int64_t n = 0;
+    tf_status status;
+
+    check_memory_init(&m);
+    do {
+        m.fail_at = ++n;
+        m.fail_hit = 0;
+        status = use_all(path, &m.hooks);
+        CHECK_INT(m.live_blocks, 0);
+        CHECK_INT(m.live_bytes, 0);
+        if (m.fail_hit) CHECK_INT(status, TF_STATUS_NOMEM);
+    } while (m.fail_hit && n < 10000);
+    CHECK_INT(status, TF_STATUS_OK);
+    CHECK(n > 15);
+}
+
+static void test_allocations(void)
+{
+    static const char json[] =
+        "{\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"normalized\":true}],\"model\":{\"type\":\"Unigram\",\"unk_id\":0,"
+        "\"vocab\":[[\"<unk>\",0],[\"a\",-1.5],[\"b\",-2],[\"ab\",-3.1234567890123456],[\"c\",-1],[\"" MARK "\",-1],[\"d\",-1],"
+        "[\"e\",-1],[\"f\",-1]]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\" "
+        "\"}]},\"pre_tokenizer\":{\"type\":\"Metaspace\"},"
+        "\"decoder\":{\"type\":\"Metaspace\"}}";
+    const char *path = check_path("u.json");
+    writer w;
+
+    model(&w, 2);
+    fail_each_allocation(write_dir("t5", &w, t5));
+    model(&w, 0);
+    fail_each_allocation(
+        write_dir("rinna", &w, "{\"tokenizer_class\":\"T5Tokenizer\",\"extra_ids\":2,\"do_lower_case\":true}"));
+    check_write(path, json, sizeof json - 1);
+    fail_each_allocation(path);
+}
+
+int main(int argc, char **argv)
+{
+    check_run(argc, argv, "class", test_class);
+    check_run(argc, argv, "own_rules", test_own_rules);
+    check_run(argc, argv, "stream", test_stream);
+    check_run(argc, argv, "bad_files", test_bad_files);
+    check_run(argc, argv, "allocations", test_allocations);
+    return check_done();
+}
