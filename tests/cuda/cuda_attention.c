@@ -43,9 +43,11 @@ static void any_sequences(problem *p, int32_t most)
 {
     tfi_attention_args *a = &p->host;
 
-    a->B = pick(1, SEQUENCES_MAX);
+    const int tall = pick(0, 4) == 0; /* few sequences, all of them long: these go in taller tiles */
+
+    a->B = pick(1, tall ? 2 : SEQUENCES_MAX);
     for (int64_t b = 0; b < a->B; b++) {
-        const int32_t rows = any_length(most);
+        const int32_t rows = tall ? pick(most / 2, most) : any_length(most);
         p->lens[b] = a->attend == TFI_ATTEND_SOURCE ? any_length(most) : rows;
         if (a->attend == TFI_ATTEND_CACHE && pick(0, 3)) p->lens[b] += pick(0, 4) ? any_length(most) : pick(0, 1500);
         if (rows > p->longest) p->longest = rows;
@@ -207,7 +209,7 @@ static void one_attention(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased
         tfi_cuda_launch l = device_launch(&p.live, capabilities[i], scratch);
         if (capabilities[i] > device_capability) continue;
         p.device.y = out.data;
-        if (pick(0, 3) == 0) l.multiprocessors = 1; /* no splits, tall tiles */
+        if (pick(0, 1)) l.multiprocessors = 1; /* no splits, tall tiles */
         device_begin();
         CHECK_OK(tfi_cuda_attention(&l, &p.device, (tfi_op_types){x, TFI_F32, y}, p.longest, p.longest_stored));
         device_run();

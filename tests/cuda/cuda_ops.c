@@ -7,6 +7,7 @@ int main(int argc, char **argv)
     struct cudaDeviceProp device;
     int count = 0;
 
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a log shows how far it came */
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
         printf("skipped: no CUDA device\n");
         return 77;
