@@ -1,0 +1,264 @@
+/* The first stage of LOGITS_PROCESS, in the order and arithmetic of src/backend/ref/process_constrain.c, whose names these are.
+ *
+ * Shapes    x, y [S, V] fp32
+ * Parallel  a block PROCESS_PART logits of a row: each looks at all ids of the lists and histories and changes what is its own.
+ *           Only log_softmax, for beams, reads the whole row in each block
+ * Needs     nothing
+ * Floor     8*V bytes a row; V=50257: 0.4 MB, and 7 blocks wait for the row's settings, one load behind the other: 3 us */
+#include "process.cuh"
+
+namespace
+{
+
+struct part {
+    const tfi_sampling *s;
+    float *y;
+    int32_t V, begin, end; /* ids begin to end are the block's */
+    const int32_t *tokens;
+    int32_t length;
+    int *notes; /* [PROCESS_PART] shared, undefined between uses */
+};
+
+__device__ bool is_own(const part &p, int32_t id)
+{
+    return id >= p.begin && id < p.end;
+}
+
+__device__ int *note(const part &p, int32_t id)
+{
+    return &p.notes[id - p.begin];
+}
+
+__device__ bool is_eos(const tfi_sampling *s, int32_t token)
+{
+    for (int32_t i = 0; i < s->eos_count; i++)
+        if (s->eos[i] == token) return true;
+    return false;
+}
+
+/* Each changes y; the next may not begin before. */
+template <typename Visit>
+__device__ void for_list(int32_t count, Visit visit)
+{
+    for (int32_t i = threadIdx.x; i < count; i += DRAW_THREADS) visit(i);
+    __syncthreads();
+}
+
+__device__ void ban(const part &p, const int32_t *ids, int32_t count)
+{
+    for_list(count, [&](int32_t i) {
+        if (is_own(p, ids[i])) p.y[ids[i]] = -CUDART_INF_F;
+    });
+}
+
+__device__ bool are_equal(const int32_t *a, const int32_t *b, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++)
+        if (a[i] != b[i]) return false;
+    return true;
+}
+
+/* ---- biases and bans of sequences ---- */
+
+__device__ int32_t list_length(const tfi_id_lists *l, int32_t i)
+{
+    return l->start[i + 1] - l->start[i];
+}
+
+__device__ const int32_t *list_ids(const tfi_id_lists *l, int32_t i)
+{
+    return l->ids + l->start[i];
+}
+
+__device__ int32_t last_id(const tfi_id_lists *l, int32_t i)
+{
+    return l->ids[l->start[i + 1] - 1];
+}
+
+__device__ bool is_due(const part &p, const tfi_id_lists *l, int32_t i)
+{
+    const int32_t before = list_length(l, i) - 1;
+    if (before < 0 || before > p.length || !is_own(p, last_id(l, i))) return false;
+    return are_equal(list_ids(l, i), p.tokens + p.length - before, before);
+}
+
+__device__ bool is_repeated(const tfi_id_lists *l, int32_t i)
+{
+    const int32_t length = list_length(l, i);
+
+    for (int32_t k = i + 1; k < l->count; k++)
+        if (list_length(l, k) == length && are_equal(list_ids(l, k), list_ids(l, i), length)) return true;
+    return false;
+}
+
+/* Whoever comes first to an id adds up its biases, in their order. */
+__device__ void bias_sequences(const part &p)
+{
+    const tfi_id_lists *l = &p.s->sequence_bias;
+
+    if (l->count == 0) return;
+    for_list(l->count, [&](int32_t i) {
+        if (is_due(p, l, i)) *note(p, last_id(l, i)) = 0;
+    });
+    for_list(l->count, [&](int32_t i) {
+        if (!is_due(p, l, i)) return;
+        const int32_t id = last_id(l, i);
+        float sum = 0;
+        if (atomicExch(note(p, id), 1) != 0) return;
+        for (int32_t k = 0; k < l->count; k++)
+            if (list_length(l, k) > 0 && last_id(l, k) == id && is_due(p, l, k) && !is_repeated(l, k))
+                sum += p.s->sequence_bias_values[k];
+        p.y[id] += sum;
+    });
+}
+
+__device__ void ban_words(const part &p)
+{
+    const tfi_id_lists *l = &p.s->bad_words;
+
+    for_list(l->count, [&](int32_t i) {
+        if (!is_due(p, l, i)) return;
+        const int32_t id = last_id(l, i);
+        if (list_length(l, i) > 1 || !is_eos(p.s, id)) p.y[id] += -CUDART_INF_F;
+    });
+}
+
+/* ---- penalties ---- */
+
+/* Once for each id among `ids`. */
+__device__ void penalise_repetition(const part &p, const int32_t *ids, int32_t count, float penalty)
+{
+    for_list(count, [&](int32_t i) {
+        if (is_own(p, ids[i])) *note(p, ids[i]) = 0;
+    });
+    for_list(count, [&](int32_t i) {
+        if (!is_own(p, ids[i]) || atomicExch(note(p, ids[i]), 1) != 0) return;
+        const float y = p.y[ids[i]];
+        p.y[ids[i]] = y < 0 ? y * penalty : y / penalty;
+    });
+}
+
+__device__ void penalise_drawn(const part &p)
+{
+    const int32_t *drawn = p.tokens + p.s->prompt;
+    const int32_t count = p.length - p.s->prompt;
+
+    for_list(count, [&](int32_t i) {
+        if (is_own(p, drawn[i])) *note(p, drawn[i]) = 0;
+    });
+    for_list(count, [&](int32_t i) {
+        if (is_own(p, drawn[i])) atomicAdd(note(p, drawn[i]), 1);
+    });
+    for_list(count, [&](int32_t i) {
+        if (!is_own(p, drawn[i])) return;
+        const int times = atomicExch(note(p, drawn[i]), 0);
+        if (times > 0)
+            p.y[drawn[i]] -= __fadd_rn(p.s->presence_penalty, __fmul_rn(p.s->frequency_penalty, (float)times));
+    });
+}
+
+__device__ void ban_ngrams(const part &p, const int32_t *ids, int32_t count, int32_t size)
+{
+    if (p.length + 1 < size) return;
+    const int32_t *last = p.tokens + p.length + 1 - size;
+    for_list(count - size + 1, [&](int32_t i) {
+        const int32_t id = ids[i + size - 1];
+        if (is_own(p, id) && are_equal(ids + i, last, size - 1)) p.y[id] = -CUDART_INF_F;
+    });
+}
+
+__device__ void repetition(const part &p)
+{
+    const tfi_sampling *s = p.s;
+
+    if (s->encoder_repetition_penalty != 1)
+        penalise_repetition(p, s->source, s->source_count, (float)(1 / (double)s->encoder_repetition_penalty));
+    if (s->repetition_penalty != 1) penalise_repetition(p, p.tokens, p.length, s->repetition_penalty);
+    if (s->presence_penalty != 0 || s->frequency_penalty != 0) penalise_drawn(p);
+    if (s->no_repeat_ngram_size > 0) ban_ngrams(p, p.tokens, p.length, s->no_repeat_ngram_size);
+    if (s->encoder_no_repeat_ngram_size > 0) ban_ngrams(p, s->source, s->source_count, s->encoder_no_repeat_ngram_size);
+}
+
+/* ---- the rest ---- */
+
+__device__ void force(const part &p, const int32_t *ids, int32_t count)
+{
+    for_list(p.end - p.begin, [&](int32_t i) { p.y[p.begin + i] = -CUDART_INF_F; });
+    for_list(count, [&](int32_t i) {
+        if (is_own(p, ids[i])) p.y[ids[i]] = 0;
+    });
+}
+
+__device__ void remove_invalid(const part &p)
+{
+    for_list(p.end - p.begin, [&](int32_t i) {
+        const float v = p.y[p.begin + i];
+        p.y[p.begin + i] = v != v ? 0 : fminf(fmaxf(v, -CUDART_MAX_NORMAL_F), CUDART_MAX_NORMAL_F);
+    });
+}
+
+__device__ bool is_first(const int32_t *ids, int32_t i)
+{
+    for (int32_t k = 0; k < i; k++)
+        if (ids[k] == ids[i]) return false;
+    return true;
+}
+
+__device__ void favour_end(const part &p, int32_t past)
+{
+    const float factor = (float)(pow((double)p.s->decay_factor, (double)past) - 1);
+
+    for_list(p.s->eos_count, [&](int32_t i) {
+        const int32_t id = p.s->eos[i];
+        if (!is_own(p, id) || !is_first(p.s->eos, i)) return;
+        const float before = p.y[id];
+        if (isfinite(before)) p.y[id] = __fadd_rn(before, __fmul_rn(fabsf(before), factor));
+    });
+}
+
+__device__ void constrain_part(const part &p)
+{
+    const tfi_sampling *s = p.s;
+    const int32_t drawn = p.length - s->prompt;
+
+    bias_sequences(p);
+    repetition(p);
+    ban_words(p);
+    if (p.length < s->min_length || drawn < s->min_new_tokens) ban(p, s->eos, s->eos_count);
+    if (s->forced_bos >= 0 && p.length == 1) force(p, &s->forced_bos, 1);
+    if (s->forced_eos_count > 0 && p.length == s->max_length - 1) force(p, s->forced_eos, s->forced_eos_count);
+    if (s->remove_invalid_values) remove_invalid(p);
+    if (s->decay_start >= 0 && drawn > s->decay_start) favour_end(p, drawn - s->decay_start);
+    ban(p, s->suppress, s->suppress_count);
+    if (p.length == s->begin_index) ban(p, s->begin_suppress, s->begin_suppress_count);
+}
+
+__global__ void __launch_bounds__(DRAW_THREADS, 1) constrain(tfi_process_args a, const tfi_cuda_live *live)
+{
+    __shared__ int notes[PROCESS_PART];
+    __shared__ uint64_t shared[WARPS_MAX];
+    const int64_t s = blockIdx.x, begin = blockIdx.y * (int64_t)PROCESS_PART, end = min(begin + PROCESS_PART, a.V);
+    const float *x = a.x + s * a.V;
+    float *y = a.y + s * a.V;
+
+    if (s >= live->rows[TFI_ROWS_SELECTED]) return;
+    const tfi_slot *slot = a.row_slots[s] < 0 ? NULL : &a.slots[a.row_slots[s]];
+    if (slot && slot->sampling->num_beams > 1) {
+        const log_scale scale = log_scale_of(x, a.V, shared);
+        copy_part(x, y, begin, end, [&](float v) { return v - scale.max - scale.log_sum; });
+    } else {
+        copy_part(x, y, begin, end, [](float v) { return v; });
+    }
+    if (!slot) return;
+    __syncthreads();
+    const part p = {slot->sampling, y, (int32_t)a.V, (int32_t)begin, (int32_t)end, slot->tokens, slot->count, notes};
+    constrain_part(p);
+}
+
+} // namespace
+
+tf_status tfi_cuda_constrain(const tfi_cuda_launch *l, const tfi_process_args *a)
+{
+    constrain<<<process_grid(a), DRAW_THREADS, 0, l->stream>>>(*a, l->live);
+    return launched("LOGITS_PROCESS");
+}
