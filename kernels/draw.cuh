@@ -1,8 +1,8 @@
-/* What processing logits and drawing from them share: floats in an order of integers, the reference's exponential bit for bit, sums
- * that do not depend on the order of their terms, Philox, and the search for the best of many.
+/* What processing logits and drawing from them share: floats in an order of integers, the reference's exponential bit for bit,
+ * sums that do not depend on the order of their terms, Philox, and the search for the best of many.
  *
- * Weights exp(x - max) are at most 1 and are summed as integers in units of 2^-40: exact from there on, so that any order and any
- * split over threads gives the same sum. 2^18 of them fit with room to spare. */
+ * Weights exp(x - max) are at most 1 and are summed as integers in units of 2^-40: exact from there on, so that any order and
+ * any split over threads gives the same sum. 2^18 of them fit with room to spare. */
 #ifndef TFI_KERNELS_DRAW_CUH
 #define TFI_KERNELS_DRAW_CUH
 
@@ -272,9 +272,9 @@ __device__ inline void find_bin(bins *b, quota q)
     __syncthreads();
 }
 
-/* Takes keys from the largest down until the quota is met, and returns the last one taken; or `low` if all of them do not meet it.
- * each(offer) calls offer(key, weight) for all the block's keys, the same in every pass; those outside [low, high] do not count. A
- * pass narrows the range to one of BINS bins: two or three do for floats as they come. */
+/* Takes keys from the largest down until the quota is met, and returns the last one taken; or `low` if all of them do not meet
+ * it. each(offer) calls offer(key, weight) for all the block's keys, the same in every pass; those outside [low, high] do not
+ * count. A pass narrows the range to one of BINS bins: two or three do for floats as they come. */
 template <typename Each>
 __device__ inline uint64_t select_last(bins *b, uint64_t low, uint64_t high, quota q, Each each)
 {
@@ -303,8 +303,8 @@ __device__ inline uint64_t select_last(bins *b, uint64_t low, uint64_t high, quo
     }
 }
 
-/* A number that at least `count` of the keys reach of which each thread has given its largest: so only few below the best `count`
- * do. count <= DRAW_THREADS. */
+/* A number that at least `count` of the keys reach of which each thread has given its largest: so only few below the best
+ * `count` do. count <= DRAW_THREADS. */
 __device__ inline uint64_t reached_by(bins *b, uint64_t largest, uint64_t count)
 {
     return select_last(b, 0, ~(uint64_t)0, {count, 0}, [&](auto offer) { offer(largest, 0); });

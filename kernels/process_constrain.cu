@@ -152,8 +152,7 @@ __device__ void penalise_drawn(const part &p)
     for_list(count, [&](int32_t i) {
         if (!is_own(p, drawn[i])) return;
         const int times = atomicExch(note(p, drawn[i]), 0);
-        if (times > 0)
-            p.y[drawn[i]] -= __fadd_rn(p.s->presence_penalty, __fmul_rn(p.s->frequency_penalty, (float)times));
+        if (times > 0) p.y[drawn[i]] -= __fadd_rn(p.s->presence_penalty, __fmul_rn(p.s->frequency_penalty, (float)times));
     });
 }
 
