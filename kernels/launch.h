@@ -66,6 +66,9 @@ tf_status tfi_cuda_finish(const tfi_cuda_launch *l, const tfi_finish_args *a, tf
 /* Of attention from the store by B sequences at most; 0 for the other kinds. */
 int64_t tfi_cuda_attention_scratch(tfi_attend attend, int64_t B, int32_t H, int32_t D);
 
+/* Of BEAM_STEP for as many draws. */
+int64_t tfi_cuda_beam_step_scratch(int64_t draws);
+
 /* Scratch bytes a launch of the op may use. */
 int64_t tfi_cuda_scratch(const tfi_graph *g, const tfi_op *op, const int64_t *limits);
 
