@@ -64,9 +64,11 @@ double bench_us(void (*launch)(const void *user, int i), const void *user, int c
 void check_row_kernels(int argc, char **argv);
 void check_store_kernels(int argc, char **argv);
 void check_attention_kernels(int argc, char **argv);
+void check_draw_kernels(int argc, char **argv);
 /* Run a kind's cases and print its line. */
 void check_kind(int argc, char **argv, const char *name, void (*body)(void));
 void bench_norm(void);
 void bench_attention(void);
+void bench_draw(void);
 
 #endif

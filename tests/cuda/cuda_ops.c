@@ -20,10 +20,12 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench_norm();
         bench_attention();
+        bench_draw();
         return 0;
     }
     check_row_kernels(argc, argv);
     check_store_kernels(argc, argv);
     check_attention_kernels(argc, argv);
+    check_draw_kernels(argc, argv);
     return check_done();
 }

@@ -1,0 +1,634 @@
+/* LOGITS_PROCESS, SAMPLE, STOP and BEAM_STEP: random settings and combinations over several rows and slots, with histories. */
+#include "backend/ref/process.h"
+#include "backend/ref/ref.h"
+#include "backend/ref/softmax.h"
+#include "cuda_check.h"
+
+enum { SLOTS = 16, TOKENS = 64, LISTS = 6, BENCH_TOKENS = 8192 };
+
+/* Slots on both sides. */
+typedef struct world {
+    tfi_slot host[SLOTS], *device;
+    tfi_slot mirror[SLOTS]; /* the device's records, on the host */
+    int32_t count;
+} world;
+
+static int32_t any_vocab(void)
+{
+    static const int32_t sizes[] = {50257, 50257, 32128, 8191, 8192, 8193, 1025, 513, 100, 33, 70001};
+    return sizes[pick(0, 10)];
+}
+
+static int chance(int percent)
+{
+    return pick(1, 100) <= percent;
+}
+
+static int32_t *any_ids(int32_t count, int32_t V)
+{
+    int32_t *ids = host_bytes(count * (int64_t)sizeof *ids);
+    const int32_t few = V < 12 ? V : 12; /* so that they come again */
+    for (int32_t i = 0; i < count; i++) ids[i] = chance(70) ? pick(0, few - 1) : pick(0, V - 1);
+    return ids;
+}
+
+static tfi_id_lists any_lists(int32_t V)
+{
+    tfi_id_lists l = {.count = pick(1, LISTS)};
+    int32_t *start = host_bytes((l.count + 1) * (int64_t)sizeof *start);
+    for (int32_t i = 0; i < l.count; i++) start[i + 1] = start[i] + (chance(60) ? 1 : pick(1, 3));
+    l.start = start;
+    l.ids = any_ids(start[l.count], V);
+    return l;
+}
+
+/* ---- settings ---- */
+
+static tfi_sampling plain(int32_t V)
+{
+    return (tfi_sampling){.vocab = V,
+                          .prompt = 1,
+                          .max_length = TOKENS,
+                          .encoder_repetition_penalty = 1,
+                          .repetition_penalty = 1,
+                          .forced_bos = -1,
+                          .decay_start = -1,
+                          .begin_index = -1,
+                          .temperature = 1,
+                          .top_h = NAN,
+                          .top_p = 1,
+                          .min_p = NAN,
+                          .typical_p = 1,
+                          .num_beams = 1,
+                          .length_penalty = 1,
+                          .seed = check_random()};
+}
+
+static void any_constraints(tfi_sampling *s, int32_t V)
+{
+    s->eos_count = pick(0, 3);
+    s->eos = any_ids(3, V);
+    s->source_count = pick(1, 20);
+    s->source = any_ids(s->source_count, V);
+    if (chance(30)) {
+        float *values = host_bytes(LISTS * (int64_t)sizeof *values);
+        for (int i = 0; i < LISTS; i++) values[i] = check_uniform(-5, 5);
+        s->sequence_bias = any_lists(V);
+        s->sequence_bias_values = values;
+    }
+    if (chance(30)) s->encoder_repetition_penalty = check_uniform(0.5f, 2);
+    if (chance(40)) s->repetition_penalty = check_uniform(0.5f, 2);
+    if (chance(30)) s->presence_penalty = check_uniform(-1, 1);
+    if (chance(30)) s->frequency_penalty = check_uniform(-1, 1);
+    if (chance(30)) s->no_repeat_ngram_size = pick(1, 3);
+    if (chance(30)) s->encoder_no_repeat_ngram_size = pick(1, 3);
+    if (chance(30)) s->bad_words = any_lists(V);
+    if (chance(30)) s->min_length = pick(0, 20);
+    if (chance(30)) s->min_new_tokens = pick(0, 20);
+    if (chance(10)) s->forced_bos = pick(0, V - 1);
+    if (chance(10)) s->forced_eos = any_ids(s->forced_eos_count = 2, V);
+    if (chance(20)) s->remove_invalid_values = 1;
+    if (chance(30)) {
+        s->decay_start = pick(0, 5);
+        s->decay_factor = check_uniform(0.9f, 1.2f);
+    }
+    if (chance(30)) s->suppress = any_ids(s->suppress_count = pick(1, 9), V);
+    if (chance(30)) {
+        s->begin_suppress = any_ids(s->begin_suppress_count = 3, V);
+        s->begin_index = pick(1, 4);
+    }
+}
+
+static void any_warpers(tfi_sampling *s)
+{
+    s->do_sample = !chance(15);
+    if (chance(60)) s->temperature = check_uniform(0.5f, 2);
+    if (chance(10)) s->top_h = check_uniform(0.1f, 0.9f);
+    if (chance(40)) s->top_k = chance(20) ? pick(1000, 4000) : pick(1, 60);
+    if (chance(40)) s->top_p = check_uniform(0.1f, 1);
+    if (chance(15)) s->min_p = check_uniform(0.01f, 0.3f);
+    if (chance(15)) s->typical_p = check_uniform(0.2f, 0.99f);
+    if (chance(15)) s->epsilon_cutoff = check_uniform(1e-5f, 1e-2f);
+    if (chance(15)) s->eta_cutoff = check_uniform(1e-5f, 1e-2f);
+    if (chance(25)) s->renormalize_logits = 1;
+    if (chance(20)) s->num_beams = pick(2, 4);
+}
+
+/* ---- the device's records ---- */
+
+static const int32_t *device_ids(const int32_t *ids, int32_t count)
+{
+    return ids ? device_copy(ids, count * (int64_t)sizeof *ids) : NULL;
+}
+
+static tfi_id_lists device_lists(const tfi_id_lists *l)
+{
+    if (l->count == 0) return *l;
+    return (tfi_id_lists){
+        .count = l->count, .start = device_ids(l->start, l->count + 1), .ids = device_ids(l->ids, l->start[l->count])};
+}
+
+static const tfi_sampling *device_sampling(const tfi_sampling *host)
+{
+    tfi_sampling s = *host;
+    s.eos = device_ids(s.eos, s.eos_count);
+    s.sequence_bias = device_lists(&s.sequence_bias);
+    if (s.sequence_bias_values)
+        s.sequence_bias_values = device_copy(s.sequence_bias_values, s.sequence_bias.count * (int64_t)sizeof(float));
+    s.source = device_ids(s.source, s.source_count);
+    s.bad_words = device_lists(&s.bad_words);
+    s.forced_eos = device_ids(s.forced_eos, s.forced_eos_count);
+    s.suppress = device_ids(s.suppress, s.suppress_count);
+    s.begin_suppress = device_ids(s.begin_suppress, s.begin_suppress_count);
+    return device_copy(&s, sizeof s);
+}
+
+static tfi_beams *device_beams(const tfi_beams *host, int32_t count)
+{
+    tfi_beams b = *host;
+    b.finished_scores = device_copy(b.finished_scores, count * (int64_t)sizeof *b.finished_scores);
+    b.is_finished = device_copy(b.is_finished, count);
+    return device_copy(&b, sizeof b);
+}
+
+/* A slot whose history has `count` tokens of room for `room`. */
+static tfi_slot *add_slot(world *w, const tfi_sampling *s, const tfi_sampling *device, int32_t count, int32_t room)
+{
+    tfi_slot *slot = &w->host[w->count];
+    int32_t *tokens = host_bytes(room * (int64_t)sizeof *tokens), *ids = any_ids(count, s->vocab);
+
+    memcpy(tokens, ids, (size_t)count * sizeof *tokens);
+    *slot = (tfi_slot){.sampling = s, .tokens = tokens, .count = count, .sequence = s->num_beams > 1 ? 0 : pick(0, 7)};
+    w->mirror[w->count] = *slot;
+    w->mirror[w->count].sampling = device;
+    w->mirror[w->count].tokens = device_copy(tokens, room * (int64_t)sizeof *tokens);
+    w->count++;
+    return slot;
+}
+
+static void send_slots(world *w)
+{
+    w->device = device_copy(w->mirror, sizeof w->mirror);
+}
+
+/* Counts, scores and histories are the same on both sides. */
+static void compare_slots(const world *w)
+{
+    tfi_slot slots[SLOTS];
+    int32_t tokens[TOKENS];
+
+    device_ok(cudaMemcpy(slots, w->device, sizeof slots, cudaMemcpyDeviceToHost), "cudaMemcpy");
+    for (int32_t i = 0; i < w->count; i++) {
+        const int32_t count = w->host[i].count;
+        CHECK_INT(slots[i].count, count);
+        CHECK(fabsf(slots[i].score - w->host[i].score) <= 1e-5f * (1 + fabsf(w->host[i].score)));
+        device_ok(cudaMemcpy(tokens, slots[i].tokens, (size_t)count * sizeof *tokens, cudaMemcpyDeviceToHost), "cudaMemcpy");
+        CHECK(memcmp(tokens, w->host[i].tokens, (size_t)count * sizeof *tokens) == 0);
+    }
+}
+
+/* Logits as models make them; sometimes with equal ones, or with what must not be there. */
+static float *any_logits(int64_t rows, int64_t V)
+{
+    float *x = host_bytes(rows * V * (int64_t)sizeof *x);
+    for (int64_t r = 0; r < rows; r++) {
+        const float centre = chance(50) ? -60 : 0, spread = check_uniform(1, 12);
+        const int coarse = chance(15);
+        for (int64_t i = 0; i < V; i++) {
+            const float v = centre + spread * (check_uniform(-1, 1) + check_uniform(-1, 1) + check_uniform(-1, 1)) / 2;
+            x[r * V + i] = coarse ? floorf(v) : v;
+        }
+        if (chance(4)) x[r * V + pick(0, (int32_t)V - 1)] = NAN;
+        if (chance(4)) x[r * V + pick(0, (int32_t)V - 1)] = INFINITY;
+        if (chance(10)) x[r * V + pick(0, (int32_t)V - 1)] = -INFINITY;
+    }
+    return x;
+}
+
+static tfi_cuda_live live_draws(int32_t draws, int32_t rows)
+{
+    tfi_cuda_live live = {.draws = draws};
+    for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = -1;
+    live.rows[TFI_ROWS_SELECTED] = rows;
+    return live;
+}
+
+/* ---- LOGITS_PROCESS ---- */
+
+/* Ids that one side has and the other has not: only where a limit is met to rounding. */
+static int64_t compare_row(const float *y, const float *expected, int64_t V)
+{
+    int64_t one_sided = 0, wrong = 0;
+
+    for (int64_t i = 0; i < V; i++) one_sided += (y[i] == -INFINITY) != (expected[i] == -INFINITY);
+    for (int64_t i = 0; i < V; i++) {
+        const float e = expected[i];
+        if (y[i] == -INFINITY || e == -INFINITY || y[i] == e || (isnan(y[i]) && isnan(e))) continue;
+        wrong += !(fabsf(y[i] - e) <= (one_sided > 0 ? 1e-2f : 1e-6f) * (1 + fabsf(e)));
+    }
+    CHECK_INT(wrong, 0);
+    return one_sided;
+}
+
+static void process(void)
+{
+    int64_t rows = 0, one_sided = 0;
+
+    for (int i = 0; i < 400; i++) {
+        const int32_t V = any_vocab(), live_rows = pick(1, 5), made = live_rows + pick(0, 3);
+        const tfi_cuda_live live = live_draws(-1, live_rows);
+        world w = {.count = 0};
+        int32_t row_slots[8];
+        tfi_process_args host = {.S = live_rows, .V = V, .stage = i % 2 ? TFI_PROCESS_WARP : TFI_PROCESS_CONSTRAIN}, a;
+        for (int32_t r = 0; r < made; r++) {
+            tfi_sampling *s = host_bytes(sizeof *s);
+            const int32_t count = chance(20) ? 1 : pick(1, TOKENS - 1);
+            *s = plain(V);
+            s->prompt = pick(1, count);
+            if (chance(20)) s->max_length = count + 1;
+            any_constraints(s, V);
+            any_warpers(s);
+            if (chance(10)) *s = plain(V);
+            add_slot(&w, s, device_sampling(s), count, TOKENS);
+            row_slots[r] = chance(10) ? -1 : r;
+        }
+        send_slots(&w);
+        host.x = any_logits(made, V);
+        host.row_slots = row_slots;
+        host.slots = w.host;
+        host.y = host_bytes(made * (int64_t)V * 4);
+        reference(TFI_OP_LOGITS_PROCESS, &host, tfi_ref_process_scratch(V));
+        a = host;
+        a.S = made;
+        a.x = device_copy(host.x, made * (int64_t)V * 4);
+        a.row_slots = device_copy(row_slots, sizeof row_slots);
+        a.slots = w.device;
+        const device_out y = device_output(TFI_F32, made * (int64_t)V, 0);
+        a.y = y.data;
+        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_process(&l, &a));
+        device_run();
+        const float *result = device_result(&y, TFI_F32, live_rows * (int64_t)V);
+        for (int32_t r = 0; r < live_rows; r++) {
+            const int64_t ids = compare_row(result + r * (int64_t)V, host.y + r * (int64_t)V, V);
+            CHECK(ids <= (host.stage == TFI_PROCESS_WARP ? 8 : 0));
+            rows++;
+            one_sided += ids > 0;
+        }
+        device_end();
+    }
+    CHECK(one_sided * 50 <= rows); /* 2 in 100 */
+}
+
+/* ---- SAMPLE, STOP ---- */
+
+/* How far, as a part of the whole, the number that was drawn is from where `token` begins or ends. */
+static double margin(const float *x, int64_t V, int64_t token, double uniform)
+{
+    const float max = tfi_row_max(x, V);
+    double sum = 0, begin = 0, end = 0;
+
+    for (int64_t i = 0; i < V; i++) {
+        if (i == token) begin = sum;
+        sum += exp((double)x[i] - (double)max);
+        if (i == token) end = sum;
+    }
+    return fmin(fabs(uniform - begin / sum), fabs(uniform - end / sum));
+}
+
+static void check_choice(const tfi_choice *c, const tfi_choice *expected, const tfi_slot *slot, const float *x, int64_t V)
+{
+    if (c->token != expected->token) {
+        const tfi_sampling *s = slot->sampling;
+        const uint32_t step = (uint32_t)(slot->count - 1 - s->prompt);
+        CHECK(s->do_sample && c->token >= 0 && expected->token >= 0 &&
+              margin(x, V, c->token, tfi_uniform(s->seed, step, (uint32_t)slot->sequence, 0)) < 1e-6);
+        return;
+    }
+    CHECK_INT(c->parent, expected->parent);
+    CHECK_INT(c->stop, expected->stop);
+    CHECK_INT(c->finished_from, expected->finished_from);
+    CHECK(fabsf(c->logprob - expected->logprob) <= 1e-5f * (1 + fabsf(expected->logprob)));
+}
+
+static void sample(void)
+{
+    for (int i = 0; i < 300; i++) {
+        const int32_t V = any_vocab(), live_count = pick(1, 6), made = live_count + pick(0, 2);
+        const tfi_cuda_live live = live_draws(live_count, -1);
+        world w = {.count = 0};
+        tfi_draw draws[8];
+        float *x = any_logits(made, V), *logits = any_logits(made, V);
+        for (int32_t r = 0; r < made; r++) {
+            tfi_sampling *s = host_bytes(sizeof *s);
+            const int32_t count = pick(2, TOKENS - 2);
+            *s = plain(V);
+            s->prompt = pick(1, count);
+            s->do_sample = chance(70);
+            s->logprobs = chance(50);
+            s->remove_invalid_values = chance(30);
+            s->eos_count = pick(0, 3);
+            s->eos = any_ids(3, V);
+            s->max_length = chance(30) ? count + 1 : TOKENS;
+            add_slot(&w, s, device_sampling(s), count, TOKENS);
+            draws[r] = (tfi_draw){.slot = r, .row = chance(80) ? r : 0};
+            if (chance(30)) /* as if filtered */
+                for (int32_t k = 0; k < V; k++)
+                    if (!chance(2)) x[r * (int64_t)V + k] = -INFINITY;
+            if (chance(20)) x[r * (int64_t)V + s->eos[0]] = 90;
+            if (r == 2 && chance(30))
+                for (int32_t k = 0; k < V; k++) x[2 * (int64_t)V + k] = -INFINITY;
+        }
+        send_slots(&w);
+        tfi_choice expected[8] = {{0}};
+        const tfi_draw_args host = {
+            .x = x, .logits = logits, .draws = draws, .slots = w.host, .choices = expected, .count = live_count, .V = V};
+        reference(TFI_OP_SAMPLE, &host, 0);
+        reference(TFI_OP_STOP, &host, 0);
+        const device_out out = device_output(TFI_F32, made * (int64_t)(sizeof(tfi_choice) / 4), 0);
+        const tfi_draw_args a = {.x = device_copy(x, made * (int64_t)V * 4),
+                                 .logits = device_copy(logits, made * (int64_t)V * 4),
+                                 .draws = device_copy(draws, sizeof draws),
+                                 .slots = w.device,
+                                 .choices = out.data,
+                                 .count = made,
+                                 .V = V};
+        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_sample(&l, &a));
+        CHECK_OK(tfi_cuda_stop(&l, &a));
+        device_run();
+        const tfi_choice *c = device_result(&out, TFI_F32, live_count * (int64_t)(sizeof(tfi_choice) / 4));
+        int same = 1;
+        for (int32_t r = 0; r < live_count; r++) {
+            check_choice(&c[r], &expected[r], &w.host[r], x + draws[r].row * (int64_t)V, V);
+            same &= c[r].token == expected[r].token;
+        }
+        if (same) compare_slots(&w);
+        device_end();
+    }
+}
+
+/* ---- BEAM_STEP ---- */
+
+static tfi_beams *new_beams(int32_t count)
+{
+    tfi_beams *b = host_bytes(sizeof *b);
+    b->finished_scores = host_bytes(count * (int64_t)sizeof *b->finished_scores);
+    b->is_finished = host_bytes(count);
+    b->open = 1;
+    for (int32_t i = 0; i < count; i++) b->finished_scores[i] = -1e9f;
+    return b;
+}
+
+static void add_request(world *w, int32_t V, tfi_draw *draws, int32_t *draw_count)
+{
+    tfi_sampling *s = host_bytes(sizeof *s);
+    const tfi_sampling *device;
+    const int32_t length = pick(1, 5), first = w->count;
+
+    *s = plain(V);
+    s->prompt = length;
+    s->max_length = length + pick(3, 12);
+    s->num_beams = pick(2, 5);
+    s->do_sample = chance(30);
+    s->logprobs = chance(50);
+    s->eos_count = pick(0, 3);
+    s->eos = any_ids(3, V);
+    s->early_stopping = pick(0, 2);
+    s->length_penalty = check_uniform(-1, 2);
+    device = device_sampling(s);
+    tfi_beams *beams = new_beams(s->num_beams), *mirror = device_beams(beams, s->num_beams);
+    for (int32_t i = 0; i < s->num_beams; i++) {
+        tfi_slot *slot = add_slot(w, s, device, length, TOKENS);
+        slot->sequence = i;
+        slot->score = i == 0 ? 0 : -1e9f;
+        slot->beams = beams;
+        w->mirror[w->count - 1].sequence = i;
+        w->mirror[w->count - 1].score = slot->score;
+        w->mirror[w->count - 1].beams = mirror;
+        draws[(*draw_count)++] = (tfi_draw){.slot = first + i, .row = first};
+    }
+}
+
+static int near(float a, float b)
+{
+    return a == b || fabsf(a - b) <= 2e-5f * (1 + fabsf(b));
+}
+
+/* Whether all is the same: one that differs by rounding may go another way from there on. */
+static int compare_choices(const tfi_choice *c, const tfi_choice *e, int32_t count)
+{
+    int same = 1;
+
+    for (int32_t i = 0; i < count; i++) {
+        const int decided = c[i].token == e[i].token && c[i].parent == e[i].parent;
+        same &= decided;
+        CHECK(decided || near(c[i].score, e[i].score));
+        if (!decided) continue;
+        CHECK(near(c[i].score, e[i].score) && near(c[i].logprob, e[i].logprob));
+        CHECK_INT(c[i].stop, e[i].stop);
+        CHECK_INT(c[i].finished_from, e[i].finished_from);
+        CHECK(near(c[i].finished_score, e[i].finished_score));
+        if (e[i].finished_from >= 0) continue;
+        CHECK_INT(c[i].finished_parent, e[i].finished_parent);
+        CHECK_INT(c[i].finished_token, e[i].finished_token);
+        CHECK(near(c[i].finished_logprob, e[i].finished_logprob));
+    }
+    return same;
+}
+
+/* One step of all requests; x is the log-softmax of the logits, some ids of which end a sequence more often than not. */
+static int step_beams(world *w, const tfi_draw *draws, int32_t count, int32_t made, int32_t V)
+{
+    const tfi_cuda_live live = live_draws(count, -1);
+    const int64_t bytes = made * (int64_t)V * 4, ints = (int64_t)(sizeof(tfi_choice) / 4);
+    float *logits = any_logits(made, V), *x = host_bytes(bytes);
+    tfi_choice expected[SLOTS] = {{0}};
+
+    for (int32_t r = 0; r < made; r++) {
+        const tfi_sampling *s = w->host[r].sampling;
+        if (s && s->eos_count > 0 && chance(60)) logits[r * (int64_t)V + s->eos[0]] = tfi_row_max(logits + r * (int64_t)V, V);
+    }
+    memcpy(x, logits, (size_t)bytes);
+    for (int32_t r = 0; r < made; r++) tfi_log_softmax(x + r * (int64_t)V, V);
+    const tfi_draw_args host = {
+        .x = x, .logits = logits, .draws = draws, .slots = w->host, .choices = expected, .count = count, .V = V};
+    const device_out out = device_output(TFI_F32, made * ints, 0);
+    const tfi_draw_args a = {.x = device_copy(x, bytes),
+                             .logits = device_copy(logits, bytes),
+                             .draws = device_copy(draws, made * (int64_t)sizeof *draws),
+                             .slots = w->device,
+                             .choices = out.data,
+                             .count = made,
+                             .V = V};
+    const tfi_cuda_launch l = device_launch(&live, device_capability, tfi_cuda_beam_step_scratch(made));
+    reference(TFI_OP_BEAM_STEP, &host, tfi_ref_beam_step_scratch());
+    device_begin();
+    CHECK_OK(tfi_cuda_beam_step(&l, &a));
+    device_run();
+    const int same = compare_choices(device_result(&out, TFI_F32, count * ints), expected, count);
+    if (same) compare_slots(w);
+    for (int32_t i = 0; i < count; i++)
+        if (expected[i].stop == TFI_STOP_NUMERIC) return 0;
+    return same;
+}
+
+static void beam_step(void)
+{
+    int steps = 0;
+
+    for (int i = 0; i < 60; i++) {
+        const int32_t V = any_vocab();
+        world w = {.count = 0};
+        tfi_draw draws[SLOTS] = {{0, 0}};
+        int32_t count = 0;
+        for (int32_t n = pick(1, 3); n > 0; n--) add_request(&w, V, draws, &count);
+        send_slots(&w);
+        for (int step = 0; step < 6 && step_beams(&w, draws, count, count + (count < SLOTS), V); step++) {
+            steps++;
+            for (int32_t k = 0; k < count; k++) draws[k].row = k; /* the first shared the prompt's row */
+        }
+        device_end();
+    }
+    CHECK(steps > 60);
+}
+
+static int never(void *user, int32_t beam, int32_t token)
+{
+    (void)user, (void)beam, (void)token;
+    return 0;
+}
+
+/* A request that asks the host is passed by: nothing of it is touched. */
+static void beam_step_of_host(void)
+{
+    enum { V = 500 };
+    world w = {.count = 0};
+    tfi_draw draws[SLOTS] = {{0, 0}};
+    int32_t count = 0;
+
+    add_request(&w, V, draws, &count);
+    tfi_sampling s = *w.host[0].sampling;
+    s.completes = never;
+    for (int32_t i = 0; i < w.count; i++) w.mirror[i].sampling = device_sampling(&s);
+    send_slots(&w);
+    const tfi_cuda_live live = live_draws(count, -1);
+    const device_out out = device_output(TFI_F32, count * (int64_t)(sizeof(tfi_choice) / 4), 0);
+    const float *x = device_copy(any_logits(count, V), count * (int64_t)V * 4);
+    const tfi_draw_args a = {.x = x,
+                             .logits = x,
+                             .draws = device_copy(draws, sizeof draws),
+                             .slots = w.device,
+                             .choices = out.data,
+                             .count = count,
+                             .V = V};
+    const tfi_cuda_launch l = device_launch(&live, device_capability, tfi_cuda_beam_step_scratch(count));
+    device_begin();
+    CHECK_OK(tfi_cuda_beam_step(&l, &a));
+    device_run();
+    (void)device_result(&out, TFI_F32, 0);
+    compare_slots(&w);
+    device_end();
+}
+
+void check_draw_kernels(int argc, char **argv)
+{
+    check_kind(argc, argv, "process", process);
+    check_kind(argc, argv, "sample", sample);
+    check_kind(argc, argv, "beam_step", beam_step);
+    check_kind(argc, argv, "beam_step_of_host", beam_step_of_host);
+}
+
+/* ---- times ---- */
+
+typedef struct draw_bench {
+    tfi_cuda_launch l;
+    tfi_process_args constrain, warp;
+    tfi_draw_args draw;
+    int what; /* bits: which of the four */
+    int beams;
+} draw_bench;
+
+static void launch_draw(const void *user, int i)
+{
+    const draw_bench *b = user;
+    (void)i;
+    if (b->what & 1) (void)tfi_cuda_process(&b->l, &b->constrain);
+    if (b->what & 2) (void)tfi_cuda_process(&b->l, &b->warp);
+    if (b->what & 4) (void)(b->beams ? tfi_cuda_beam_step : tfi_cuda_sample)(&b->l, &b->draw);
+    if (b->what & 8) (void)tfi_cuda_stop(&b->l, &b->draw);
+}
+
+/* Rows of greedy search, of sampling with top_k 50, top_p 0.9 and a temperature, of sampling with top_p alone, and of beams. */
+static void bench_rows(const char *name, int32_t rows, int32_t V, const tfi_sampling *s)
+{
+    const tfi_cuda_live live = live_draws(rows, rows);
+    const int64_t bytes = rows * (int64_t)V * 4, tokens = BENCH_TOKENS * (int64_t)sizeof(int32_t);
+    const tfi_sampling *sampling = device_sampling(s);
+    tfi_slot *slots = host_bytes(rows * (int64_t)sizeof *slots);
+    tfi_draw *draws = host_bytes(rows * (int64_t)sizeof *draws);
+    int32_t *row_slots = host_bytes(rows * (int64_t)sizeof *row_slots);
+    float *x = host_bytes(bytes);
+    static const char *const parts[] = {"constrain", "warp", "draw", "all"};
+    static const int whats[] = {1, 2, 4, 15};
+    draw_bench b = {.l = device_launch(&live, device_capability, tfi_cuda_beam_step_scratch(rows)), .beams = s->num_beams > 1};
+
+    for (int64_t i = 0; i < rows * (int64_t)V; i++) x[i] = -60 + 6 * (check_uniform(-1, 1) + check_uniform(-1, 1));
+    for (int32_t i = 0; i < rows; i++) {
+        tfi_beams *beams = b.beams && i % s->num_beams == 0 ? device_beams(new_beams(s->num_beams), s->num_beams) : NULL;
+        slots[i] = (tfi_slot){.sampling = sampling,
+                              .tokens = device_bytes(tokens),
+                              .count = 40,
+                              .sequence = b.beams ? i % s->num_beams : 0,
+                              .beams = b.beams && !beams ? slots[i - 1].beams : beams};
+        device_ok(cudaMemset(slots[i].tokens, 0, (size_t)tokens), "cudaMemset");
+        draws[i] = (tfi_draw){i, i};
+        row_slots[i] = i;
+    }
+    b.constrain = (tfi_process_args){.x = device_copy(x, bytes),
+                                     .row_slots = device_copy(row_slots, rows * 4),
+                                     .slots = device_copy(slots, rows * (int64_t)sizeof *slots),
+                                     .y = device_bytes(bytes),
+                                     .S = rows,
+                                     .V = V};
+    b.warp = b.constrain;
+    b.warp.stage = TFI_PROCESS_WARP;
+    b.warp.x = b.constrain.y;
+    b.warp.y = device_bytes(bytes);
+    b.draw = (tfi_draw_args){.x = b.warp.y,
+                             .logits = b.constrain.x,
+                             .draws = device_copy(draws, rows * (int64_t)sizeof *draws),
+                             .slots = (tfi_slot *)b.warp.slots,
+                             .choices = device_bytes(rows * (int64_t)sizeof(tfi_choice)),
+                             .count = rows,
+                             .V = V};
+    printf("%-22s %3d x %d:", name, rows, V);
+    for (int i = 0; i < 4; i++) {
+        b.what = whats[i];
+        printf(" %s %.2f us", parts[i], bench_us(launch_draw, &b, 40));
+    }
+    printf(", floor %.2f us of reading %.1f MB at 4.3 TB/s\n", 6 * (double)bytes / 4.3e6, 6 * (double)bytes / 1e6);
+    device_end();
+}
+
+void bench_draw(void)
+{
+    tfi_sampling greedy = plain(50257), nucleus, best, beams;
+
+    greedy.max_length = BENCH_TOKENS;
+    nucleus = beams = greedy;
+    nucleus.do_sample = 1;
+    nucleus.temperature = 0.8f;
+    nucleus.top_p = 0.9f;
+    best = nucleus;
+    best.top_k = 50;
+    beams.num_beams = 4;
+    for (int32_t rows = 1; rows <= 64; rows += 63) {
+        bench_rows("greedy", rows, 50257, &greedy);
+        bench_rows("top_k 50, top_p 0.9", rows, 50257, &best);
+        bench_rows("top_p 0.9", rows, 50257, &nucleus);
+        bench_rows("4 beams", rows == 1 ? 4 : rows, 32128, &beams);
+    }
+}
