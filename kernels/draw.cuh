@@ -59,7 +59,7 @@ __device__ inline bool is_invalid(float v)
 /* exp(v) for v <= 0, in the arithmetic of src/backend/ref/softmax.c: none of its products may be fused with a sum. */
 __device__ inline float exp_of(float v)
 {
-    const float x = v < -87 ? -87 : v;
+    const float x = v < -88 ? -88 : v; /* whose power of 2 comes out as 0 */
     const float shifted = __fadd_rn(__fmul_rn(x, 1.44269504f), 12582912.0f), k = shifted - 12582912.0f;
     const float r = __fsub_rn(__fsub_rn(x, __fmul_rn(k, 0.693359375f)), __fmul_rn(k, -2.12194440e-4f));
     float p = 1.9875691500e-4f;
@@ -70,8 +70,7 @@ __device__ inline float exp_of(float v)
     p = __fadd_rn(__fmul_rn(p, r), 1.6666665459e-1f);
     p = __fadd_rn(__fmul_rn(p, r), 5.0000001201e-1f);
     p = __fadd_rn(__fadd_rn(__fmul_rn(__fmul_rn(p, r), r), r), 1);
-    p = __fmul_rn(p, __uint_as_float((__float_as_uint(shifted) + 127) << 23));
-    return v < -87 ? 0 : p;
+    return __fmul_rn(p, __uint_as_float((__float_as_uint(shifted) + 127) << 23));
 }
 
 __device__ inline uint64_t weight_of(float score, float max)

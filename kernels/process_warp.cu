@@ -34,8 +34,8 @@ struct survivors {
     const int32_t *ids; /* NULL: the index is the id */
     int64_t n;          /* numbers, with those not left */
     int64_t keep;       /* as many are always left */
-    float max;          /* of the row, as are */
-    uint64_t low, high; /* the range of all keys */
+    float max;          /* of those left */
+    uint64_t low, high; /* all keys are in this range */
     room *r;
 };
 
@@ -181,22 +181,30 @@ __device__ double entropy_of(const survivors &l, double sum)
     return (double)(int64_t)block_add(entropy, l.r->sums) * 0x1p-40 / sum;
 }
 
-__device__ float surprise(const survivors &l, float score, double log_sum, double entropy)
+__device__ float surprise(const survivors &l, float score, float log_sum, float entropy)
 {
-    return (float)fabs(log_sum - ((double)score - (double)l.max) - entropy);
+    return fabsf(-(score - l.max - log_sum) - entropy);
 }
 
-__device__ void typical(const survivors &l, float mass)
+/* Equal ones at the cut stay together, but not those that are kept for their number alone. */
+__device__ void typical(survivors *l, float mass)
 {
-    const uint64_t whole = sum_of(l);
-    const double sum = number_of_sum(whole), log_sum = log(sum), entropy = entropy_of(l, sum);
-    const quota q = {(uint64_t)l.keep, __double2ull_ru((double)mass * (double)whole)};
-    const uint64_t cut = select_last(&l.r->b, order_of(-CUDART_INF_F), order_of(0), q, [&](auto offer) {
-        for_left(l, [&](uint32_t, uint32_t, float score) {
-            offer(order_of(-surprise(l, score, log_sum, entropy)), weight_of(score, l.max));
+    const uint64_t whole = sum_of(*l), wanted = __double2ull_ru((double)mass * (double)whole);
+    const double sum = number_of_sum(whole);
+    const float log_sum = (float)log(sum), entropy = (float)entropy_of(*l, sum);
+    const auto key_of = [&](uint32_t id, float score) { return high_first(-surprise(*l, score, log_sum, entropy), id); };
+    const auto last_of = [&](quota q) {
+        return select_last(&l->r->b, high_first(-CUDART_INF_F, 0), high_first(0, 0xffffffffu), q, [&](auto offer) {
+            for_left(*l, [&](uint32_t, uint32_t id, float score) { offer(key_of(id, score), weight_of(score, l->max)); });
         });
-    });
-    keep_if(l, [&](uint32_t, float score) { return order_of(-surprise(l, score, log_sum, entropy)) >= cut; });
+    };
+    const uint64_t cut = last_of({0, wanted}) >> 32 << 32;
+    const uint64_t last = l->keep > 1 ? last_of({(uint64_t)l->keep, wanted}) : cut;
+    uint64_t best = 0;
+
+    keep_if(*l, [&](uint32_t id, float score) { return key_of(id, score) >= min(cut, last); });
+    for_left(*l, [&](uint32_t, uint32_t, float score) { best = max(best, (uint64_t)order_of(score)); });
+    l->max = number_of((uint32_t)block_most(best, l->r->sums));
 }
 
 __device__ void cut_off(const survivors &l, double least)
@@ -254,7 +262,7 @@ __device__ void filter(survivors *l, const tfi_sampling *s, uint64_t best)
     }
     if (s->top_p < 1) top_p(*l, s->top_p);
     if (!isnan(s->min_p)) min_p(*l, s->min_p);
-    if (s->typical_p < 1) typical(*l, s->typical_p);
+    if (s->typical_p < 1) typical(l, s->typical_p);
     if (s->epsilon_cutoff > 0) cut_off(*l, (double)s->epsilon_cutoff);
     if (s->eta_cutoff > 0) cut_off(*l, eta(*l, s->eta_cutoff));
 }

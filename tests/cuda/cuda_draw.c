@@ -42,6 +42,11 @@ static tfi_id_lists any_lists(int32_t V)
     return l;
 }
 
+static int near(float a, float b)
+{
+    return a == b || (isnan(a) && isnan(b)) || fabsf(a - b) <= 1e-5f * (1 + fabsf(b));
+}
+
 /* ---- settings ---- */
 
 static tfi_sampling plain(int32_t V)
@@ -181,7 +186,7 @@ static void compare_slots(const world *w)
     for (int32_t i = 0; i < w->count; i++) {
         const int32_t count = w->host[i].count;
         CHECK_INT(slots[i].count, count);
-        CHECK(fabsf(slots[i].score - w->host[i].score) <= 1e-5f * (1 + fabsf(w->host[i].score)));
+        CHECK(near(slots[i].score, w->host[i].score));
         device_ok(cudaMemcpy(tokens, slots[i].tokens, (size_t)count * sizeof *tokens, cudaMemcpyDeviceToHost), "cudaMemcpy");
         CHECK(memcmp(tokens, w->host[i].tokens, (size_t)count * sizeof *tokens) == 0);
     }
@@ -309,7 +314,7 @@ static void check_choice(const tfi_choice *c, const tfi_choice *expected, const 
     CHECK_INT(c->parent, expected->parent);
     CHECK_INT(c->stop, expected->stop);
     CHECK_INT(c->finished_from, expected->finished_from);
-    CHECK(fabsf(c->logprob - expected->logprob) <= 1e-5f * (1 + fabsf(expected->logprob)));
+    CHECK(near(c->logprob, expected->logprob));
 }
 
 static void sample(void)
@@ -410,11 +415,6 @@ static void add_request(world *w, int32_t V, tfi_draw *draws, int32_t *draw_coun
         w->mirror[w->count - 1].beams = mirror;
         draws[(*draw_count)++] = (tfi_draw){.slot = first + i, .row = first};
     }
-}
-
-static int near(float a, float b)
-{
-    return a == b || fabsf(a - b) <= 2e-5f * (1 + fabsf(b));
 }
 
 /* Whether all is the same: one that differs by rounding may go another way from there on. */
