@@ -207,12 +207,14 @@ __device__ void soften(row_state *state, float scale, float (&scores)[KEYS / 8][
     }
 }
 
+/* In one store where it is aligned: y may begin at any element, and rows of odd width at odd ones. */
 __device__ void store_pair(void *y, tfi_dtype t, int64_t at, float a, float b, bool both)
 {
     const float first[1] = {a}, second[1] = {b};
-    if (both && at % 2 == 0) {
-        if (t == TFI_F32) *(float2 *)((float *)y + at) = make_float2(a, b);
-        else *(uint32_t *)((uint16_t *)y + at) = float_to_half(a, t) | float_to_half(b, t) << 16;
+    char *to = element_at(y, t, at);
+    if (both && (uintptr_t)to % (2 * element_size(t)) == 0) {
+        if (t == TFI_F32) *(float2 *)to = make_float2(a, b);
+        else *(uint32_t *)to = float_to_half(a, t) | float_to_half(b, t) << 16;
         return;
     }
     store(y, t, at, first);
