@@ -123,22 +123,22 @@ static void *fill_stores(problem *p, float m)
     return typed;
 }
 
-/* x with random values in `used` columns from `column` on, NaN beside them. */
+/* x with random values in `used` columns from `column` on, NaN beside them; sometimes not aligned. */
 static void make_x(problem *p, int64_t column, int64_t used, int64_t made, float m)
 {
-    const int64_t stride = p->host.x_stride, n = made * stride;
+    const int64_t stride = p->host.x_stride, n = made * stride, size = (int64_t)tfi_dtype_size(p->x), shift = pick(0, 5) == 0;
     float *x = host_bytes(n * 4);
-    void *typed = host_bytes(n * (int64_t)tfi_dtype_size(p->x));
+    char *typed = host_bytes((n + shift) * size);
 
-    memset(typed, 0xff, (size_t)n * tfi_dtype_size(p->x));
+    memset(typed, 0xff, (size_t)((n + shift) * size));
     for (int64_t i = 0; i < n; i++) {
         x[i] = NAN;
         if (i / stride >= p->host.R || i % stride < column || i % stride >= column + used) continue;
-        typed_put(typed, p->x, i, check_uniform(-m, 1.5f * m)); /* no output near 0: errors are relative */
-        x[i] = (float)typed_get(typed, p->x, i);
+        typed_put(typed, p->x, i + shift, check_uniform(-m, 1.5f * m)); /* no output near 0: errors are relative */
+        x[i] = (float)typed_get(typed, p->x, i + shift);
     }
     p->host.x = x;
-    p->device.x = device_copy(typed, n * (int64_t)tfi_dtype_size(p->x));
+    p->device.x = (char *)device_copy(typed, (n + shift) * size) + shift * size;
 }
 
 /* The device's arguments: made for more rows and sequences than live, with NaN and nonsense there. */
