@@ -220,7 +220,7 @@ def test_untied_decoder(cls, made, rng, tally):
     path, cfg = made(cls, tie_word_embeddings=False)
     ids, types = make.draw_ids(rng, cfg, [9, 30])
     want = make.run(make.load_double(path, cls), ids, types)
-    tally.near("fp32", outputs(path, ids, types)["token_logits"], want["token_logits"], 1e-5, cls)
+    tally.near("fp32", outputs(path, ids, types)["token_logits"], want["token_logits"], tally.fp32, cls)
 
 
 def test_config_defaults(made, rng, tally):

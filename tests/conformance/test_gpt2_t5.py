@@ -157,7 +157,7 @@ def test_gpt2_names(prefix, rng, tally, tmp_path):
     with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
         got = session.encode(tfi.Inputs(ids=ids))
         for name in want:
-            tally.near("fp32", got[name], want[name], 1e-5, f"GPT2LMHeadModel as {prefix!r}, {name}")
+            tally.near("fp32", got[name], want[name], tally.fp32, f"GPT2LMHeadModel as {prefix!r}, {name}")
 
 
 def test_gpt2_from_embeddings(rng, tally, tmp_path):
@@ -170,7 +170,7 @@ def test_gpt2_from_embeddings(rng, tally, tmp_path):
         logits, _ = session.classify(tfi.Inputs(embeddings=vectors))
         np.testing.assert_array_equal(logits, got["sequence_logits"])
         for name in want:
-            tally.near("fp32", got[name], want[name], 1e-5, f"from embeddings, {name}")
+            tally.near("fp32", got[name], want[name], tally.fp32, f"from embeddings, {name}")
 
 
 def test_gpt2_embed(rng, tally, tmp_path):

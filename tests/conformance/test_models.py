@@ -45,7 +45,7 @@ def compare(tally, dtype, got, want, path, cls, ids, types):
                 bound = 1e-5 if dtype == "fp32" else lambda: theirs("hidden", layer)
                 tally.near(dtype, got["hidden"][layer], want["hidden"][layer], bound, f"{cls} hidden state {layer}")
         else:
-            tally.near(dtype, got[name], want[name], 1e-5 if dtype == "fp32" else lambda: theirs(name), f"{cls} {name}")
+            tally.near(dtype, got[name], want[name], tally.fp32 if dtype == "fp32" else lambda: theirs(name), f"{cls} {name}")
 
 
 def alone(session, ids, types, some):
@@ -133,7 +133,7 @@ def test_input_embeddings(family, rng, tally, tmp_path):
         assert model.info.input_width == width
         got = session.encode(tfi.Inputs(embeddings=vectors, types=types))
         for name in want:
-            tally.near("fp32", got[name], want[name], 1e-5, f"{cls} from embeddings, {name}")
+            tally.near("fp32", got[name], want[name], tally.fp32, f"{cls} from embeddings, {name}")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_large_vocabulary(rng, tally, tmp_path):
     with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
         got = session.encode(tfi.Inputs(ids=ids, types=types))["token_logits"]
         for i in range(0, len(want), 20):
-            tally.near("fp32", got[i : i + 20], want[i : i + 20], 1e-5, f"logits from token {i}")
+            tally.near("fp32", got[i : i + 20], want[i : i + 20], tally.fp32, f"logits from token {i}")
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -196,7 +196,7 @@ def test_many_short_sequences(rng, tally, tmp_path):
     with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model, max_sequences=100) as session:
         got = session.encode(tfi.Inputs(ids=ids, types=types))
         assert np.isfinite(got["sequence_logits"]).all() and session.stats().steps >= 15
-        tally.near("fp32", got["sequence_logits"][:20], want["sequence_logits"], 1e-5, "first sequences")
+        tally.near("fp32", got["sequence_logits"][:20], want["sequence_logits"], tally.fp32, "first sequences")
 
 
 def test_bert_base_shape(rng, tally, tmp_path, have_bf16):

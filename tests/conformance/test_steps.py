@@ -52,7 +52,8 @@ def check(tally, path, cls, dtype, pieces, targets, sources, want, what):
         return 1.25 * np.linalg.norm(own - want) / np.linalg.norm(want)
 
     for piece, got in zip(pieces, step_logits(path, dtype, pieces, targets, sources)):
-        tally.near(f"{dtype} steps", got, want, 1e-5 if dtype == "fp32" else theirs, f"{cls} {what}, {piece} tokens a run")
+        bound = tally.fp32 if dtype == "fp32" else theirs
+        tally.near(f"{dtype} steps", got, want, bound, f"{cls} {what}, {piece} tokens a run")
 
 
 PIECES = [1000, 17, 1]
