@@ -101,7 +101,7 @@ struct tfi_backend {
     /* The bytes store_open would take; -1: more than memory can hold. */
     int64_t (*store_bytes)(tfi_backend *b, const tfi_store_shape *shape);
     void (*store_close)(tfi_store *s);
-    /* Between runs: put a sequence into a slot, or free it (record NULL). Tokens and sampling stay borrowed until then. */
+    /* At any time, but for slots that a run under way reads: put a sequence into a slot, or free it (record NULL). Tokens and sampling stay borrowed until then. */
     void (*slot_set)(tfi_store *s, int32_t slot, const tfi_slot *record);
 
     void (*close)(tfi_backend *b);

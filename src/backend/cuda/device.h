@@ -2,6 +2,7 @@
 #ifndef TFI_BACKEND_CUDA_DEVICE_H
 #define TFI_BACKEND_CUDA_DEVICE_H
 
+#include <pthread.h>
 #include <cuda_runtime_api.h>
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -67,6 +68,7 @@ typedef struct tfi_cuda_store {
     tfi_store base; /* first; its blocks and slots are the device's */
     tfi_cuda *cuda;
     int64_t block_bytes, own_bytes;
+    pthread_mutex_t lock;  /* slots are set while a run of other slots is under way */
     tfi_slot *host;        /* [slots] the caller's records, kept up to date with what runs drew */
     char **records;        /* [slots] device: sampling, its lists, beams and tokens of the slot; kept for the next sequence */
     int64_t *room;         /* [slots] bytes of it */

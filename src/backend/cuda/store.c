@@ -72,6 +72,7 @@ tf_status tfi_cuda_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_
     s->cuda = c;
     s->block_bytes = bytes;
     s->own_bytes = own_bytes(shape);
+    pthread_mutex_init(&s->lock, NULL);
     s->host = (tfi_slot *)(s + 1);
     s->records = (char **)(s->host + shape->slots);
     s->room = (int64_t *)(s->records + shape->slots);
@@ -104,6 +105,7 @@ void tfi_cuda_store_close(tfi_store *store)
     tfi_cuda_free(s->cuda, memory, s->base.slots, slots_bytes(&s->base.shape));
     if (entered) tfi_cuda_leave(s->cuda);
     tfi_memory_refund(memory, s->reserve);
+    pthread_mutex_destroy(&s->lock);
     tfi_free(memory, s, (size_t)s->own_bytes);
 }
 
@@ -112,10 +114,12 @@ void tfi_cuda_slot_set(tfi_store *store, int32_t slot, const tfi_slot *record)
     tfi_cuda_store *s = (tfi_cuda_store *)store;
 
     assert(slot >= 0 && slot < s->base.shape.slots);
+    pthread_mutex_lock(&s->lock);
     s->host[slot] = record ? *record : (tfi_slot){.sampling = NULL};
     s->beams[slot] = NULL;
     s->dirty[slot] = 1;
     s->any_dirty = 1;
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- to the device ---- */
@@ -248,7 +252,7 @@ static tf_status upload_slot(tfi_cuda_store *s, int32_t i, cudaStream_t stream)
     return st;
 }
 
-tf_status tfi_cuda_store_upload(tfi_cuda_store *s, cudaStream_t stream)
+static tf_status upload_dirty(tfi_cuda_store *s, cudaStream_t stream)
 {
     tf_status st;
 
@@ -259,6 +263,14 @@ tf_status tfi_cuda_store_upload(tfi_cuda_store *s, cudaStream_t stream)
     }
     s->any_dirty = 0;
     return TF_STATUS_OK;
+}
+
+tf_status tfi_cuda_store_upload(tfi_cuda_store *s, cudaStream_t stream)
+{
+    pthread_mutex_lock(&s->lock);
+    const tf_status st = upload_dirty(s, stream);
+    pthread_mutex_unlock(&s->lock);
+    return st;
 }
 
 tf_status tfi_cuda_store_renew(tfi_cuda_store *s, int32_t i, cudaStream_t stream)
