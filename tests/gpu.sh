@@ -36,10 +36,6 @@ step() { # NAME SECONDS COMMAND...
     echo "gpu: $name: $([ $code = 0 ] && echo passed || echo "FAILED ($code)") in $((SECONDS - begin)) s | ${last:-$(tail -1 "$log.step")}"
 }
 
-sanitizer() { # TOOL PROGRAM...
-    compute-sanitizer --tool "$1" --error-exitcode 9 "${@:2}"
-}
-
 conformance=$here/conformance
 step ldd 20 ldd "$build/src/libtfinfer.so.0"
 step kernels 200 "$build/tests/bin/cuda_ops"
@@ -50,8 +46,8 @@ step steps 100 $pytest "$conformance/test_steps.py"
 [ -e "$conformance/test_generate.py" ] && step generate 200 $pytest "$conformance/test_generate.py"
 step tasks 120 $pytest "$conformance/test_tasks.py"
 if command -v compute-sanitizer >/dev/null; then
-    step memcheck 150 sanitizer memcheck "$build/tests/bin/api_generate" gpt2_streams
-    step racecheck 150 sanitizer racecheck "$build/tests/bin/api_generate" gpt2_streams
+    step memcheck 150 compute-sanitizer --tool memcheck --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
+    step racecheck 150 compute-sanitizer --tool racecheck --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
 fi
 rm -f "$log.step"
 echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
