@@ -20,7 +20,7 @@ static bool heads_are_aligned(const attention_call *c)
 }
 
 extern "C" tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
-                                        int64_t max_tokens)
+                                        int64_t max_tokens, const tfi_kv_append_args *append)
 {
     const bool stored = a->attend == TFI_ATTEND_CACHE || a->attend == TFI_ATTEND_SOURCE;
     attention_call c = {};
@@ -34,7 +34,8 @@ extern "C" tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_atte
     c.causal = a->attend == TFI_ATTEND_CAUSAL || a->attend == TFI_ATTEND_CACHE;
     c.vectors = heads_are_aligned(&c);
     c.skip_single = stored;
-    if (stored) status = tfi_cuda_attention_decode(l, &c, max_tokens);
+    if (append) status = tfi_cuda_kv_append(l, append, t, TFI_ATTEND_CACHE);
+    if (stored && status == TF_STATUS_OK) status = tfi_cuda_attention_decode(l, &c, max_tokens);
     if (status != TF_STATUS_OK || (stored && max_rows <= 1)) return status;
     return on_tensor_cores(l, &c) ? tfi_cuda_attention_mma(l, &c, max_rows) : tfi_cuda_attention_fma(l, &c);
 }

@@ -236,6 +236,7 @@ __device__ bool is_single(const attention_call &c, int64_t b)
 template <tfi_dtype S, int CHUNKS, bool VECTORS>
 __global__ void __launch_bounds__(WARPS *WARP) decode(decode_call p)
 {
+    begin();
     __shared__ partial_row warps[WARPS], mine;
     const attention_call &c = p.c;
     const int64_t b = blockIdx.x / p.splits;
@@ -265,6 +266,7 @@ __global__ void __launch_bounds__(WARPS *WARP) decode(decode_call p)
 
 __global__ void __launch_bounds__(WARPS *WARP) combine(decode_call p)
 {
+    begin();
     const int64_t b = blockIdx.x;
     const int head = blockIdx.y, width = p.c.a.D + SUMS;
     const float *partials = p.partials + (b * p.c.a.H + head) * p.splits * width;
@@ -310,19 +312,11 @@ tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_ca
 {
     decode_call p = {*c, (float *)l->scratch, splits_for(l, c->a.B * c->a.H, max_tokens), false};
     const decode_kernel kernel = c->vectors ? kernel_for<true>(c->kv.dtype, c->a.D) : kernel_for<false>(c->kv.dtype, c->a.D);
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute cluster = {};
+    const dim3 grid((unsigned)(c->a.B * p.splits), (unsigned)c->a.H);
+    tf_status status;
 
     p.clustered = p.splits > 1 && l->capability >= 90;
-    config.gridDim = dim3((unsigned)(c->a.B * p.splits), (unsigned)c->a.H);
-    config.blockDim = dim3(WARPS * WARP);
-    config.stream = l->stream;
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = (unsigned)p.splits;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.attrs = &cluster;
-    config.numAttrs = p.clustered ? 1 : 0;
-    (void)cudaLaunchKernelEx(&config, kernel, p);
-    if (p.splits > 1 && !p.clustered) combine<<<dim3((unsigned)c->a.B, (unsigned)c->a.H), WARPS * WARP, 0, l->stream>>>(p);
-    return launched("ATTENTION");
+    status = start_clusters(l, "ATTENTION", p.clustered ? (unsigned)p.splits : 1, kernel, grid, WARPS * WARP, 0, p);
+    if (status < 0 || p.splits == 1 || p.clustered) return status;
+    return start(l, "ATTENTION", combine, dim3((unsigned)c->a.B, (unsigned)c->a.H), WARPS * WARP, 0, p);
 }

@@ -74,6 +74,7 @@ __device__ float side_sum(float v)
 template <int SIZE>
 __global__ void __launch_bounds__(THREADS) attention(attention_call c)
 {
+    begin();
     typedef tile_shape<SIZE> shape;
     constexpr int ROWS = shape::rows / SIDE, KEYS = shape::keys / SIDE, GROUPS = SIZE / SIDE / 4, STRIDE = shape::stride;
     extern __shared__ float4 memory[];
@@ -189,8 +190,7 @@ tf_status launch(const tfi_cuda_launch *l, const attention_call *c)
 
     if (shape::bytes > 48 * 1024)
         (void)cudaFuncSetAttribute(attention<SIZE>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::bytes);
-    attention<SIZE><<<grid, THREADS, shape::bytes, l->stream>>>(*c);
-    return launched("ATTENTION");
+    return start(l, "ATTENTION", attention<SIZE>, grid, THREADS, shape::bytes, *c);
 }
 
 } // namespace

@@ -257,6 +257,7 @@ __device__ const float *stage_bias(const attention_call &c, int head, float *sha
 template <tfi_dtype T, int SIZE, int TILES, bool MODERN>
 __global__ void __launch_bounds__(THREADS) attention(attention_call c)
 {
+    begin();
 #if __CUDA_ARCH__ >= 800
     constexpr bool compiled = true;
 #else
@@ -366,8 +367,7 @@ tf_status launch(const tfi_cuda_launch *l, const attention_call *c)
 
     if (bytes > 48 * 1024)
         (void)cudaFuncSetAttribute(attention<T, SIZE, TILES, MODERN>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    attention<T, SIZE, TILES, MODERN><<<grid, THREADS, bytes, l->stream>>>(*c);
-    return launched("ATTENTION");
+    return start(l, "ATTENTION", attention<T, SIZE, TILES, MODERN>, grid, THREADS, bytes, *c);
 }
 
 template <tfi_dtype T, bool MODERN>

@@ -372,6 +372,7 @@ __device__ void step(search *b)
 
 __global__ void __launch_bounds__(DRAW_THREADS, 1) beam_step(tfi_draw_args a, const tfi_cuda_live *live, work *scratch)
 {
+    begin();
     __shared__ room r;
     const int64_t i = blockIdx.x;
 
@@ -395,6 +396,5 @@ extern "C" int64_t tfi_cuda_beam_step_scratch(int64_t draws)
 extern "C" tf_status tfi_cuda_beam_step(const tfi_cuda_launch *l, const tfi_draw_args *a)
 {
     if (a->count == 0) return TF_STATUS_OK;
-    beam_step<<<(unsigned)a->count, DRAW_THREADS, 0, l->stream>>>(*a, l->live, (work *)l->scratch);
-    return launched("BEAM_STEP");
+    return start(l, "BEAM_STEP", beam_step, (unsigned)a->count, DRAW_THREADS, 0, *a, l->live, (work *)l->scratch);
 }

@@ -41,6 +41,7 @@ __device__ void add(float (&sum)[V], const raw_elements<V> &r, tfi_dtype t)
 template <int V>
 __global__ void embed(embed_call c)
 {
+    begin();
     const int64_t r = blockIdx.x;
 
     if (r >= c.live->rows[TFI_ROWS_TOKENS]) return;
@@ -70,7 +71,6 @@ extern "C" tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_ar
 
     if (a->R == 0) return TF_STATUS_OK;
     if (in_vectors(a->E, a->embeddings, c.words, a->positions, a->types, a->y))
-        embed<8><<<(unsigned)a->R, threads, 0, l->stream>>>(c);
-    else embed<1><<<(unsigned)a->R, 128, 0, l->stream>>>(c);
-    return launched("EMBED");
+        return start(l, "EMBED", embed<8>, (unsigned)a->R, threads, 0, c);
+    return start(l, "EMBED", embed<1>, (unsigned)a->R, 128, 0, c);
 }

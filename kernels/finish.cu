@@ -22,6 +22,7 @@ struct finish_call {
 template <int V>
 __global__ void finish(finish_call c)
 {
+    begin();
     const int64_t r = blockIdx.x, i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * V, at = r * c.a.N + i;
     raw_elements<V> raw_residual = {};
     float v[V], bias[V] = {}, residual[V];
@@ -45,7 +46,6 @@ extern "C" tf_status tfi_cuda_finish(const tfi_cuda_launch *l, const tfi_finish_
 
     if (a->M == 0) return TF_STATUS_OK;
     if (in_vectors(a->N, a->sums, a->bias, a->residual, a->y))
-        finish<8><<<dim3((unsigned)a->M, blocks_of(a->N, 8 * THREADS)), THREADS, 0, l->stream>>>(c);
-    else finish<1><<<dim3((unsigned)a->M, blocks_of(a->N, THREADS)), THREADS, 0, l->stream>>>(c);
-    return launched("LINEAR's end");
+        return start(l, "LINEAR's end", finish<8>, dim3((unsigned)a->M, blocks_of(a->N, 8 * THREADS)), THREADS, 0, c);
+    return start(l, "LINEAR's end", finish<1>, dim3((unsigned)a->M, blocks_of(a->N, THREADS)), THREADS, 0, c);
 }

@@ -21,6 +21,7 @@ struct gather_call {
 template <int V>
 __global__ void gather(gather_call c)
 {
+    begin();
     const int64_t s = blockIdx.x, i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * V;
 
     if (s >= c.live->rows[c.rows] || i >= c.a.E) return;
@@ -44,7 +45,6 @@ extern "C" tf_status tfi_cuda_gather(const tfi_cuda_launch *l, const tfi_gather_
 
     if (a->S == 0) return TF_STATUS_OK;
     if (in_vectors(a->E, a->x, a->y))
-        gather<8><<<dim3((unsigned)a->S, blocks_of(a->E, 8 * THREADS)), THREADS, 0, l->stream>>>(c);
-    else gather<1><<<dim3((unsigned)a->S, blocks_of(a->E, THREADS)), THREADS, 0, l->stream>>>(c);
-    return launched("GATHER_ROWS");
+        return start(l, "GATHER_ROWS", gather<8>, dim3((unsigned)a->S, blocks_of(a->E, 8 * THREADS)), THREADS, 0, c);
+    return start(l, "GATHER_ROWS", gather<1>, dim3((unsigned)a->S, blocks_of(a->E, THREADS)), THREADS, 0, c);
 }

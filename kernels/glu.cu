@@ -22,6 +22,7 @@ struct glu_call {
 template <int V>
 __global__ void glu(glu_call c)
 {
+    begin();
     const int64_t r = blockIdx.x, F = c.a.F, i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * V;
     float gate[V], up[V];
 
@@ -42,7 +43,6 @@ extern "C" tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *
     const glu_call c = {*a, t, l->live, rows};
 
     if (a->R == 0) return TF_STATUS_OK;
-    if (in_vectors(a->F, a->x, a->y)) glu<8><<<dim3((unsigned)a->R, blocks_of(a->F, 8 * THREADS)), THREADS, 0, l->stream>>>(c);
-    else glu<1><<<dim3((unsigned)a->R, blocks_of(a->F, THREADS)), THREADS, 0, l->stream>>>(c);
-    return launched("GLU");
+    if (in_vectors(a->F, a->x, a->y)) return start(l, "GLU", glu<8>, dim3((unsigned)a->R, blocks_of(a->F, 8 * THREADS)), THREADS, 0, c);
+    return start(l, "GLU", glu<1>, dim3((unsigned)a->R, blocks_of(a->F, THREADS)), THREADS, 0, c);
 }

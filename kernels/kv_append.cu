@@ -22,6 +22,7 @@ struct append_call {
 template <int V>
 __global__ void kv_append(append_call c)
 {
+    begin();
     const int64_t row = blockIdx.x, i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * V, width = (int64_t)c.a.H * c.a.D;
     const int32_t *offsets = c.a.offsets;
     float v[V];
@@ -47,7 +48,6 @@ extern "C" tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_a
 
     if (a->R == 0 || a->B == 0) return TF_STATUS_OK;
     if (in_vectors(a->D, a->x, c.kv.blocks) && a->x_stride % 8 == 0 && a->column % 8 == 0)
-        kv_append<8><<<dim3((unsigned)a->R, blocks_of(columns, 8 * THREADS)), THREADS, 0, l->stream>>>(c);
-    else kv_append<1><<<dim3((unsigned)a->R, blocks_of(columns, THREADS)), THREADS, 0, l->stream>>>(c);
-    return launched("KV_APPEND");
+        return start(l, "KV_APPEND", kv_append<8>, dim3((unsigned)a->R, blocks_of(columns, 8 * THREADS)), THREADS, 0, c);
+    return start(l, "KV_APPEND", kv_append<1>, dim3((unsigned)a->R, blocks_of(columns, THREADS)), THREADS, 0, c);
 }

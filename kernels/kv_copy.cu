@@ -14,6 +14,7 @@ enum { THREADS = 256, EACH = 4 };
 __global__ void __launch_bounds__(THREADS)
     kv_copy(const int32_t *copies, char *blocks, int64_t words, const tfi_cuda_live *live)
 {
+    begin();
     const int64_t first = (int64_t)blockIdx.y * THREADS * EACH + threadIdx.x;
     uint4 v[EACH];
 
@@ -38,6 +39,5 @@ extern "C" tf_status tfi_cuda_kv_copy(const tfi_cuda_launch *l, const tfi_kv_cop
     const dim3 grid((unsigned)a->count, blocks_of(words, THREADS * EACH));
 
     if (a->count == 0) return TF_STATUS_OK;
-    kv_copy<<<grid, THREADS, 0, l->stream>>>(a->copies, a->store->blocks, words, l->live);
-    return launched("KV_COPY");
+    return start(l, "KV_COPY", kv_copy, grid, THREADS, 0, a->copies, a->store->blocks, words, l->live);
 }

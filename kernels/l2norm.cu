@@ -20,6 +20,7 @@ struct l2norm_call {
 template <int V>
 __global__ void l2norm(l2norm_call c)
 {
+    begin();
     __shared__ float2 shared[WARPS_MAX];
     const int64_t row = (int64_t)blockIdx.x * c.a.E, begin = (int64_t)threadIdx.x * V, step = (int64_t)blockDim.x * V;
     float2 sums = make_float2(0, 0);
@@ -45,7 +46,6 @@ extern "C" tf_status tfi_cuda_l2norm(const tfi_cuda_launch *l, const tfi_l2norm_
     const l2norm_call c = {*a, t, l->live, rows};
 
     if (a->R == 0) return TF_STATUS_OK;
-    if (in_vectors(a->E, a->x, a->y)) l2norm<8><<<(unsigned)a->R, 128, 0, l->stream>>>(c);
-    else l2norm<1><<<(unsigned)a->R, 128, 0, l->stream>>>(c);
-    return launched("L2NORM");
+    if (in_vectors(a->E, a->x, a->y)) return start(l, "L2NORM", l2norm<8>, (unsigned)a->R, 128, 0, c);
+    return start(l, "L2NORM", l2norm<1>, (unsigned)a->R, 128, 0, c);
 }

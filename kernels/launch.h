@@ -35,9 +35,10 @@ extern "C" {
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows);
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows);
-/* No sequence has more than max_rows rows in a run, nor more than max_tokens tokens in the store. */
+/* No sequence has more than max_rows rows in a run, nor more than max_tokens tokens in the store. `append` (CACHE, max_rows 1; or
+ * NULL) is a KV_APPEND of the same layer and x that has not been launched: it is done here, on the way. */
 tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
-                             int64_t max_tokens);
+                             int64_t max_tokens, const tfi_kv_append_args *append);
 /* attend: CACHE or SOURCE, whose tables kv.tables are. */
 tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_append_args *a, tfi_op_types t, tfi_attend attend);
 tf_status tfi_cuda_kv_copy(const tfi_cuda_launch *l, const tfi_kv_copy_args *a);
@@ -50,6 +51,49 @@ tf_status tfi_cuda_sample(const tfi_cuda_launch *l, const tfi_draw_args *a);
 /* Leaves out requests whose record has `completes` (its value is the host's): the host steps those, over copied logits. */
 tf_status tfi_cuda_beam_step(const tfi_cuda_launch *l, const tfi_draw_args *a);
 tf_status tfi_cuda_stop(const tfi_cuda_launch *l, const tfi_draw_args *a);
+
+/* GREEDY draws in one launch, in place of LOGITS_PROCESS, SAMPLE and STOP: every draw's record is tfi_cuda_is_greedy(), and x
+ * (and logits) are the model's logits. */
+tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a);
+/* No sampling, no beams, and of the processors none but min_length and min_new_tokens. On the host. */
+int tfi_cuda_is_greedy(const tfi_sampling *s);
+
+/* A matrix product of few rows with what stands before and after it in the graph, bound by the bytes of w:
+ *   z = norm(norm.x[from] + norm.residual[from]), rounded to `type`, or x where norm.gain is NULL
+ *   y = act(z w^T + bias) + residual, or gated: y = act(left half) * right half, of z w^T + bias. Sums are fp32. */
+typedef struct tfi_few_args {
+    tfi_norm_args norm; /* x, residual, gain, bias, norm, eps; y: where z is also written, or NULL */
+    tfi_dtype norm_x, norm_residual;
+    const int32_t *from;  /* [M] rows of norm.x and norm.residual, or of x, on the device; NULL: row m is row m */
+    const void *x;        /* [M, K] of `type` */
+    const void *w;        /* [N, K] of `type`, row-major; gated: gate rows first */
+    const float *bias;    /* [N] or NULL */
+    const void *residual; /* [M, N] of `out`, or NULL; not with gated */
+    void *y;              /* [M, N], gated: [M, N / 2], of `out`; aliases none of them but residual */
+    int64_t M, N, K;      /* M is at most TFI_FEW_ROWS */
+    tfi_dtype type, out;
+    tfi_activation activation;
+    int gated;
+} tfi_few_args;
+enum { TFI_FEW_ROWS = 64 };
+/* Whether the kernel has a form for these sizes and types that is worth having at this capability; otherwise the matrix library
+ * does it. */
+int tfi_cuda_few_fits(const tfi_few_args *a, int capability);
+tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows);
+
+/* A matrix product of many rows whose end the matrix library lacks, on wgmma: y = act(x w^T + bias), x [M, K], w [N, K] and y of
+ * one 16-bit type, sums fp32. Maps of x, w and y for the copy engine are made by `encode` (cuTensorMapEncodeTiled). */
+typedef struct tfi_many_args {
+    const void *x, *w;
+    const float *bias; /* [N] or NULL */
+    void *y;
+    int64_t M, N, K;
+    tfi_dtype type;
+    tfi_activation activation;
+    void *encode;
+} tfi_many_args;
+int tfi_cuda_many_fits(const tfi_many_args *a, int capability);
+tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a);
 
 /* What follows a matrix product where the library's epilogue has not the right formula: y = act(y + bias) + residual over [M,
  * N]; sums are fp32 or y's dtype. */

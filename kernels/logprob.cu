@@ -40,6 +40,7 @@ __device__ partial merge_block(partial p, partial *shared)
 
 __global__ void __launch_bounds__(THREADS) logprob(tfi_logprob_args a, const tfi_cuda_live *live)
 {
+    begin();
     __shared__ partial shared[WARPS_MAX];
     const int64_t s = blockIdx.x;
     const float *x = a.x + s * a.V;
@@ -72,6 +73,5 @@ __global__ void __launch_bounds__(THREADS) logprob(tfi_logprob_args a, const tfi
 extern "C" tf_status tfi_cuda_logprob(const tfi_cuda_launch *l, const tfi_logprob_args *a)
 {
     if (a->S == 0) return TF_STATUS_OK;
-    logprob<<<(unsigned)a->S, THREADS, 0, l->stream>>>(*a, l->live);
-    return launched("LOGPROB");
+    return start(l, "LOGPROB", logprob, (unsigned)a->S, THREADS, 0, *a, l->live);
 }

@@ -45,6 +45,7 @@ __device__ statistics finish(const norm_call &c, float2 sums)
 template <int CHUNKS>
 __global__ void __launch_bounds__(256) norm_held(norm_call c)
 {
+    begin();
     __shared__ float2 first[WARPS_MAX], second[WARPS_MAX];
     const int64_t row = (int64_t)blockIdx.x * c.a.E, step = (int64_t)blockDim.x * 8;
     raw_elements<8> x[CHUNKS], residual[CHUNKS];
@@ -113,6 +114,7 @@ __device__ void load_sum(const norm_call &c, int64_t i, float (&z)[V])
 template <int V>
 __global__ void __launch_bounds__(256) norm_any(norm_call c)
 {
+    begin();
     __shared__ float2 first[WARPS_MAX], second[WARPS_MAX];
     const int64_t row = (int64_t)blockIdx.x * c.a.E, begin = (int64_t)threadIdx.x * V, step = (int64_t)blockDim.x * V;
     float2 sums = make_float2(0, 0);
@@ -154,11 +156,10 @@ extern "C" tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args
     const unsigned R = (unsigned)a->R;
 
     if (R == 0) return TF_STATUS_OK;
-    if (vectors && a->E <= 512) norm_held<1><<<R, 64, 0, l->stream>>>(c);
-    else if (vectors && a->E <= 1024) norm_held<1><<<R, 128, 0, l->stream>>>(c);
-    else if (vectors && a->E <= 2048) norm_held<1><<<R, 256, 0, l->stream>>>(c);
-    else if (vectors && a->E <= 8192) norm_held<4><<<R, 256, 0, l->stream>>>(c);
-    else if (vectors) norm_any<8><<<R, 256, 0, l->stream>>>(c);
-    else norm_any<1><<<R, 256, 0, l->stream>>>(c);
-    return launched("NORM");
+    if (vectors && a->E <= 512) return start(l, "NORM", norm_held<1>, R, 64, 0, c);
+    if (vectors && a->E <= 1024) return start(l, "NORM", norm_held<1>, R, 128, 0, c);
+    if (vectors && a->E <= 2048) return start(l, "NORM", norm_held<1>, R, 256, 0, c);
+    if (vectors && a->E <= 8192) return start(l, "NORM", norm_held<4>, R, 256, 0, c);
+    if (vectors) return start(l, "NORM", norm_any<8>, R, 256, 0, c);
+    return start(l, "NORM", norm_any<1>, R, 256, 0, c);
 }

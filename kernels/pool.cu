@@ -77,6 +77,7 @@ __device__ void meet(int pooling, float (&v)[V], float *shared)
 template <int V>
 __global__ void __launch_bounds__(SIDE *GROUPS) pool(pool_call c)
 {
+    begin();
     __shared__ float shared[SIDE * GROUPS * V];
     const int64_t b = blockIdx.x, i = ((int64_t)blockIdx.y * SIDE + threadIdx.x) * V;
     int64_t at;
@@ -111,7 +112,6 @@ extern "C" tf_status tfi_cuda_pool(const tfi_cuda_launch *l, const tfi_pool_args
     const dim3 threads(SIDE, GROUPS);
 
     if (a->B == 0) return TF_STATUS_OK;
-    if (in_vectors(a->E, a->x, a->y)) pool<8><<<dim3((unsigned)a->B, blocks_of(a->E, 8 * SIDE)), threads, 0, l->stream>>>(c);
-    else pool<1><<<dim3((unsigned)a->B, blocks_of(a->E, SIDE)), threads, 0, l->stream>>>(c);
-    return launched("POOL");
+    if (in_vectors(a->E, a->x, a->y)) return start(l, "POOL", pool<8>, dim3((unsigned)a->B, blocks_of(a->E, 8 * SIDE)), threads, 0, c);
+    return start(l, "POOL", pool<1>, dim3((unsigned)a->B, blocks_of(a->E, SIDE)), threads, 0, c);
 }

@@ -234,6 +234,7 @@ __device__ void constrain_part(const part &p)
 
 __global__ void __launch_bounds__(DRAW_THREADS, 1) constrain(tfi_process_args a, const tfi_cuda_live *live)
 {
+    begin();
     __shared__ int notes[PROCESS_PART];
     __shared__ uint64_t shared[WARPS_MAX];
     const int64_t s = blockIdx.x, begin = blockIdx.y * (int64_t)PROCESS_PART, end = min(begin + PROCESS_PART, a.V);
@@ -258,6 +259,5 @@ __global__ void __launch_bounds__(DRAW_THREADS, 1) constrain(tfi_process_args a,
 
 tf_status tfi_cuda_constrain(const tfi_cuda_launch *l, const tfi_process_args *a)
 {
-    constrain<<<process_grid(a), DRAW_THREADS, 0, l->stream>>>(*a, l->live);
-    return launched("LOGITS_PROCESS");
+    return start(l, "LOGITS_PROCESS", constrain, process_grid(a), DRAW_THREADS, 0, *a, l->live);
 }

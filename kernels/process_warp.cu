@@ -307,6 +307,7 @@ __device__ void filter_row(const tfi_sampling *s, const float *x, float *y, int6
 
 __global__ void __launch_bounds__(DRAW_THREADS, 1) warp(tfi_process_args a, const tfi_cuda_live *live)
 {
+    begin();
     __shared__ room r;
     const int64_t row = blockIdx.x, part = blockIdx.y * (int64_t)PROCESS_PART;
     const float *x = a.x + row * a.V;
@@ -330,6 +331,5 @@ __global__ void __launch_bounds__(DRAW_THREADS, 1) warp(tfi_process_args a, cons
 
 tf_status tfi_cuda_warp(const tfi_cuda_launch *l, const tfi_process_args *a)
 {
-    warp<<<process_grid(a), DRAW_THREADS, 0, l->stream>>>(*a, l->live);
-    return launched("LOGITS_PROCESS");
+    return start(l, "LOGITS_PROCESS", warp, process_grid(a), DRAW_THREADS, 0, *a, l->live);
 }

@@ -63,6 +63,7 @@ __device__ int64_t choose(const tfi_slot *slot, const float *x, const float *log
 
 __global__ void __launch_bounds__(DRAW_THREADS, 1) sample(tfi_draw_args a, const tfi_cuda_live *live)
 {
+    begin();
     __shared__ uint64_t shared[WARPS_MAX];
     const int64_t i = blockIdx.x;
 
@@ -89,6 +90,5 @@ __global__ void __launch_bounds__(DRAW_THREADS, 1) sample(tfi_draw_args a, const
 extern "C" tf_status tfi_cuda_sample(const tfi_cuda_launch *l, const tfi_draw_args *a)
 {
     if (a->count == 0) return TF_STATUS_OK;
-    sample<<<(unsigned)a->count, DRAW_THREADS, 0, l->stream>>>(*a, l->live);
-    return launched("SAMPLE");
+    return start(l, "SAMPLE", sample, (unsigned)a->count, DRAW_THREADS, 0, *a, l->live);
 }

@@ -20,6 +20,7 @@ __device__ bool is_eos(const tfi_sampling *s, int32_t token)
 
 __global__ void stop(tfi_draw_args a, const tfi_cuda_live *live)
 {
+    begin();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
 
     if (i >= live->draws) return;
@@ -35,6 +36,5 @@ __global__ void stop(tfi_draw_args a, const tfi_cuda_live *live)
 extern "C" tf_status tfi_cuda_stop(const tfi_cuda_launch *l, const tfi_draw_args *a)
 {
     if (a->count == 0) return TF_STATUS_OK;
-    stop<<<blocks_of(a->count, THREADS), THREADS, 0, l->stream>>>(*a, l->live);
-    return launched("STOP");
+    return start(l, "STOP", stop, blocks_of(a->count, THREADS), THREADS, 0, *a, l->live);
 }

@@ -8,8 +8,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "base/status.h"
-#include "launch.h"
+#include "start.cuh"
 
 template <int V>
 struct raw_elements;
@@ -138,12 +137,6 @@ inline bool in_vectors(int64_t cols, Pointers... pointers)
 inline unsigned blocks_of(int64_t n, int64_t each)
 {
     return (unsigned)((n + each - 1) / each);
-}
-
-inline tf_status launched(const char *op)
-{
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? TF_STATUS_OK : tfi_fail(TF_STATUS_DEVICE, "%s: %s", op, cudaGetErrorString(error));
 }
 
 #endif

@@ -211,7 +211,7 @@ static void one_attention(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased
         p.device.y = out.data;
         if (pick(0, 1)) l.multiprocessors = 1; /* no splits, tall tiles */
         device_begin();
-        CHECK_OK(tfi_cuda_attention(&l, &p.device, (tfi_op_types){x, TFI_F32, y}, p.longest, p.longest_stored));
+        CHECK_OK(tfi_cuda_attention(&l, &p.device, (tfi_op_types){x, TFI_F32, y}, p.longest, p.longest_stored, NULL));
         device_run();
         check_rows(device_result(&out, y, a->R * a->H * a->D), y, a->y, a->R, a->H * a->D, tolerance_of(&p));
     }
@@ -325,7 +325,7 @@ static void attention_replay(void)
     device.y = y.data;
     const tfi_cuda_launch l = device_launch(&p.live, device_capability, 0);
     device_ok(cudaStreamBeginCapture(device_stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    CHECK_OK(tfi_cuda_attention(&l, &device, (tfi_op_types){TFI_BF16, TFI_F32, TFI_BF16}, ROWS, 0));
+    CHECK_OK(tfi_cuda_attention(&l, &device, (tfi_op_types){TFI_BF16, TFI_F32, TFI_BF16}, ROWS, 0, NULL));
     device_ok(cudaStreamEndCapture(device_stream, &graph), "cudaStreamEndCapture");
     device_ok(cudaGraphInstantiate(&exec, graph, 0), "cudaGraphInstantiate");
     for (int i = 0; i < RUNS; i++) {
@@ -377,7 +377,7 @@ static void launch_attention(const void *user, int i)
 {
     attention_bench b = *(const attention_bench *)user;
     b.a.kv.layer = i % BENCH_LAYERS; /* the store is larger than the cache: each layer comes from memory */
-    (void)tfi_cuda_attention(&b.l, &b.a, b.t, b.rows, b.tokens);
+    (void)tfi_cuda_attention(&b.l, &b.a, b.t, b.rows, b.tokens, NULL);
 }
 
 /* B sequences of `rows` rows; from the store, of `tokens` tokens. */

@@ -627,8 +627,9 @@ tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_t
 }
 
 tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
-                             int64_t max_tokens)
+                             int64_t max_tokens, const tfi_kv_append_args *append)
 {
+    if (append) (void)tfi_cuda_kv_append(l, append, t, TFI_ATTEND_CACHE);
     assert(max_rows >= l->live->longest);
     assert((a->attend == TFI_ATTEND_ALL || a->attend == TFI_ATTEND_CAUSAL) || max_tokens >= l->live->longest_stored);
     return start(l, (launch){TFI_OP_ATTENTION, t, .attend = a->attend, .a.attention = *a});
@@ -709,4 +710,40 @@ int64_t tfi_cuda_scratch(const tfi_graph *g, const tfi_op *op, const int64_t *li
 {
     (void)g, (void)op, (void)limits;
     return 0;
+}
+
+int tfi_cuda_few_fits(const tfi_few_args *a, int capability)
+{
+    (void)a, (void)capability;
+    return 0;
+}
+
+tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
+{
+    (void)l, (void)a, (void)rows;
+    return TF_STATUS_UNSUPPORTED;
+}
+
+int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
+{
+    (void)a, (void)capability;
+    return 0;
+}
+
+tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a)
+{
+    (void)l, (void)a;
+    return TF_STATUS_UNSUPPORTED;
+}
+
+int tfi_cuda_is_greedy(const tfi_sampling *s)
+{
+    (void)s;
+    return 0;
+}
+
+tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a)
+{
+    (void)l, (void)a;
+    return TF_STATUS_UNSUPPORTED;
 }

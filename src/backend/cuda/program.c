@@ -351,7 +351,7 @@ static tf_status launch_attention(const tfi_pass *s, const tfi_cuda_launch *l, c
 
     if (stored) a.kv = kv_view(s, op);
     if (op->bias >= 0) a.max_distance = p->graph->weights[op->bias].relative.max_distance;
-    return tfi_cuda_attention(l, &a, step->types, s->shape.longest, stored ? s->shape.longest_stored : s->shape.longest);
+    return tfi_cuda_attention(l, &a, step->types, s->shape.longest, stored ? s->shape.longest_stored : s->shape.longest, NULL);
 }
 
 static tf_status launch_embed(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
