@@ -1,12 +1,12 @@
 /* LINEAR of few rows: taken by the matrix library until a kernel is here. */
-#include "start.cuh"
+#include "few.cuh"
 
-extern "C" int tfi_cuda_few_fits(const tfi_few_args *, int)
+extern "C" int tfi_cuda_few_fits(const tfi_few_args *a, int capability)
 {
-    return 0;
+    return a->M > 8 && tfi_few_tiles_fits(a, capability);
 }
 
-extern "C" tf_status tfi_cuda_few(const tfi_cuda_launch *, const tfi_few_args *, tfi_rows)
+extern "C" tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
 {
-    return TF_STATUS_UNSUPPORTED;
+    return tfi_cuda_few_tiles(l, a, rows);
 }
