@@ -54,6 +54,8 @@ typedef struct tfi_run {
     const tfi_draw *draws;                    /* [draw_count] */
     tfi_choice *choices;                      /* [draw_count] written by the run */
     int64_t draw_count;
+    int32_t ahead;                            /* of a backend that runs ahead: return when the run is on its way, wait() for the rest. No
+                                                 taps, no feeds; inputs are taken at once, draws and choices lent until then */
 } tfi_run;
 
 /* Called on the loading thread between pieces of at most 64 MB; bytes of source read so far in this weight. Non-zero: stop with
@@ -67,6 +69,7 @@ struct tfi_backend {
     const char *name; /* "cpu" */
     int threads;
     int has_bf16;     /* bf16 runs at full speed here */
+    int runs_ahead;   /* up to two runs of a program can be on their way, see tfi_run.ahead */
 
     /* TF_STATUS_OK, or UNSUPPORTED naming the dtype, for weights and activations of this type. */
     tf_status (*supports)(tfi_backend *b, tfi_dtype dtype);
@@ -95,6 +98,8 @@ struct tfi_backend {
     void (*program_close)(tfi_program *p);
     /* Runs the ops that the taps and effects need, in order. Blocks until done. */
     tf_status (*run)(tfi_program *p, const tfi_run *run);
+    /* Of a backend that runs ahead: block until this run, the oldest on its way, is done and its choices are there. */
+    tf_status (*wait)(tfi_program *p, const tfi_run *run);
 
     /* The store of a session: KV blocks and slots, shared by its programs' runs. Contents of blocks start undefined, slots free. */
     tf_status (*store_open)(tfi_backend *b, const tfi_store_shape *shape, tfi_memory *memory, tfi_store **out);

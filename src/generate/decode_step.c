@@ -26,25 +26,25 @@ static int64_t tap_limit(const tfi_engine *engine)
 
 static int64_t block_bytes(const tfi_engine *engine)
 {
-    return engine->step_limits[TFI_ROWS_SEQUENCES] * (int64_t)(sizeof(tfi_decode_part) + sizeof(tfi_draw) + sizeof(tfi_choice)) +
+    return engine->step_limits[TFI_ROWS_SEQUENCES] *
+               (int64_t)(sizeof(tfi_decode_part) + sizeof(tfi_draw) + sizeof(tfi_choice) + sizeof(tfi_decode_tables)) +
            tap_limit(engine) * (int64_t)sizeof(tfi_tap) + count_ints(engine) * (int64_t)sizeof(int32_t);
 }
 
-tf_status tfi_decode_step_bytes(const tfi_engine *engine, int64_t *bytes)
+int64_t tfi_decode_step_bytes(const tfi_engine *engine)
 {
-    tf_status st = engine->backend->program_bytes(engine->backend, &engine->def->step, engine->step_limits, bytes);
-    if (st == TF_STATUS_OK) *bytes += block_bytes(engine);
-    return st;
+    return block_bytes(engine);
 }
 
-tf_status tfi_decode_step_open(tfi_decode_step *d, const tfi_engine *engine, tfi_room *room)
+tf_status tfi_decode_step_open(tfi_decode_step *d, const tfi_engine *engine, tfi_program *program, tfi_room *room)
 {
     const int64_t tokens = engine->step_limits[TFI_ROWS_TOKENS], sequences = engine->step_limits[TFI_ROWS_SEQUENCES];
 
-    *d = (tfi_decode_step){.engine = engine, .room = room, .block_bytes = block_bytes(engine)};
+    *d = (tfi_decode_step){.engine = engine, .program = program, .room = room, .block_bytes = block_bytes(engine)};
     if (!(d->block = tfi_zalloc(engine->memory, (size_t)d->block_bytes))) return TF_STATUS_NOMEM;
     d->parts = d->block;
-    d->taps = (tfi_tap *)(d->parts + sequences);
+    d->tables = (tfi_decode_tables *)(d->parts + sequences);
+    d->taps = (tfi_tap *)(d->tables + sequences);
     d->draws = (tfi_draw *)(d->taps + tap_limit(engine));
     d->choices = (tfi_choice *)(d->draws + sequences);
     d->ids = (int32_t *)(d->choices + sequences);
@@ -58,13 +58,11 @@ tf_status tfi_decode_step_open(tfi_decode_step *d, const tfi_engine *engine, tfi
     d->offsets = d->copies + 2 * sequences;
     d->kv_tables = d->offsets + sequences + 1;
     d->source_tables = d->kv_tables + table_ints(engine);
-    return engine->backend->program_open(engine->backend, &engine->def->step, engine->forms, engine->step_limits, engine->memory,
-                                         &d->program);
+    return TF_STATUS_OK;
 }
 
 void tfi_decode_step_close(tfi_decode_step *d)
 {
-    if (d->program) d->engine->backend->program_close(d->program);
     if (d->block) tfi_free(d->engine->memory, d->block, (size_t)d->block_bytes);
     memset(d, 0, sizeof *d);
 }
@@ -76,6 +74,7 @@ static void begin(tfi_decode_step *d)
     d->part_count = d->rows = d->sequences = d->selected_count = d->draw_count = d->copy_count = 0;
     d->kv_stride = d->source_stride = 0;
     d->embeddings = NULL;
+    d->needs_host = 0;
 }
 
 static tfi_decode_part *add_part(tfi_decode_step *d, tf_generate *g)
@@ -97,8 +96,9 @@ static void add_rows(tfi_decode_step *d, tf_generate *g, tfi_sequence *q, int32_
     d->offsets[d->sequences] = (int32_t)d->rows;
     d->kv_lens[d->sequences] = from + count;
     d->source_lens[d->sequences] = g->source_count;
+    d->tables[d->sequences] = (tfi_decode_tables){q->table, g->source_table, q->blocks, g->source_blocks};
     for (int32_t i = 0; i < count; i++, d->rows++) {
-        d->ids[d->rows] = g->state == TFI_REQUEST_DRAWN ? TFI_ID_DRAWN(q->slot) : q->tokens[from + i];
+        d->ids[d->rows] = from + i >= g->prompt ? TFI_ID_DRAWN(q->slot) : q->tokens[from + i];
         d->positions[d->rows] = from + i;
     }
     d->sequences++;
@@ -113,15 +113,21 @@ static void select_row(tfi_decode_step *d, tfi_decode_part *p, int64_t row, int3
     p->selected++;
 }
 
+/* With the draw that is on its way the sequence will be as long as it may: it is not in the step that is planned behind. */
+static int is_full(const tf_generate *g, const tfi_sequence *q)
+{
+    return g->ahead_draws > 0 && q->count + g->ahead_draws >= g->max_length;
+}
+
 /* The draws of the request's running sequences, from the rows selected last: one each, or one for all. */
 static void add_draws(tfi_decode_step *d, tfi_decode_part *p)
 {
     tf_generate *g = p->request;
-    const int shared = g->step == 0;
+    const int shared = g->step + g->ahead_draws == 0;
     int64_t row = p->first_selected + p->scored;
 
     for (int32_t i = 0; i < g->settings.slots; i++) {
-        if (g->sequences[i].slot < 0) continue;
+        if (g->sequences[i].slot < 0 || is_full(g, &g->sequences[i])) continue;
         d->draws[d->draw_count++] = (tfi_draw){.slot = g->sequences[i].slot, .row = (int32_t)row};
         p->draws++;
         row += !shared;
@@ -134,8 +140,8 @@ static void add_drawn(tfi_decode_step *d, tf_generate *g)
 
     for (int32_t i = 0; i < g->settings.slots; i++) {
         tfi_sequence *q = &g->sequences[i];
-        if (q->slot < 0) continue;
-        add_rows(d, g, q, q->count - 1, 1);
+        if (q->slot < 0 || is_full(g, q)) continue;
+        add_rows(d, g, q, q->count + g->ahead_draws - 1, 1);
         select_row(d, p, d->rows - 1, q->slot, -1);
         p->rows++;
     }
@@ -149,7 +155,7 @@ static void add_drawn(tfi_decode_step *d, tf_generate *g)
 static void add_prompt(tfi_decode_step *d, tf_generate *g, int64_t room)
 {
     tfi_sequence *q = &g->sequences[0];
-    const int32_t from = q->stored, left = g->prompt - from, count = left < room ? left : (int32_t)room;
+    const int32_t from = q->stored + g->ahead_rows, left = g->prompt - from, count = left < room ? left : (int32_t)room;
     const int64_t row = d->rows;
     tfi_decode_part *p = add_part(d, g);
 
@@ -169,34 +175,77 @@ int tfi_decode_step_wants(const tf_generate *g)
     return !g->in_use && (g->state == TFI_REQUEST_PROMPT || g->state == TFI_REQUEST_DRAWN);
 }
 
+/* In the step being planned: not in use but by the step before it, and something of it still goes on. */
+static int wants(const tf_generate *g)
+{
+    if (g->ahead_rows == 0) return tfi_decode_step_wants(g);
+    if (g->in_use > 1 || g->cancelled) return 0;
+    for (int32_t i = 0; i < g->settings.slots; i++)
+        if (g->sequences[i].slot >= 0 && !is_full(g, &g->sequences[i])) return 1;
+    return 0;
+}
+
+static int reads_prompt(const tf_generate *g)
+{
+    return g->state == TFI_REQUEST_PROMPT && g->ahead_draws == 0;
+}
+
 /* Requests that decode always fit: a session has no more slots than a pass has rows. What is left goes to prompts, in order. A prompt of
  * embeddings comes first, for its rows have to be those of one array; one a pass. */
-int tfi_decode_step_plan(tfi_decode_step *d, tf_generate *requests)
+static void fill(tfi_decode_step *d, tf_generate *requests)
 {
     int64_t rows = d->engine->step_limits[TFI_ROWS_TOKENS], sequences = d->engine->step_limits[TFI_ROWS_SEQUENCES];
 
     begin(d);
     for (const tf_generate *g = requests; g; g = g->next) {
-        if (!tfi_decode_step_wants(g) || g->state != TFI_REQUEST_DRAWN) continue;
+        if (!wants(g) || reads_prompt(g)) continue;
         rows -= g->running;
         sequences -= g->running;
     }
     for (tf_generate *g = requests; g && rows > 0 && sequences > 0; g = g->next) {
-        if (!tfi_decode_step_wants(g) || g->state != TFI_REQUEST_PROMPT || !g->embeddings) continue;
+        if (!wants(g) || !reads_prompt(g) || !g->embeddings) continue;
         add_prompt(d, g, rows);
         rows -= d->rows;
         sequences--;
         break;
     }
     for (tf_generate *g = requests; g; g = g->next)
-        if (tfi_decode_step_wants(g) && g->state == TFI_REQUEST_DRAWN) add_drawn(d, g);
+        if (wants(g) && !reads_prompt(g)) add_drawn(d, g);
     for (tf_generate *g = requests; g && rows > 0 && sequences > 0; g = g->next) {
         const int64_t before = d->rows;
-        if (!tfi_decode_step_wants(g) || g->state != TFI_REQUEST_PROMPT || g->embeddings) continue;
+        if (!wants(g) || !reads_prompt(g) || g->embeddings) continue;
         add_prompt(d, g, rows);
         rows -= d->rows - before;
         sequences--;
     }
+}
+
+static int may_go_ahead(const tfi_decode_step *d)
+{
+    for (int64_t i = 0; i < d->part_count; i++)
+        if (!tfi_request_can_go_ahead(d->parts[i].request)) return 0;
+    return d->draw_count > 0 && d->selected_count <= d->engine->step_limits[TFI_ROWS_SELECTED];
+}
+
+int tfi_decode_step_plan(tfi_decode_step *d, tf_generate *requests)
+{
+    fill(d, requests);
+    d->needs_host = !may_go_ahead(d);
+    return d->part_count > 0;
+}
+
+/* Everybody that waits must be able to go along: those that wait for the host's word would otherwise fall behind the others. */
+int tfi_decode_step_plan_ahead(tfi_decode_step *d, tf_generate *requests, const tfi_decode_step *before)
+{
+    for (const tf_generate *g = requests; g; g = g->next)
+        if (g->state != TFI_REQUEST_DONE && g->state != TFI_REQUEST_SOURCE && !tfi_request_can_go_ahead(g)) return 0;
+    for (int64_t i = 0; i < before->part_count; i++) {
+        const tfi_decode_part *p = &before->parts[i];
+        p->request->ahead_draws = p->draws > 0;
+        p->request->ahead_rows = p->rows;
+    }
+    (void)tfi_decode_step_plan(d, requests);
+    for (int64_t i = 0; i < before->part_count; i++) before->parts[i].request->ahead_draws = before->parts[i].request->ahead_rows = 0;
     return d->part_count > 0;
 }
 
@@ -205,21 +254,13 @@ int tfi_decode_step_plan(tfi_decode_step *d, tf_generate *requests)
 /* The tables of all sequences, now that the longest is known. */
 static void fill_tables(tfi_decode_step *d)
 {
-    int64_t sequence = 0;
-
-    for (int64_t i = 0; i < d->part_count; i++) {
-        const tf_generate *g = d->parts[i].request;
-        const int32_t slots = g->state == TFI_REQUEST_PROMPT ? 1 : g->settings.slots;
-        for (int32_t k = 0; k < slots; k++) {
-            const tfi_sequence *q = &g->sequences[k];
-            if (q->slot < 0) continue;
-            memcpy(d->kv_tables + sequence * d->kv_stride, q->table, (size_t)q->blocks * sizeof(int32_t));
-            if (g->source_blocks > 0)
-                memcpy(d->source_tables + sequence * d->source_stride, g->source_table, (size_t)g->source_blocks * sizeof(int32_t));
-            sequence++;
-        }
+    for (int64_t i = 0; i < d->sequences; i++) {
+        const tfi_decode_tables *t = &d->tables[i];
+        memcpy(d->kv_tables + i * d->kv_stride, t->own, (size_t)t->own_blocks * sizeof(int32_t));
+        if (t->source_blocks > 0)
+            memcpy(d->source_tables + i * d->source_stride, t->source, (size_t)t->source_blocks * sizeof(int32_t));
     }
-    d->offsets[sequence] = (int32_t)d->rows;
+    d->offsets[d->sequences] = (int32_t)d->rows;
 }
 
 static void add_tap(tfi_decode_step *d, tfi_run *run, int32_t value, int64_t first, int64_t count, float *dst, int64_t stride)
@@ -287,44 +328,46 @@ static void take_draws(tfi_decode_step *d, tfi_run *run, int64_t from, int64_t t
 
 tf_status tfi_decode_step_run(tfi_decode_step *d)
 {
-    tfi_run run = {.taps = d->taps,
+    tfi_run *run = &d->run;
+    int64_t from = 0, draw = 0;
+    tf_status st;
+
+    *run = (tfi_run){.taps = d->taps,
                    .store = d->room->store,
                    .effects = TFI_EFFECT_KV,
                    .stream = d->engine->stream,
                    .table_stride = d->kv_stride,
                    .source_stride = d->source_stride,
-                   .copy_count = d->copy_count};
-    int64_t from = 0, draw = 0;
-    tf_status st;
-
+                   .copy_count = d->copy_count,
+                   .ahead = d->engine->backend->runs_ahead && !d->needs_host};
     fill_tables(d);
-    run.rows[TFI_ROWS_TOKENS] = d->rows;
-    run.rows[TFI_ROWS_SEQUENCES] = d->sequences;
-    run.inputs[TFI_INPUT_IDS] = d->ids;
-    run.inputs[TFI_INPUT_EMBEDDINGS] = d->embeddings;
-    run.inputs[TFI_INPUT_POSITIONS] = d->positions;
-    run.inputs[TFI_INPUT_OFFSETS] = d->offsets;
-    run.inputs[TFI_INPUT_KV_LENS] = d->kv_lens;
-    run.inputs[TFI_INPUT_KV_TABLES] = d->kv_tables;
-    run.inputs[TFI_INPUT_KV_COPIES] = d->copies;
-    run.inputs[TFI_INPUT_SOURCE_LENS] = d->source_lens;
-    run.inputs[TFI_INPUT_SOURCE_TABLES] = d->source_tables;
-    do {
+    run->rows[TFI_ROWS_TOKENS] = d->rows;
+    run->rows[TFI_ROWS_SEQUENCES] = d->sequences;
+    run->inputs[TFI_INPUT_IDS] = d->ids;
+    run->inputs[TFI_INPUT_EMBEDDINGS] = d->embeddings;
+    run->inputs[TFI_INPUT_POSITIONS] = d->positions;
+    run->inputs[TFI_INPUT_OFFSETS] = d->offsets;
+    run->inputs[TFI_INPUT_KV_LENS] = d->kv_lens;
+    run->inputs[TFI_INPUT_KV_TABLES] = d->kv_tables;
+    run->inputs[TFI_INPUT_KV_COPIES] = d->copies;
+    run->inputs[TFI_INPUT_SOURCE_LENS] = d->source_lens;
+    run->inputs[TFI_INPUT_SOURCE_TABLES] = d->source_tables;
+    for (;;) {
         const int64_t to = chunk_end(d, from);
-        run.rows[TFI_ROWS_SELECTED] = to - from;
-        run.inputs[TFI_INPUT_SELECTED] = d->selected + from;
-        run.inputs[TFI_INPUT_ROW_SLOTS] = d->row_slots + from;
-        run.inputs[TFI_INPUT_TARGETS] = d->targets + from;
-        run.tap_count = 0;
-        for (int64_t i = 0; i < d->part_count; i++) tap_part(d, &run, &d->parts[i], from, to);
-        take_draws(d, &run, from, to, &draw);
-        if (run.draw_count > 0) run.effects |= TFI_EFFECT_DRAW;
-        if ((st = d->engine->backend->run(d->program, &run)) < 0) return st;
-        run.resume = 1;
-        run.effects = 0;
+        run->rows[TFI_ROWS_SELECTED] = to - from;
+        run->inputs[TFI_INPUT_SELECTED] = d->selected + from;
+        run->inputs[TFI_INPUT_ROW_SLOTS] = d->row_slots + from;
+        run->inputs[TFI_INPUT_TARGETS] = d->targets + from;
+        run->tap_count = 0;
+        for (int64_t i = 0; i < d->part_count; i++) tap_part(d, run, &d->parts[i], from, to);
+        take_draws(d, run, from, to, &draw);
+        if (run->draw_count > 0) run->effects |= TFI_EFFECT_DRAW;
+        if ((st = d->engine->backend->run(d->program, run)) < 0) return st;
+        if (to == d->selected_count) return TF_STATUS_OK; /* the last run's record may still be waited with */
+        run->resume = 1;
+        run->effects = 0;
         from = to;
-    } while (from < d->selected_count);
-    return TF_STATUS_OK;
+    }
 }
 
 /* ---- apply ---- */
@@ -337,8 +380,10 @@ static int has_nan(const float *x, int32_t n)
 }
 
 /* What has been read of a request. */
-static void advance(tf_generate *g, const tfi_decode_part *p, const tfi_choice *choices)
+static void advance(const tfi_decode_step *d, const tfi_decode_part *p)
 {
+    tf_generate *g = p->request;
+
     if (g->state == TFI_REQUEST_PROMPT) {
         const int32_t read = g->sequences[0].stored;
         g->sequences[0].stored += p->rows;
@@ -351,7 +396,7 @@ static void advance(tf_generate *g, const tfi_decode_part *p, const tfi_choice *
             if (g->sequences[i].slot >= 0) g->sequences[i].stored = g->sequences[i].count;
     }
     if (p->draws > 0)
-        tfi_request_drawn(g, choices);
+        tfi_request_drawn(g, d->draws + p->first_draw, d->choices + p->first_draw);
     else if (p->selected > p->scored)
         g->state = TFI_REQUEST_CALL;
 }
@@ -364,9 +409,10 @@ void tfi_decode_step_apply(tfi_decode_step *d, tf_status status)
         g->in_use--;
         if (status < 0)
             tfi_request_fail(g, status, tf_last_error());
-        else
-            advance(g, p, d->choices + p->first_draw);
+        else if (g->state != TFI_REQUEST_DONE && !g->cancelled)
+            advance(d, p);
         if (g->cancelled) tfi_request_end(g, TF_FINISH_CANCELLED);
+        if (!g->in_use) tfi_request_settle(g);
     }
 }
 

@@ -12,9 +12,15 @@ typedef struct tfi_decode_part {
     int64_t first_selected, first_draw;
 } tfi_decode_part;
 
+/* Blocks of one of a pass's sequences. */
+typedef struct tfi_decode_tables {
+    const int32_t *own, *source;
+    int32_t own_blocks, source_blocks;
+} tfi_decode_tables;
+
 typedef struct tfi_decode_step {
     const tfi_engine *engine;
-    tfi_program *program;
+    tfi_program *program;            /* shared by the steps of a session */
     tfi_room *room;
     int32_t *ids, *positions;        /* [tokens] */
     int32_t *offsets, *kv_lens, *source_lens; /* [sequences (+ 1)] */
@@ -24,6 +30,7 @@ typedef struct tfi_decode_step {
     tfi_draw *draws;                 /* [sequences] */
     tfi_choice *choices;             /* [sequences] */
     tfi_decode_part *parts;          /* [sequences] */
+    tfi_decode_tables *tables;       /* [sequences] */
     tfi_tap *taps;
     void *block;
     int64_t block_bytes;
@@ -31,10 +38,12 @@ typedef struct tfi_decode_step {
     int64_t part_count, rows, sequences, selected_count, draw_count, copy_count;
     int64_t kv_stride, source_stride;
     const float *embeddings;         /* of its first rows */
+    int needs_host;                  /* nothing can be planned behind it before its results are known */
+    tfi_run run;
 } tfi_decode_step;
 
-tf_status tfi_decode_step_open(tfi_decode_step *d, const tfi_engine *engine, tfi_room *room);
-tf_status tfi_decode_step_bytes(const tfi_engine *engine, int64_t *bytes);
+tf_status tfi_decode_step_open(tfi_decode_step *d, const tfi_engine *engine, tfi_program *program, tfi_room *room);
+int64_t tfi_decode_step_bytes(const tfi_engine *engine);
 void tfi_decode_step_close(tfi_decode_step *d);
 
 /* Can the request take part in the next pass? */
@@ -42,6 +51,9 @@ int tfi_decode_step_wants(const tf_generate *g);
 
 /* Take what fits from the list of requests; those are in use then. 0: nothing waits. */
 int tfi_decode_step_plan(tfi_decode_step *d, tf_generate *requests);
+/* The same while the step before is on its way: its draws are taken to be done. 0 also where somebody waits for the host's word. */
+int tfi_decode_step_plan_ahead(tfi_decode_step *d, tf_generate *requests, const tfi_decode_step *before);
+/* Where run.ahead is set then, the pass is on its way and has to be waited for. */
 tf_status tfi_decode_step_run(tfi_decode_step *d);
 void tfi_decode_step_apply(tfi_decode_step *d, tf_status status);
 

@@ -92,23 +92,37 @@ static void share_prompt(tf_generate *g)
 
 /* ---- ends ---- */
 
+void tfi_request_settle(tf_generate *g)
+{
+    for (int32_t i = 0; i < g->settings.slots; i++) {
+        tfi_sequence *q = &g->sequences[i];
+        if (q->held < 0) continue;
+        drop_blocks(g, q);
+        tfi_room_drop_slot(g->room, q->held);
+        q->held = -1;
+    }
+    if (g->state != TFI_REQUEST_DONE) return;
+    while (g->source_blocks > 0) tfi_room_drop_block(g->room, g->source_table[--g->source_blocks]);
+    tfi_room_release(g->room, g->promised);
+    g->promised = 0;
+}
+
+/* A step that was planned ahead may still run with the sequence: what it holds is given back when nobody has it. */
 static void end_sequence(tf_generate *g, tfi_sequence *q)
 {
     if (q->slot < 0) return;
-    drop_blocks(g, q);
-    tfi_room_drop_slot(g->room, q->slot);
+    q->held = q->slot;
     q->slot = -1;
     g->running--;
+    if (!g->in_use) tfi_request_settle(g);
 }
 
 static void done(tf_generate *g)
 {
     for (int32_t i = 0; i < g->settings.slots; i++) end_sequence(g, &g->sequences[i]);
-    while (g->source_blocks > 0) tfi_room_drop_block(g->room, g->source_table[--g->source_blocks]);
-    tfi_room_release(g->room, g->promised);
-    g->promised = 0;
     g->copy_count = 0;
     g->state = TFI_REQUEST_DONE;
+    if (!g->in_use) tfi_request_settle(g);
 }
 
 void tfi_request_fail(tf_generate *g, tf_status status, const char *error)
@@ -265,18 +279,20 @@ static tf_finish finish_of(tf_generate *g, int32_t i, const tfi_choice *c)
     return c->stop == TFI_STOP_LENGTH ? TF_FINISH_LENGTH : TF_FINISH_NONE;
 }
 
-static void sequences_drawn(tf_generate *g, const tfi_choice *choices)
+static void sequences_drawn(tf_generate *g, const tfi_draw *draws, const tfi_choice *choices)
 {
     for (int32_t i = 0; i < g->settings.slots; i++) {
         tfi_sequence *q = &g->sequences[i];
         tfi_generated_sequence *r = &g->results[i];
         if (q->slot < 0) continue;
+        for (; draws->slot != q->slot; draws++) choices++;
         q->count++;
         if (r->logprobs) r->logprobs[r->count] = choices->logprob;
         r->count++;
         r->finish = (int32_t)finish_of(g, i, choices);
-        if (r->finish != TF_FINISH_NONE) end_sequence(g, q);
+        draws++;
         choices++;
+        if (r->finish != TF_FINISH_NONE) end_sequence(g, q);
     }
     g->step++;
     if (g->running == 0) done(g);
@@ -289,13 +305,30 @@ int32_t tfi_request_rows(const tf_generate *g)
     return g->step == 0 ? 1 : g->running;
 }
 
-void tfi_request_drawn(tf_generate *g, const tfi_choice *choices)
+int tfi_request_can_go_ahead(const tf_generate *g)
 {
-    for (int32_t i = 0; i < g->running; i++)
-        if (choices[i].stop == TFI_STOP_NUMERIC) {
-            tfi_request_fail(g, TF_STATUS_NUMERIC, "the logits hold a NaN or an infinity");
-            return;
-        }
+    if (has_beams(g) || g->settings.logits || g->logits || g->scores || g->copy_count > 0) return 0;
+    if (g->state == TFI_REQUEST_PROMPT) return !g->prompt_logprobs && !g->embeddings && g->settings.slots == 1;
+    return 1;
+}
+
+/* One of the running sequences has no number to draw with. */
+static int any_numeric(const tf_generate *g, const tfi_draw *draws, const tfi_choice *choices)
+{
+    for (int32_t i = 0; i < g->settings.slots; i++) {
+        if (g->sequences[i].slot < 0) continue;
+        for (; draws->slot != g->sequences[i].slot; draws++) choices++;
+        if (choices->stop == TFI_STOP_NUMERIC) return 1;
+    }
+    return 0;
+}
+
+void tfi_request_drawn(tf_generate *g, const tfi_draw *draws, const tfi_choice *choices)
+{
+    if (any_numeric(g, draws, choices)) {
+        tfi_request_fail(g, TF_STATUS_NUMERIC, "the logits hold a NaN or an infinity");
+        return;
+    }
     if (g->step == 0 && g->settings.slots > 1) {
         share_prompt(g);
         memset(g->parents, 0, (size_t)g->settings.slots * sizeof *g->parents);
@@ -305,7 +338,7 @@ void tfi_request_drawn(tf_generate *g, const tfi_choice *choices)
     if (has_beams(g))
         beams_drawn(g, choices);
     else
-        sequences_drawn(g, choices);
+        sequences_drawn(g, draws, choices);
     if (g->state != TFI_REQUEST_DONE && (float)(tfi_now_ms() - g->started_ms) > 1000 * g->settings.max_time)
         tfi_request_end(g, TF_FINISH_TIME);
 }

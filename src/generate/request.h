@@ -22,6 +22,7 @@ typedef enum tfi_request_state {
 /* A running sequence, or beam. */
 typedef struct tfi_sequence {
     int32_t slot;    /* of the store; -1 when it has ended */
+    int32_t held;    /* the slot of one that has ended while a run still had it; -1: none */
     int32_t count;   /* tokens, prompt included */
     int32_t stored;  /* of them in the KV store */
     int32_t blocks;  /* held, in table */
@@ -66,7 +67,9 @@ struct tf_generate {
     tfi_memory *memory;
     tfi_settings settings;
     tfi_request_state state;
-    int in_use;                   /* a run or a callback is on it: it must not be freed */
+    int in_use;                   /* runs and callbacks that are on it: it must not be freed, nor what its sequences hold */
+    int32_t ahead_rows;           /* while a step is planned: rows of the request in the step that is on its way, ... */
+    int32_t ahead_draws;          /* ... and tokens that it draws for each sequence */
     int abandoned;                /* closed in the meantime; whoever uses it last frees it */
     int cancelled;
     tf_status status;             /* why it ended without a whole result */
@@ -117,8 +120,14 @@ void tfi_sequence_extend(tf_generate *g, tfi_sequence *q, int32_t stored);
 /* Draws of the next token: one for each running sequence, all from the one row before the first. Returns their number. */
 int32_t tfi_request_rows(const tf_generate *g);
 
-/* What a run decided: choices of the request's running sequences, in order. */
-void tfi_request_drawn(tf_generate *g, const tfi_choice *choices);
+/* Can a step be planned for it before the draws of the one before are known? */
+int tfi_request_can_go_ahead(const tf_generate *g);
+
+/* What a run decided: the draws it was made with, in order, and their choices. Sequences that have ended since are passed over. */
+void tfi_request_drawn(tf_generate *g, const tfi_draw *draws, const tfi_choice *choices);
+
+/* No run is on it any more: give back what sequences that have ended meanwhile still hold. */
+void tfi_request_settle(tf_generate *g);
 
 /* The callback's arguments of row `row`: the number of its sequence and its tokens, in callback_ids. */
 int32_t tfi_request_callback_ids(tf_generate *g, int32_t row, int32_t *count);

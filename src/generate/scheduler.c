@@ -21,7 +21,9 @@ struct tfi_scheduler {
     tf_generate *requests; /* oldest first */
     tfi_room room;
     tfi_encode_step encode;
-    tfi_decode_step decode;
+    tfi_program *step_program;
+    tfi_decode_step decode[2]; /* the second where the backend runs ahead */
+    tfi_decode_step *under_way; /* the one that was begun and not waited for; NULL: none */
     tfi_scheduler_stats stats;
 };
 
@@ -34,6 +36,7 @@ static int generates(const tfi_engine *e)
 
 tf_status tfi_scheduler_bytes(const tfi_engine *engine, int64_t *bytes, int64_t *kv_bytes)
 {
+    tfi_backend *backend = engine->backend;
     int64_t step = 0;
     tf_status st;
 
@@ -41,11 +44,11 @@ tf_status tfi_scheduler_bytes(const tfi_engine *engine, int64_t *bytes, int64_t 
     if ((st = tfi_encode_step_bytes(engine, bytes)) < 0) return st;
     *bytes += (int64_t)sizeof(tfi_scheduler);
     if (!generates(engine)) return TF_STATUS_OK;
-    if ((*kv_bytes = tfi_room_bytes(engine->backend, &engine->store)) < 0)
+    if ((*kv_bytes = tfi_room_bytes(backend, &engine->store)) < 0)
         return tfi_fail(TF_STATUS_NOMEM, "keys and values of %lld tokens are more than memory can hold",
                         (long long)(engine->store.blocks * TFI_KV_BLOCK));
-    if ((st = tfi_decode_step_bytes(engine, &step)) < 0) return st;
-    *bytes += step + *kv_bytes;
+    if ((st = backend->program_bytes(backend, &engine->def->step, engine->step_limits, &step)) < 0) return st;
+    *bytes += step + (1 + !!backend->runs_ahead) * tfi_decode_step_bytes(engine) + *kv_bytes;
     return TF_STATUS_OK;
 }
 
@@ -57,6 +60,16 @@ static void init_condition(pthread_cond_t *c)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(c, &attributes);
     pthread_condattr_destroy(&attributes);
+}
+
+static tf_status open_decode(tfi_scheduler *s)
+{
+    const tfi_engine *e = &s->engine;
+    tf_status st = e->backend->program_open(e->backend, &e->def->step, e->forms, e->step_limits, e->memory, &s->step_program);
+
+    for (int i = 0; i <= !!e->backend->runs_ahead && st == TF_STATUS_OK; i++)
+        st = tfi_decode_step_open(&s->decode[i], e, s->step_program, &s->room);
+    return st;
 }
 
 tf_status tfi_scheduler_open(const tfi_engine *engine, tfi_scheduler **out)
@@ -71,7 +84,7 @@ tf_status tfi_scheduler_open(const tfi_engine *engine, tfi_scheduler **out)
     init_condition(&s->moved);
     if (generates(engine)) st = tfi_room_open(&s->room, engine->backend, &engine->store, engine->memory);
     if (st == TF_STATUS_OK) st = tfi_encode_step_open(&s->encode, &s->engine, s->room.store);
-    if (st == TF_STATUS_OK && generates(engine)) st = tfi_decode_step_open(&s->decode, &s->engine, &s->room);
+    if (st == TF_STATUS_OK && generates(engine)) st = open_decode(s);
     if (st < 0)
         tfi_scheduler_close(s);
     else
@@ -83,7 +96,9 @@ void tfi_scheduler_close(tfi_scheduler *s)
 {
     if (!s) return;
     tfi_memory *memory = s->engine.memory;
-    tfi_decode_step_close(&s->decode);
+    if (s->under_way) (void)s->engine.backend->wait(s->step_program, &s->under_way->run);
+    for (int i = 0; i < 2; i++) tfi_decode_step_close(&s->decode[i]);
+    if (s->step_program) s->engine.backend->program_close(s->step_program);
     tfi_encode_step_close(&s->encode);
     tfi_room_close(&s->room);
     pthread_cond_destroy(&s->moved);
@@ -214,6 +229,7 @@ static int has_encode_work(const tfi_scheduler *s)
 
 static int has_decode_work(const tfi_scheduler *s)
 {
+    if (s->under_way) return 1;
     for (const tf_generate *g = s->requests; g; g = g->next)
         if (tfi_decode_step_wants(g) || (g->state == TFI_REQUEST_CALLED && !g->in_use)) return 1;
     return 0;
@@ -252,27 +268,81 @@ static void drive_encode(tfi_scheduler *s)
     settle_jobs(s);
 }
 
-static void run_decode(tfi_scheduler *s, tf_status (*run)(tfi_decode_step *d))
+/* Begin a step that was planned. It is then on its way, or over. */
+static void begin_step(tfi_scheduler *s, tfi_decode_step *d)
 {
     pthread_mutex_unlock(&s->lock);
-    const tf_status st = run(&s->decode);
+    const tf_status st = tfi_decode_step_run(d);
     pthread_mutex_lock(&s->lock);
-    tfi_decode_step_apply(&s->decode, st);
+    s->stats.steps++;
+    s->stats.tokens += d->rows;
+    if (st == TF_STATUS_OK && d->run.ahead)
+        s->under_way = d;
+    else
+        tfi_decode_step_apply(d, st);
+}
+
+static void end_step(tfi_scheduler *s, tfi_decode_step *d)
+{
+    pthread_mutex_unlock(&s->lock);
+    const tf_status st = s->engine.backend->wait(d->program, &d->run);
+    pthread_mutex_lock(&s->lock);
+    if (s->under_way == d) s->under_way = NULL;
+    tfi_decode_step_apply(d, st);
+}
+
+static int serves_anybody(const tfi_decode_step *d)
+{
+    for (int64_t i = 0; i < d->part_count; i++)
+        if (d->parts[i].request->state != TFI_REQUEST_DONE) return 1;
+    return 0;
+}
+
+/* The results of the step on its way are waited for when the one behind it has been begun, so that the device is never idle between
+ * them. Sequences that turn out to have ended are in that one for nothing; when they were all, it is waited for at once. */
+static void follow_up(tfi_scheduler *s)
+{
+    tfi_decode_step *d = s->under_way, *next = d == &s->decode[0] ? &s->decode[1] : &s->decode[0];
+
+    if (tfi_decode_step_plan_ahead(next, s->requests, d)) begin_step(s, next);
+    end_step(s, d);
+    if (s->under_way && !serves_anybody(s->under_way)) end_step(s, s->under_way);
+}
+
+static void drive_called(tfi_scheduler *s)
+{
+    tfi_decode_step *d = &s->decode[0];
+
+    for (tf_generate *g = s->requests, *next; g; g = next) {
+        next = g->next;
+        if (g->state != TFI_REQUEST_CALLED || g->in_use) continue;
+        tfi_decode_step_plan_called(d, g);
+        pthread_mutex_unlock(&s->lock);
+        const tf_status st = tfi_decode_step_run_called(d);
+        pthread_mutex_lock(&s->lock);
+        tfi_decode_step_apply(d, st);
+        next = s->requests; /* the list may have changed; this request is not CALLED any more */
+    }
 }
 
 static void drive_decode(tfi_scheduler *s)
 {
-    for (tf_generate *g = s->requests, *next; g; g = next) {
-        next = g->next;
-        if (g->state != TFI_REQUEST_CALLED || g->in_use) continue;
-        tfi_decode_step_plan_called(&s->decode, g);
-        run_decode(s, tfi_decode_step_run_called);
-        next = s->requests; /* the list may have changed; this request is not CALLED any more */
+    if (!s->under_way) {
+        drive_called(s);
+        if (!tfi_decode_step_plan(&s->decode[0], s->requests)) return;
+        begin_step(s, &s->decode[0]);
     }
-    if (!tfi_decode_step_plan(&s->decode, s->requests)) return;
-    run_decode(s, tfi_decode_step_run);
-    s->stats.steps++;
-    s->stats.tokens += s->decode.rows;
+    if (s->under_way) follow_up(s);
+}
+
+/* Nothing is on its way any more, unless another thread drives. */
+static void settle(tfi_scheduler *s)
+{
+    if (s->driving || !s->under_way) return;
+    s->driving = 1;
+    end_step(s, s->under_way);
+    s->driving = 0;
+    pthread_cond_broadcast(&s->moved);
 }
 
 static void drive(tfi_scheduler *s)
@@ -397,6 +467,16 @@ static tf_status make_source_job(tf_generate *g)
     return TF_STATUS_OK;
 }
 
+/* Requests that are done but in the step on its way hold their room until it is over. */
+static void settle_done(tfi_scheduler *s)
+{
+    for (const tf_generate *g = s->requests; g; g = g->next)
+        if (g->state == TFI_REQUEST_DONE && g->in_use) {
+            settle(s);
+            return;
+        }
+}
+
 tf_status tfi_scheduler_open_request(tfi_scheduler *s, const tfi_request_input *in, tf_generate **out)
 {
     tf_generate *g;
@@ -405,6 +485,7 @@ tf_status tfi_scheduler_open_request(tfi_scheduler *s, const tfi_request_input *
     *out = NULL;
     if ((st = tfi_scheduler_enter(s)) < 0) return st;
     pthread_mutex_lock(&s->lock);
+    settle_done(s);
     if ((st = tfi_request_open(&s->room, s->engine.memory, in, &g)) == TF_STATUS_OK) {
         if ((st = make_source_job(g)) == TF_STATUS_OK) {
             g->scheduler = s;
@@ -426,6 +507,7 @@ void tfi_scheduler_cancel(tf_generate *g)
 
     pthread_mutex_lock(&s->lock);
     g->cancelled = 1;
+    settle(s);
     if (!g->in_use && !(g->source_job && g->source_job->in_step)) {
         if (g->source_job) unlink_job(s, g->source_job);
         g->source_job = NULL;

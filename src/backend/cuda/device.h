@@ -95,5 +95,6 @@ tf_status tfi_cuda_program_open(tfi_backend *b, const tfi_graph *g, const tfi_we
 tf_status tfi_cuda_program_bytes(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_LIMIT_COUNT], int64_t *bytes);
 void tfi_cuda_program_close(tfi_program *p);
 tf_status tfi_cuda_run(tfi_program *p, const tfi_run *run);
+tf_status tfi_cuda_wait(tfi_program *p, const tfi_run *run);
 
 #endif

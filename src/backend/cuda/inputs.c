@@ -162,14 +162,14 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
     tf_status st;
 
     for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = (int32_t)run->rows[i];
-    memcpy(p->pinned + s->parts[TFI_PART_LIVE], &live, sizeof live);
+    memcpy(s->flight->inputs + s->parts[TFI_PART_LIVE], &live, sizeof live);
     if (run->draw_count > 0)
-        memcpy(p->pinned + s->parts[TFI_PART_DRAWS], run->draws, (size_t)run->draw_count * sizeof *run->draws);
+        memcpy(s->flight->inputs + s->parts[TFI_PART_DRAWS], run->draws, (size_t)run->draw_count * sizeof *run->draws);
     for (int i = 0; i < TFI_INPUT_COUNT; i++) {
         const int64_t room = part_bytes(&s->shape, i), bytes = live_bytes(run, i);
-        if (run->inputs[i] && room > 0) memcpy(p->pinned + s->parts[i], run->inputs[i], (size_t)(bytes < room ? bytes : room));
+        if (run->inputs[i] && room > 0) memcpy(s->flight->inputs + s->parts[i], run->inputs[i], (size_t)(bytes < room ? bytes : room));
     }
-    if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, p->pinned, (size_t)s->parts_bytes,
+    if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, s->flight->inputs, (size_t)s->parts_bytes,
                                                 cudaMemcpyHostToDevice, s->stream))) < 0)
         return st;
     return run->inputs[TFI_INPUT_EMBEDDINGS] ? send_embeddings(s, run->inputs[TFI_INPUT_EMBEDDINGS]) : TF_STATUS_OK;

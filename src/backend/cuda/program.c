@@ -48,6 +48,11 @@ static int reads_store(const tfi_graph *g, tfi_attend attend)
     return 0;
 }
 
+static int64_t choice_bytes(const tfi_program *p)
+{
+    return tfi_cuda_aligned(p->limits[TFI_ROWS_SEQUENCES] * (int64_t)sizeof(tfi_choice));
+}
+
 /* Where everything lies in the program's block and in its pinned memory; p->graph and p->offsets are set. */
 static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi_memory *memory)
 {
@@ -63,7 +68,7 @@ static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi
     p->inputs_at = at = tfi_cuda_aligned(at);
     p->embeddings_at = at += tfi_cuda_aligned(p->input_bytes);
     p->choices_at = at += tfi_cuda_aligned(embedding_bytes(g, p->limits));
-    p->biases_at = at += tfi_cuda_aligned(p->limits[TFI_ROWS_SEQUENCES] * (int64_t)sizeof(tfi_choice));
+    p->biases_at = at += choice_bytes(p);
     for (int32_t i = 0; i < g->op_count; i++) {
         const int64_t bytes = g->ops[i].kind == TFI_OP_LINEAR ? 0 : tfi_cuda_scratch(g, &g->ops[i], p->limits);
         if (bytes > scratch) scratch = bytes;
@@ -72,8 +77,7 @@ static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi
     p->workspace_at = at;
     p->scratch_at = at += TFI_GEMM_WORKSPACE;
     p->block_bytes = at + tfi_cuda_aligned(scratch);
-    p->pinned_bytes = tfi_cuda_aligned(p->input_bytes) +
-                      tfi_cuda_aligned(p->limits[TFI_ROWS_SEQUENCES] * (int64_t)sizeof(tfi_choice)) + TFI_TAP_STAGING;
+    p->pinned_bytes = 2 * (tfi_cuda_aligned(p->input_bytes) + choice_bytes(p)) + TFI_TAP_STAGING;
     return TF_STATUS_OK;
 }
 
@@ -148,6 +152,22 @@ static tf_status make_biases(tfi_program *p)
     return TF_STATUS_OK;
 }
 
+static tf_status make_flights(tfi_program *p)
+{
+    char *at = p->pinned;
+    tf_status st = TF_STATUS_OK;
+
+    for (int i = 0; i < 2 && st == TF_STATUS_OK; i++) {
+        tfi_flight *f = &p->flights[i];
+        f->inputs = at;
+        f->choices = (tfi_choice *)(void *)(at += tfi_cuda_aligned(p->input_bytes));
+        at += choice_bytes(p);
+        st = TFI_CUDA(p->cuda, cudaEventCreateWithFlags(&f->arrived, cudaEventDisableTiming));
+    }
+    p->taps = at;
+    return st;
+}
+
 static tf_status fill(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT])
 {
     tf_status st;
@@ -158,8 +178,7 @@ static tf_status fill(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT])
     if (!(p->block = tfi_cuda_alloc(p->cuda, p->memory, p->block_bytes)) ||
         !(p->pinned = tfi_cuda_alloc_pinned(p->cuda, p->memory, p->pinned_bytes)))
         return TF_STATUS_NOMEM;
-    p->choices = (tfi_choice *)(void *)(p->pinned + tfi_cuda_aligned(p->input_bytes));
-    p->taps = p->pinned + p->pinned_bytes - TFI_TAP_STAGING;
+    if ((st = make_flights(p)) < 0) return st;
     /* Dead rows are computed along with live ones: they must hold numbers of some kind, or a product would be slow over them.
      */
     if ((st = TFI_CUDA(p->cuda, cudaMemset(p->block, 0, (size_t)p->block_bytes))) < 0 ||
@@ -201,6 +220,8 @@ void tfi_cuda_program_close(tfi_program *p)
     const int entered = tfi_cuda_enter(p->cuda) == TF_STATUS_OK;
     for (int i = 0; i < TFI_GRAPHS && entered; i++)
         if (p->captured[i].exec) (void)cudaGraphExecDestroy(p->captured[i].exec);
+    for (int i = 0; i < 2 && entered; i++)
+        if (p->flights[i].arrived) (void)cudaEventDestroy(p->flights[i].arrived);
     if (p->stream && entered) (void)cudaStreamDestroy(p->stream);
     tfi_cuda_free_pinned(p->cuda, p->memory, p->pinned, p->pinned_bytes);
     tfi_cuda_free(p->cuda, p->memory, p->block, p->block_bytes);

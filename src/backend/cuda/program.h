@@ -43,6 +43,13 @@ typedef struct tfi_pending {
     int64_t at;
 } tfi_pending;
 
+/* What a run that is on its way has of its own: the next one is prepared meanwhile. */
+typedef struct tfi_flight {
+    char *inputs;        /* pinned */
+    tfi_choice *choices; /* pinned */
+    cudaEvent_t arrived; /* its choices, and so all of it */
+} tfi_flight;
+
 struct tfi_program {
     tfi_cuda *cuda;
     const tfi_graph *graph;
@@ -55,10 +62,11 @@ struct tfi_program {
     cudaStream_t stream;             /* where the caller gives none, and to capture on */
     char *block;                     /* device: values, then the parts below */
     int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, workspace_at, scratch_at;
-    char *pinned; /* inputs, choices, taps */
+    char *pinned; /* inputs and choices of two runs, taps */
     int64_t input_bytes, pinned_bytes;
-    tfi_choice *choices; /* pinned */
-    char *taps;          /* pinned [TFI_TAP_STAGING] */
+    tfi_flight flights[2];
+    int32_t begun, landed; /* runs; two at most are on their way */
+    char *taps;            /* pinned [TFI_TAP_STAGING] */
     tfi_pending pending[TFI_TAPS_PENDING];
     int32_t pending_count;
     int64_t taps_filled;
@@ -71,6 +79,7 @@ struct tfi_program {
 typedef struct tfi_pass {
     tfi_program *program;
     const tfi_run *run;
+    tfi_flight *flight;
     cudaStream_t stream;
     tfi_run_shape shape;
     int64_t parts[TFI_PART_COUNT]; /* offsets of the arrays in the block of inputs */
@@ -96,8 +105,8 @@ void tfi_cuda_shape_run(tfi_pass *s);
 tf_status tfi_cuda_send_inputs(tfi_pass *s);
 const void *tfi_cuda_input(const tfi_pass *s, int part);
 
-/* taps.c: values to the caller. */
+/* taps.c: values on their way to the caller, and there. */
 tf_status tfi_cuda_take_taps(tfi_pass *s, int32_t value);
-tf_status tfi_cuda_drain_taps(tfi_pass *s);
+tf_status tfi_cuda_deliver_taps(tfi_pass *s); /* the copies are done */
 
 #endif

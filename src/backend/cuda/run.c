@@ -175,7 +175,7 @@ static tf_status take_choices(tfi_pass *s)
     const tfi_op *step = beam_step(s->program->graph);
     tf_status st;
 
-    memcpy(run->choices, s->program->choices, (size_t)run->draw_count * sizeof *run->choices);
+    memcpy(run->choices, s->flight->choices, (size_t)run->draw_count * sizeof *run->choices);
     for (int64_t i = 0, n; i < run->draw_count; i += n) {
         tfi_slot *slot = &store->host[run->draws[i].slot];
         n = slot->sampling->num_beams > 1 ? slot->sampling->num_beams : 1;
@@ -188,6 +188,13 @@ static tf_status take_choices(tfi_pass *s)
     return TF_STATUS_OK;
 }
 
+static int any_for_host(const tfi_run *run)
+{
+    for (int64_t i = 0; i < run->draw_count; i++)
+        if (is_for_host(((tfi_cuda_store *)run->store)->host[run->draws[i].slot].sampling)) return 1;
+    return 0;
+}
+
 /* ---- run ---- */
 
 static int draws(const tfi_run *run)
@@ -195,7 +202,7 @@ static int draws(const tfi_run *run)
     return (run->effects & TFI_EFFECT_DRAW) && run->draw_count > 0;
 }
 
-static tf_status run_here(tfi_pass *s)
+static tf_status begin(tfi_pass *s)
 {
     tfi_program *p = s->program;
     const tfi_run *run = s->run;
@@ -203,32 +210,71 @@ static tf_status run_here(tfi_pass *s)
 
     if (run->store && (st = tfi_cuda_store_upload((tfi_cuda_store *)run->store, s->stream)) < 0) return st;
     if ((st = tfi_cuda_send_inputs(s)) < 0 || (st = perform(s)) < 0) return st;
-    if (draws(run) && (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->choices, p->block + p->choices_at,
-                                                              (size_t)run->draw_count * sizeof *p->choices,
+    if (draws(run) && (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(s->flight->choices, p->block + p->choices_at,
+                                                              (size_t)run->draw_count * sizeof *s->flight->choices,
                                                               cudaMemcpyDeviceToHost, s->stream))) < 0)
         return st;
-    if ((st = tfi_cuda_drain_taps(s)) < 0) return st;
-    if (!draws(run)) return TF_STATUS_OK;
-    if ((st = take_choices(s)) < 0) return st;
-    return TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream));
+    return TFI_CUDA(p->cuda, cudaEventRecord(s->flight->arrived, s->stream));
+}
+
+static tf_status end(tfi_pass *s)
+{
+    tfi_program *p = s->program;
+    tf_status st = TFI_CUDA(p->cuda, cudaEventSynchronize(s->flight->arrived));
+
+    if (st < 0 || (st = tfi_cuda_deliver_taps(s)) < 0 || !draws(s->run) || (st = take_choices(s)) < 0) return st;
+    return any_for_host(s->run) ? TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream)) : TF_STATUS_OK;
+}
+
+/* Nothing may still read what the next run writes. */
+static void give_up(const tfi_pass *s)
+{
+    tfi_program *p = s->program;
+
+    if (!p->cuda->dead) (void)cudaStreamSynchronize(s->stream);
+    (void)cudaGetLastError();
+    p->pending_count = 0;
+    p->taps_filled = 0;
+}
+
+static tfi_pass pass_of(tfi_program *p, const tfi_run *run, int number)
+{
+    return (tfi_pass){.program = p,
+                      .run = run,
+                      .flight = &p->flights[number % 2],
+                      .stream = run->stream ? (cudaStream_t)run->stream : p->stream};
 }
 
 tf_status tfi_cuda_run(tfi_program *p, const tfi_run *run)
 {
-    tfi_pass s = {.program = p, .run = run, .stream = run->stream ? (cudaStream_t)run->stream : p->stream};
+    tfi_pass s = pass_of(p, run, p->begun);
     tf_status st;
 
+    assert(p->begun - p->landed < 2);
     for (int i = 0; i < TFI_ROWS_COUNT; i++) assert(run->rows[i] >= 0 && run->rows[i] <= p->limits[i]);
     if ((st = tfi_cuda_enter(p->cuda)) < 0) return st;
     tfi_cuda_shape_run(&s);
     tfi_cuda_mark(p, run);
-    st = run_here(&s);
-    if (st < 0 && !p->cuda->dead) { /* nothing may still read what the next run writes */
-        (void)cudaStreamSynchronize(s.stream);
-        (void)cudaGetLastError();
-        p->pending_count = 0;
-        p->taps_filled = 0;
+    st = begin(&s);
+    if (st == TF_STATUS_OK && run->ahead) {
+        p->begun++;
+    } else {
+        if (st == TF_STATUS_OK) st = end(&s);
+        if (st < 0) give_up(&s);
     }
+    tfi_cuda_leave(p->cuda);
+    return st;
+}
+
+tf_status tfi_cuda_wait(tfi_program *p, const tfi_run *run)
+{
+    tfi_pass s = pass_of(p, run, p->landed);
+    tf_status st;
+
+    assert(p->landed < p->begun);
+    p->landed++;
+    if ((st = tfi_cuda_enter(p->cuda)) < 0) return st;
+    if ((st = end(&s)) < 0) give_up(&s);
     tfi_cuda_leave(p->cuda);
     return st;
 }

@@ -41,10 +41,10 @@ static tf_status deliver(const tfi_program *p, const tfi_pending *n)
     return TF_STATUS_OK;
 }
 
-tf_status tfi_cuda_drain_taps(tfi_pass *s)
+tf_status tfi_cuda_deliver_taps(tfi_pass *s)
 {
     tfi_program *p = s->program;
-    tf_status st = TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream));
+    tf_status st = TF_STATUS_OK;
 
     for (int32_t i = 0; i < p->pending_count && st == TF_STATUS_OK; i++) st = deliver(p, &p->pending[i]);
     p->pending_count = 0;
@@ -67,7 +67,7 @@ static tf_status take(tfi_pass *s, const tfi_tap *tap)
             rows = 0;
             if (p->pending_count == 0)
                 return tfi_fail(TF_STATUS_UNSUPPORTED, "a row of %s has %lld bytes: too long", v->name, (long long)bytes);
-            if ((st = tfi_cuda_drain_taps(s)) < 0) return st;
+            if ((st = TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream))) < 0 || (st = tfi_cuda_deliver_taps(s)) < 0) return st;
             continue;
         }
         p->pending[p->pending_count++] = (tfi_pending){tap, first, rows, p->taps_filled};
