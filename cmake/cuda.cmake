@@ -4,6 +4,9 @@
 #
 # The kernels are compiled by custom commands instead of CMake's CUDA language: that one insists on linking a test program, which a
 # tree of wheels (lib/ instead of lib64/) cannot do.
+#
+# As a script (cmake -DTFINFER_CUDA=ON -P cuda.cmake) this says whether there is a toolkit; fetch_cuda.sh asks.
+cmake_minimum_required(VERSION 3.25)
 set(TFINFER_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
 set(TFINFER_CUDA_ROOT "" CACHE PATH "CUDA toolkit 12.4 or later, or the folder that PyPI wheels of its parts were installed to")
 set(TFINFER_CUDA_ARCHITECTURES "75;90a" CACHE STRING "Compute capabilities to build for; \"release\": all that releases have")

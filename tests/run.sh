@@ -5,8 +5,12 @@
 #   tests/run.sh --quick        the C suite of the release build alone
 #   tests/run.sh --no-install   install nothing: neither apt packages nor Python ones
 #
-# Environment: TFINFER_VENV, the Python environment to use or make (build/venv); TFINFER_TEST_DATA, a folder with real
-# vocabularies and texts that some tests read when it is there; TFC_SEED repeats a run's random inputs.
+# The release build has the CUDA backend in it, also where there is no GPU: its tests then say that they were skipped. What the
+# machine lacks of the CUDA toolkit is fetched. Sanitized builds are for the CPU alone.
+#
+# Environment: TFINFER_VENV, the Python environment to use or make (build/venv); TFINFER_CUDA_ROOT, the same for the parts of the CUDA
+# toolkit (build/cuda); TFINFER_TEST_DATA, a folder with real vocabularies and texts that some tests read when it is there; TFC_SEED
+# repeats a run's random inputs.
 # The last line is "N passed, N failed, N skipped"; the exit status is 0 only if nothing failed.
 set -u
 cd "$(dirname "$0")/.."
@@ -18,14 +22,16 @@ for option in "$@"; do
     case $option in
     --quick) quick=1 ;;
     --no-install) install=0 ;;
-    --help | -h) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "tests/run.sh: unknown option $option; try --help" >&2; exit 2 ;;
     esac
 done
 
-packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libutf8proc-dev python3"
-[ $quick = 1 ] || packages="$packages python3-venv valgrind abigail-tools"
+packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libutf8proc-dev python3 python3-venv"
+[ $quick = 1 ] || packages="$packages valgrind abigail-tools"
 venv=${TFINFER_VENV:-$root/build/venv}
+cuda=OFF
+cuda_root=${TFINFER_CUDA_ROOT:-$root/build/cuda}
 reports=$root/build/reports
 jobs=$(nproc)
 begin=$SECONDS
@@ -84,11 +90,22 @@ install_python() {
     "$venv/bin/pip" install -q torch==2.13.0 && "$venv/bin/pip" install -q -r tests/requirements.txt
 }
 
+# Status 3: there is no toolkit and none may be fetched.
+find_cuda() {
+    local may=""
+    [ $install = 1 ] || may=--no-install
+    cuda_root=$(cmake/fetch_cuda.sh "$cuda_root" $may) || return
+    cuda=ON
+    echo "the release build compiles the CUDA code for 75 and 90a with ${cuda_root:-the installed toolkit}"
+}
+
 build() { # PRESET
     # Sanitizers' code makes the compiler warn of things that are not there, so warnings count in the release build alone.
-    local strict=OFF
-    [ "$1" = release ] && strict=ON
-    cmake --preset "$1" -DTFINFER_WERROR=$strict >"build/$1.log" 2>&1 || { tail -30 "build/$1.log"; return 1; }
+    local options=(-DTFINFER_WERROR=OFF -DTFINFER_CUDA=OFF)
+    if [ "$1" = release ]; then
+        options=(-DTFINFER_WERROR=ON -DTFINFER_CUDA=$cuda "-DTFINFER_CUDA_ROOT=$cuda_root" "-DTFINFER_CUDA_ARCHITECTURES=75;90a")
+    fi
+    cmake --preset "$1" "${options[@]}" >"build/$1.log" 2>&1 || { tail -30 "build/$1.log"; return 1; }
     cmake --build --preset "$1" -j "$jobs" >"build/$1.log" 2>&1 || { grep -A12 -E 'error:|FAILED:' "build/$1.log" | head -60; return 1; }
     echo "build/$1: $(grep -c warning: "build/$1.log") warnings"
 }
@@ -153,6 +170,12 @@ if [ $install = 1 ]; then
     stage "install packages" install_packages || exit 1
 fi
 
+stage "CUDA toolkit" find_cuda
+case $? in
+0) ;;
+3) skipped "CUDA code" "there is no CUDA toolkit and --no-install fetches none: built for the CPU alone" ;;
+*) extra_failed=$((extra_failed + 1)) ;;
+esac
 c_suite release
 
 if [ $quick = 0 ]; then

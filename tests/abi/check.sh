@@ -2,7 +2,8 @@
 # The binary interface: tests/abi/check.sh LIBRARY
 # 1. the library exports the names in symbols.txt and nothing else, all in the node of the release that added them;
 # 2. the public headers declare those names, each compiles by itself as C99, C11 and C++17;
-# 3. abidiff finds no incompatible change against the last release's description (libtfinfer.abi), where there is one.
+# 3. it is linked with few libraries, and none of CUDA's: those are opened when a GPU is asked for;
+# 4. abidiff finds no incompatible change against the last release's description (libtfinfer.abi), where there is one.
 set -u
 library=$1
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,6 +29,15 @@ nm -D --defined-only "$library" | awk '$2 != "A" { print $3 }' | LC_ALL=C sort >
 same "exported symbols" "$work/versioned" "$work/exported"
 cat "$root"/include/tfinfer/*.h | sed -nE 's/^TF_API [^(]*[ *](tf_[a-z_]+)\(.*/\1/p' | LC_ALL=C sort >"$work/declared"
 same "declared functions" "$work/listed" "$work/declared"
+
+readelf -d "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' >"$work/needed"
+grep -vE '^(libdnnl|libjansson|libutf8proc|libm|libc|libpthread|libdl|librt|libgcc_s|ld-linux[-a-z0-9_]*)\.so' "$work/needed" >"$work/unwanted"
+if [ -s "$work/unwanted" ]; then
+    echo "abi: linked with what not every machine has: $(paste -sd' ' "$work/unwanted")"
+    failed=1
+else
+    echo "abi: linked with $(paste -sd' ' "$work/needed")"
+fi
 
 headers_failed=0
 for header in "$root"/include/tfinfer/*.h; do

@@ -179,6 +179,7 @@ void tiny_open(tiny_head head, const tf_model_options *options, tf_model **model
     tf_model_options_init(&o);
     if (options) o = *options;
     if (o.threads == TF_UNSET) o.threads = 2;
+    if (!o.device) o.device = getenv("TFINFER_DEVICE"); /* the same on another device */
     if (tf_model_open(tiny_model_path(head), &o, model) < 0 || tf_session_open(*model, NULL, session) < 0) {
         fprintf(stderr, "the tiny model does not open: %s\n", tf_last_error());
         exit(2);
