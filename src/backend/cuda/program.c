@@ -174,6 +174,7 @@ static tf_status fill(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT])
 
     for (int32_t i = 0; i < p->graph->op_count; i++)
         if ((st = resolve(p, &p->graph->ops[i], &p->steps[i])) < 0) return st;
+    tfi_cuda_find_joins(p);
     if ((st = plan(p, limits, p->memory)) < 0) return st;
     if (!(p->block = tfi_cuda_alloc(p->cuda, p->memory, p->block_bytes)) ||
         !(p->pinned = tfi_cuda_alloc_pinned(p->cuda, p->memory, p->pinned_bytes)))
@@ -261,6 +262,46 @@ static int has_effect(const tfi_program *p, const tfi_run *run, const tfi_op *op
     }
 }
 
+static int is_process(const tfi_op *op)
+{
+    return op->kind == TFI_OP_LOGITS_PROCESS;
+}
+
+/* Nobody but the draws sees processed logits. */
+static int shows_processed(const tfi_program *p, const tfi_run *run)
+{
+    for (int32_t i = 0; i < p->graph->op_count; i++) {
+        const int32_t y = p->graph->ops[i].y;
+        if (!is_process(&p->graph->ops[i])) continue;
+        if (feed_of(run, y)) return 1;
+        for (int32_t k = 0; k < run->tap_count; k++)
+            if (run->taps[k].value == y) return 1;
+    }
+    return 0;
+}
+
+/* Which of the ops that draw have something to draw, or one launch for them all. */
+static void mark_draws(tfi_program *p, const tfi_run *run)
+{
+    int64_t beams = 0, greedy = 0;
+
+    p->greedy = 0;
+    if (!(run->effects & TFI_EFFECT_DRAW) || run->draw_count == 0) return;
+    for (int64_t i = 0; i < run->draw_count; i++) {
+        const tfi_sampling *s = ((const tfi_cuda_store *)run->store)->host[run->draws[i].slot].sampling;
+        beams += s->num_beams > 1;
+        greedy += tfi_cuda_is_greedy(s);
+    }
+    p->greedy = greedy == run->draw_count && !shows_processed(p, run);
+    for (int32_t i = 0; i < p->graph->op_count; i++) {
+        const tfi_op *op = &p->graph->ops[i];
+        tfi_step *s = &p->steps[i];
+        if (op->kind == TFI_OP_SAMPLE) s->needed = beams < run->draw_count;
+        if (op->kind == TFI_OP_BEAM_STEP) s->needed = beams > 0;
+        if (p->greedy && (is_process(op) || op->kind == TFI_OP_STOP)) s->needed = 0;
+    }
+}
+
 /* Backwards from taps and effects. An op over no rows is left out, but not what feeds it. */
 void tfi_cuda_mark(tfi_program *p, const tfi_run *run)
 {
@@ -280,6 +321,7 @@ void tfi_cuda_mark(tfi_program *p, const tfi_run *run)
         }
         if (op->y >= 0 && tfi_cuda_live_rows(p, run, op->y) == 0) s->needed = 0;
     }
+    mark_draws(p, run);
 }
 
 /* ---- launches ---- */
@@ -332,8 +374,10 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
                           .w = weight(p, op->weight),
                           .y = y,
                           .may_time = !s->capturing};
+    tfi_few_args few;
     tf_status st;
 
+    if (tfi_cuda_few_call(s, (int32_t)(op - p->graph->ops), &few)) return tfi_cuda_few(l, &few, kind);
     if (fused) {
         call.bias = step->bias;
         call.residual = tfi_cuda_value(p, op->residual);
@@ -354,6 +398,21 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
     return tfi_cuda_finish(l, &finish, (tfi_op_types){step->types.y, step->types.y, step->types.y}, kind);
 }
 
+static tfi_kv_append_args append_args(const tfi_pass *s, const tfi_op *op)
+{
+    const tfi_program *p = s->program;
+
+    return (tfi_kv_append_args){.x = tfi_cuda_value(p, op->x),
+                                .x_stride = cols_of(p, op->x),
+                                .offsets = tfi_cuda_input(s, TFI_INPUT_OFFSETS),
+                                .kv = kv_view(s, op),
+                                .R = s->shape.rows[kind_of(p, op->x)],
+                                .B = s->shape.rows[TFI_ROWS_SEQUENCES],
+                                .H = op->heads,
+                                .D = op->head_size,
+                                .column = op->column};
+}
+
 static tf_status launch_attention(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
 {
     const tfi_program *p = s->program;
@@ -370,9 +429,15 @@ static tf_status launch_attention(const tfi_pass *s, const tfi_cuda_launch *l, c
                             .attend = op->attend,
                             .scale = op->scale};
 
+    const int32_t i = (int32_t)(op - p->graph->ops);
+    const int appends = tfi_cuda_appends_inside(s, i);
+    tfi_kv_append_args append;
+
+    if (appends) append = append_args(s, &p->graph->ops[i - 1]);
     if (stored) a.kv = kv_view(s, op);
     if (op->bias >= 0) a.max_distance = p->graph->weights[op->bias].relative.max_distance;
-    return tfi_cuda_attention(l, &a, step->types, s->shape.longest, stored ? s->shape.longest_stored : s->shape.longest, NULL);
+    return tfi_cuda_attention(l, &a, step->types, s->shape.longest, stored ? s->shape.longest_stored : s->shape.longest,
+                              appends ? &append : NULL);
 }
 
 static tf_status launch_embed(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
@@ -394,6 +459,12 @@ static tf_status launch_embed(const tfi_pass *s, const tfi_cuda_launch *l, const
     return tfi_cuda_embed(l, &a, step->types);
 }
 
+static tf_status launch_greedy(const tfi_cuda_launch *l, tfi_draw_args a)
+{
+    a.x = a.logits;
+    return tfi_cuda_greedy(l, &a);
+}
+
 static tf_status launch_draw(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op)
 {
     const tfi_program *p = s->program;
@@ -405,28 +476,20 @@ static tf_status launch_draw(const tfi_pass *s, const tfi_cuda_launch *l, const 
                              .count = s->shape.draws,
                              .V = cols_of(p, op->x)};
 
+    if (p->greedy) return launch_greedy(l, a);
     if (op->kind == TFI_OP_SAMPLE) return tfi_cuda_sample(l, &a);
     return op->kind == TFI_OP_BEAM_STEP ? tfi_cuda_beam_step(l, &a) : tfi_cuda_stop(l, &a);
 }
 
 static tf_status launch_store(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
 {
-    const tfi_program *p = s->program;
-
     if (op->kind == TFI_OP_KV_COPY) {
         const tfi_kv_copy_args a = {
             .store = s->run->store, .copies = tfi_cuda_input(s, TFI_INPUT_KV_COPIES), .count = s->shape.copies};
         return tfi_cuda_kv_copy(l, &a);
     }
-    const tfi_kv_append_args a = {.x = tfi_cuda_value(p, op->x),
-                                  .x_stride = cols_of(p, op->x),
-                                  .offsets = tfi_cuda_input(s, TFI_INPUT_OFFSETS),
-                                  .kv = kv_view(s, op),
-                                  .R = s->shape.rows[kind_of(p, op->x)],
-                                  .B = s->shape.rows[TFI_ROWS_SEQUENCES],
-                                  .H = op->heads,
-                                  .D = op->head_size,
-                                  .column = op->column};
+    const tfi_kv_append_args a = append_args(s, op);
+
     return tfi_cuda_kv_append(l, &a, step->types, op->attend);
 }
 
@@ -526,7 +589,7 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
     for (int32_t i = 0; i < g->op_count; i++) {
         const tfi_op *op = &g->ops[i];
         const tfi_step *step = &p->steps[i];
-        if (!step->needed) continue;
+        if (!step->needed || tfi_cuda_is_joined(s, i)) continue;
         if ((st = step->feed ? copy_feed(s, step->feed) : launch(s, &l, op, step)) < 0)
             return tfi_fail_prefix(st, "%s of %s: ", tfi_op_name(op->kind), op->y >= 0 ? g->values[op->y].name : "the store");
         if (with_taps && op->y >= 0 && (st = tfi_cuda_take_taps(s, op->y)) < 0) return st;

@@ -21,7 +21,13 @@ typedef struct tfi_run_shape {
     int32_t skip;
 } tfi_run_shape;
 
+/* Ops that a product of few rows may do along with its own; -1: none. */
+typedef struct tfi_few_parts {
+    int32_t gather, norm, glu;
+} tfi_few_parts;
+
 typedef struct tfi_step {
+    tfi_few_parts parts; /* of LINEAR */
     tfi_op_types types;
     int needed;           /* in this run */
     const tfi_feed *feed; /* what the op would write is given by the caller */
@@ -71,6 +77,7 @@ struct tfi_program {
     int32_t pending_count;
     int64_t taps_filled;
     int64_t runs;
+    int greedy; /* all draws of the run are: one launch does them */
     int has_cache, has_source; /* ops that read the sequences' own blocks, their sources' */
     tfi_captured captured[TFI_GRAPHS];
 };
@@ -98,6 +105,13 @@ static inline int64_t tfi_cuda_live_rows(const tfi_program *p, const tfi_run *ru
 {
     return run->rows[p->graph->values[v].rows];
 }
+
+/* join.c: what could be done together; the call that does LINEAR `op` as a product of few rows (0: the matrix library does it);
+ * whether ATTENTION `op` also does the KV_APPEND before it; whether another op does this one. */
+void tfi_cuda_find_joins(tfi_program *p);
+int tfi_cuda_few_call(const tfi_pass *s, int32_t op, tfi_few_args *a);
+int tfi_cuda_appends_inside(const tfi_pass *s, int32_t op);
+int tfi_cuda_is_joined(const tfi_pass *s, int32_t op);
 
 /* inputs.c: bytes of a program's largest inputs; where a run's lie; filled and sent. */
 int64_t tfi_cuda_input_bytes(const tfi_program *p);

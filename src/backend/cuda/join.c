@@ -1,0 +1,205 @@
+/* Ops that one launch does together. Which ones could be is found when a program is opened: by their places in the graph and
+ * who reads what; whether they are is decided in every walk, by the run's rows and taps: GATHER_ROWS, NORM, LINEAR, GLU   where
+ * the product has few rows; each but LINEAR may be missing KV_APPEND, ATTENTION             where every sequence has one row An
+ * op that is done with another one is named by it (tfi_step.with), and left out of the walk. */
+#include <string.h>
+
+#include "backend/cuda/program.h"
+
+static const tfi_op *op_at(const tfi_program *p, int32_t i)
+{
+    return &p->graph->ops[i];
+}
+
+/* Ops that read a value. */
+static int readers(const tfi_graph *g, int32_t v)
+{
+    int count = 0;
+
+    for (int32_t i = 0; i < g->op_count; i++) {
+        const tfi_op *op = &g->ops[i];
+        count += (op->x == v) + (op->residual == v) + (op->logits == v);
+    }
+    return count;
+}
+
+/* Nobody but the next op has to do with what this one writes. */
+static int feeds_next_alone(const tfi_graph *g, int32_t i)
+{
+    const tfi_op *op = &g->ops[i];
+    return i + 1 < g->op_count && g->ops[i + 1].x == op->y && !g->values[op->y].keep && readers(g, op->y) == 1;
+}
+
+static void find_parts(tfi_program *p, int32_t i)
+{
+    const tfi_graph *g = p->graph;
+    tfi_few_parts *f = &p->steps[i].parts;
+
+    *f = (tfi_few_parts){-1, -1, -1};
+    if (g->ops[i].kind != TFI_OP_LINEAR) return;
+    if (i > 0 && g->ops[i - 1].kind == TFI_OP_NORM && g->ops[i - 1].y == g->ops[i].x) f->norm = i - 1;
+    const int32_t first = f->norm >= 0 ? f->norm : i;
+    if (first > 0 && g->ops[first - 1].kind == TFI_OP_GATHER_ROWS && feeds_next_alone(g, first - 1) &&
+        g->ops[first].residual < 0)
+        f->gather = first - 1;
+    if (i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_GLU && feeds_next_alone(g, i) && g->ops[i].residual < 0 &&
+        g->ops[i].activation == TFI_ACT_NONE)
+        f->glu = i + 1;
+}
+
+void tfi_cuda_find_joins(tfi_program *p)
+{
+    for (int32_t i = 0; i < p->graph->op_count; i++) find_parts(p, i);
+}
+
+static int is_tapped(const tfi_run *run, int32_t v)
+{
+    for (int32_t i = 0; i < run->tap_count; i++)
+        if (run->taps[i].value == v) return 1;
+    return 0;
+}
+
+/* The value is written and read inside one launch: nobody sees it. */
+static int can_vanish(const tfi_pass *s, int32_t op)
+{
+    return s->program->steps[op].needed && !s->program->steps[op].feed && !is_tapped(s->run, op_at(s->program, op)->y);
+}
+
+/* One launch reads `read` and writes `written`, which the plan of memory did not know of. */
+static int are_apart(const tfi_program *p, int32_t read, int32_t written)
+{
+    if (read < 0) return 1;
+    const tfi_value *a = &p->graph->values[read], *b = &p->graph->values[written];
+    const int64_t a_end = p->offsets[read] + p->limits[a->rows] * a->cols * (int64_t)tfi_dtype_size(a->dtype);
+    const int64_t b_end = p->offsets[written] + p->limits[b->rows] * b->cols * (int64_t)tfi_dtype_size(b->dtype);
+    return p->offsets[read] >= b_end || p->offsets[written] >= a_end;
+}
+
+/* ---- a product of few rows ---- */
+
+/* The call that does LINEAR `i` with these parts. */
+static void describe(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
+{
+    const tfi_program *p = s->program;
+    const tfi_op *op = op_at(p, i), *out = f->glu >= 0 ? op_at(p, f->glu) : op;
+    const tfi_weight *w = &p->graph->weights[op->weight];
+    int32_t x = op->x;
+
+    *a = (tfi_few_args){.w = p->forms[op->weight].data,
+                        .bias = op->bias < 0 ? NULL : p->forms[op->bias].data,
+                        .residual = tfi_cuda_value(p, op->residual),
+                        .y = tfi_cuda_value(p, out->y),
+                        .M = s->shape.rows[p->graph->values[out->y].rows],
+                        .N = w->rows,
+                        .K = w->cols,
+                        .type = p->steps[i].types.x,
+                        .out = p->graph->values[out->y].dtype,
+                        .activation = out->activation,
+                        .gated = f->glu >= 0};
+    if (f->gather >= 0) {
+        const int is_last = p->graph->values[op_at(p, f->gather)->y].rows == TFI_ROWS_SEQUENCES;
+        a->from = tfi_cuda_input(s, is_last ? TFI_INPUT_LAST : TFI_INPUT_SELECTED);
+        x = op_at(p, f->gather)->x;
+    }
+    if (f->norm < 0) {
+        a->x = tfi_cuda_value(p, x);
+        return;
+    }
+    const tfi_op *norm = op_at(p, f->norm);
+    if (f->gather < 0) x = norm->x;
+    a->norm = (tfi_norm_args){.x = tfi_cuda_value(p, x),
+                              .residual = tfi_cuda_value(p, norm->residual),
+                              .gain = p->forms[norm->weight].data,
+                              .bias = norm->bias < 0 ? NULL : p->forms[norm->bias].data,
+                              .norm = norm->norm,
+                              .R = a->M,
+                              .E = a->K,
+                              .eps = norm->eps};
+    a->norm_x = p->steps[f->norm].types.x;
+    a->norm_residual = p->steps[f->norm].types.residual;
+    if (!feeds_next_alone(p->graph, f->norm) || is_tapped(s->run, norm->y)) a->norm.y = tfi_cuda_value(p, norm->y);
+}
+
+static int fits(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
+{
+    describe(s, i, f, a);
+    return tfi_cuda_few_fits(a, s->program->cuda->capability);
+}
+
+/* Of the product's neighbours those that can come along in this run. */
+static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
+{
+    const tfi_program *p = s->program;
+    tfi_few_parts f = p->steps[i].parts;
+    const int32_t y = f.glu >= 0 && can_vanish(s, i) && p->steps[f.glu].needed ? op_at(p, f.glu)->y : op_at(p, i)->y;
+
+    if (y == op_at(p, i)->y) f.glu = -1;
+    if (f.glu >= 0 && !are_apart(p, op_at(p, i)->x, y)) f.glu = -1;
+    if (f.norm >= 0) {
+        const tfi_op *norm = op_at(p, f.norm);
+        const tfi_step *step = &p->steps[f.norm];
+        if (!step->needed || step->feed || !are_apart(p, norm->x, y) || !are_apart(p, norm->residual, y) ||
+            !are_apart(p, norm->x, norm->y) || !are_apart(p, norm->residual, norm->y))
+            f.norm = f.gather = -1;
+    }
+    if (f.gather >= 0 && (!can_vanish(s, f.gather) || !are_apart(p, op_at(p, f.gather)->x, y) ||
+                          (f.norm >= 0 && !are_apart(p, op_at(p, f.gather)->x, op_at(p, f.norm)->y))))
+        f.gather = -1;
+    return f;
+}
+
+/* How the product is done; 0: not as one of few rows. */
+static int choose(const tfi_pass *s, int32_t i, tfi_few_parts *f, tfi_few_args *a)
+{
+    const tfi_op *op = op_at(s->program, i);
+
+    if (s->shape.rows[s->program->graph->values[op->y].rows] > TFI_FEW_ROWS) return 0;
+    *f = able_parts(s, i);
+    if (fits(s, i, f, a)) return 1;
+    f->norm = f->gather = -1; /* a norm of its own may pay */
+    if (fits(s, i, f, a)) return 1;
+    f->glu = -1;
+    return fits(s, i, f, a);
+}
+
+int tfi_cuda_few_call(const tfi_pass *s, int32_t i, tfi_few_args *a)
+{
+    tfi_few_parts f;
+    return s->program->steps[i].needed && choose(s, i, &f, a);
+}
+
+/* ---- what is left out ---- */
+
+int tfi_cuda_appends_inside(const tfi_pass *s, int32_t i)
+{
+    const tfi_graph *g = s->program->graph;
+
+    if (i == 0 || s->shape.longest != 1 || g->ops[i].attend != TFI_ATTEND_CACHE) return 0;
+    const tfi_op *append = &g->ops[i - 1];
+    return append->kind == TFI_OP_KV_APPEND && append->attend == TFI_ATTEND_CACHE && append->layer == g->ops[i].layer &&
+           append->x == g->ops[i].x && s->program->steps[i - 1].needed && s->program->steps[i].needed;
+}
+
+int tfi_cuda_is_joined(const tfi_pass *s, int32_t i)
+{
+    const tfi_graph *g = s->program->graph;
+    tfi_few_parts f;
+    tfi_few_args a;
+
+    switch (g->ops[i].kind) {
+    case TFI_OP_KV_APPEND:
+        return i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_ATTENTION && tfi_cuda_appends_inside(s, i + 1);
+    case TFI_OP_GATHER_ROWS:
+    case TFI_OP_NORM:
+        for (int32_t k = i + 1; k < g->op_count && k <= i + 2; k++)
+            if (g->ops[k].kind == TFI_OP_LINEAR && s->program->steps[k].needed && choose(s, k, &f, &a) &&
+                (f.norm == i || f.gather == i))
+                return 1;
+        return 0;
+    case TFI_OP_GLU:
+        return i > 0 && g->ops[i - 1].kind == TFI_OP_LINEAR && s->program->steps[i - 1].needed && choose(s, i - 1, &f, &a) &&
+               f.glu == i;
+    default:
+        return 0;
+    }
+}
