@@ -38,23 +38,24 @@ static int32_t qkv(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_
     return tfi_build_linear(&f->build, tfi_family_name(value, "layer.%d.qkv", layer), x, weight, bias, TFI_ACT_NONE, -1, f->dtype);
 }
 
-/* The outputs that a norm adds to the residual stay fp32 whatever the activations are: they are read once, while hot, and
- * rounding them would be the largest error of a bf16 layer. The last hidden state is fp32 as well: heads read it in fp32. */
+/* The outputs that a norm adds to the residual stay fp32 in bf16: rounding them would be the largest error of a layer. fp16 has
+ * three more bits, and its device moves these rows through memory. The last hidden state is fp32: heads read it in fp32. */
 static int32_t layer(tfi_family *f, const tfi_encoder_names *n, const tfi_encoder_shape *s, int i, int32_t x)
 {
     char tensor[TFI_NAME_BYTES], value[TFI_NAME_BYTES];
     const int32_t head_size = s->width / s->heads;
+    const tfi_dtype added = f->dtype == TFI_F16 ? TFI_F16 : TFI_F32;
 
     const tfi_attention_spec spec = {.heads = s->heads, .head_size = head_size, .scale = 1.0f / sqrtf((float)head_size), .bias = -1};
     const int32_t mixed = tfi_build_attention(&f->build, tfi_family_name(value, "layer.%d.attention", i), qkv(f, n, s, i, x), &spec);
     const int32_t attended = tfi_family_linear(f, tfi_family_name(value, "layer.%d.attention.out", i), mixed,
-                                               tfi_family_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
+                                               tfi_family_name(tensor, n->attention_out, i), s->width, TFI_ACT_NONE, TFI_SHARD_ROW, added);
     const int32_t middle = tfi_family_norm(f, tfi_family_name(value, "layer.%d.attention.norm", i), attended, x,
                                            tfi_family_name(tensor, n->attention_norm, i), s->eps, f->dtype);
     const int32_t inner = tfi_family_linear(f, tfi_family_name(value, "layer.%d.ffn.in", i), middle, tfi_family_name(tensor, n->ffn_in, i),
                                             s->inner, s->activation, TFI_SHARD_COLUMN, f->dtype);
     const int32_t out = tfi_family_linear(f, tfi_family_name(value, "layer.%d.ffn.out", i), inner, tfi_family_name(tensor, n->ffn_out, i),
-                                          s->width, TFI_ACT_NONE, TFI_SHARD_ROW, TFI_F32);
+                                          s->width, TFI_ACT_NONE, TFI_SHARD_ROW, added);
     return tfi_family_norm(f, tfi_family_name(value, "layer.%d", i), out, middle, tfi_family_name(tensor, n->ffn_norm, i), s->eps,
                            i + 1 < s->layers ? f->dtype : TFI_F32);
 }

@@ -5,7 +5,8 @@
 #include "backend/cuda/device.h"
 #include "base/status.h"
 
-enum { TILE = 32 }; /* of a part stored [inputs, outputs]: rows and columns that are turned together */
+/* Of a part stored [inputs, outputs], rows and columns that are turned together: long reads, and a tile that stays in the cache. */
+enum { TILE = 256, TILE_COLS = 16 };
 
 static int is_vector(const tfi_weight *w)
 {
@@ -121,12 +122,18 @@ static void turn(const piece *p, const part *q, int64_t row, int64_t n)
 {
     const tfi_dtype to = p->w->dtype;
     const int64_t cols = p->w->cols, size = (int64_t)tfi_dtype_size(to);
-    uint32_t column[TILE];
+    uint32_t tile[TILE_COLS][TILE];
 
-    for (int64_t col = 0; col < cols; col++) {
-        cast(address(q, row, col), q->tensor->dtype, q->row_step, n, column, to);
-        for (int64_t r = 0; r < n; r++)
-            memcpy(p->out + ((row + r - p->begin) * cols + col) * size, (const char *)column + r * size, (size_t)size);
+    for (int64_t col = 0, count; col < cols; col += count) {
+        char *out = p->out + ((row - p->begin) * cols + col) * size;
+        count = cols - col < TILE_COLS ? cols - col : TILE_COLS;
+        for (int64_t c = 0; c < count; c++) cast(address(q, row, col + c), q->tensor->dtype, q->row_step, n, tile[c], to);
+        for (int64_t r = 0; r < n; r++, out += cols * size) {
+            if (to == TFI_F32)
+                for (int64_t c = 0; c < count; c++) memcpy(out + 4 * c, (const char *)tile[c] + 4 * r, 4);
+            else
+                for (int64_t c = 0; c < count; c++) memcpy(out + 2 * c, (const char *)tile[c] + 2 * r, 2);
+        }
     }
 }
 
