@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import transformers
 
 import make
 import tfi
@@ -37,6 +38,31 @@ def our_settings(settings):
         else:
             out[OUR_NAMES.get(name, name)] = value
     return out
+
+
+# ---- what this version of the reference computes otherwise ----
+
+IS_OLD = tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 23)  # than what the library follows
+BARRING = {"min_new_tokens", "min_length", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"}
+BARRING |= {"suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"}
+
+
+def as_defined(settings, before):
+    """The settings without those that transformers before 5.23 computes otherwise (5.17 was tried). There, of a text of n
+    tokens sequence_bias and bad_words_ids pass over sequences of n + 1; sequence_bias refuses token 0; of several beams
+    encoder_repetition_penalty acts on the first alone; exponential_decay_length_penalty makes NaN of an end that is barred."""
+    out = dict(settings)
+    if not IS_OLD:
+        return out
+    if out.get("num_beams", 1) > 1:
+        out.pop("encoder_repetition_penalty", None)
+    if BARRING & out.keys():
+        out.pop("exponential_decay_length_penalty", None)
+    lists = dict(
+        sequence_bias=[bias for bias in out.get("sequence_bias", []) if len(bias[0]) <= before and 0 not in bias[0]],
+        bad_words_ids=[ids for ids in out.get("bad_words_ids", []) if len(ids) <= before],
+    )
+    return {name: lists.get(name, value) for name, value in out.items() if lists.get(name, True)}
 
 
 # ---- models ----
@@ -306,7 +332,8 @@ def draw_settings(rng, likely, vocab, prompt):
         out["num_return_sequences"] = int(rng.integers(1, out["num_beams"] + 1))
         out["early_stopping"] = (False, True, "never")[rng.integers(3)]
         out["length_penalty"] = float(rng.choice([-0.5, 0.0, 0.6, 1.0, 2.0]))
-    return {**out, **draw_processors(rng, likely, vocab, prompt, out.get("eos_token_id", []), "num_beams" not in out)}
+    out.update(draw_processors(rng, likely, vocab, prompt, out.get("eos_token_id", []), "num_beams" not in out))
+    return as_defined(out, prompt)
 
 
 def draw_sampling(rng):

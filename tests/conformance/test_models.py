@@ -7,8 +7,6 @@ import torch
 import make
 import tfi
 
-INVARIANCE = dict(fp32=2e-6, bf16=1e-2)
-
 
 def head_settings(cls, rng):
     """Settings of the head alone."""
@@ -99,12 +97,13 @@ def test_against_float64(family, cls, odd, rng, tally, tmp_path, have_bf16):
                     f"{dtype} invariance",
                     alone(session, ids, types, some),
                     only(got, lengths, some),
-                    INVARIANCE[dtype],
+                    tally.invariance(dtype),
                     f"{cls} alone",
                 )
                 assert session.stats().tokens == sum(lengths) + sum(lengths[i] for i in some)
             with tfi.Session(model, max_step_tokens=512) as session:  # several steps for the same call
-                same_outputs(tally, f"{dtype} invariance", session.encode(inputs), got, INVARIANCE[dtype], f"{cls} in steps")
+                bound = tally.invariance(dtype)
+                same_outputs(tally, f"{dtype} invariance", session.encode(inputs), got, bound, f"{cls} in steps")
                 assert session.stats().steps > 1
 
 
@@ -156,11 +155,11 @@ def test_selected_rows_and_layers(cls, rng, tally, tmp_path):
     with tfi.Model(tmp_path, dtype="fp32") as model:
         for step in (2048, 512):
             with tfi.Session(model, max_step_tokens=step) as session:
-                whole = session.encode(inputs)
+                whole, bound = session.encode(inputs), tally.fp32_invariance
                 for chosen in (rows, rows[:1], np.arange(total)):
                     got = session.encode(inputs, rows=chosen, layers=[1])
-                    tally.near("fp32 invariance", got["token_logits"], whole["token_logits"][chosen], 2e-6, "selected rows")
-                    tally.near("fp32 invariance", got["hidden"][0], whole["hidden"][1], 2e-6, "selected layer")
+                    tally.near("fp32 invariance", got["token_logits"], whole["token_logits"][chosen], bound, "selected rows")
+                    tally.near("fp32 invariance", got["hidden"][0], whole["hidden"][1], bound, "selected layer")
                 for wrong in ([total], [-1], [3, 2]):
                     with pytest.raises(tfi.Error) as e:
                         session.encode(inputs, rows=wrong)
@@ -214,6 +213,6 @@ def test_bert_base_shape(rng, tally, tmp_path, have_bf16):
                 f"{dtype} invariance",
                 alone(session, ids, types, [0, 1]),
                 only(got, [16, 1, 128], [0, 1]),
-                INVARIANCE[dtype],
+                tally.invariance(dtype),
                 "alone",
             )
