@@ -9,7 +9,7 @@ build=$(cd "$1" && pwd)
 log=${2:-gpu.log}
 : >"$log"
 python=${PYTHON:-python3}
-steps=${TFINFER_GPU_STEPS:-ldd,kernels,api,encode,fp16,steps,generate,tasks,memcheck,racecheck}
+steps=${TFINFER_GPU_STEPS:-ldd,kernels,api,encode,fp16,steps,generate,equality,tasks,memcheck,racecheck}
 
 # The matrix library comes with the toolkit or with a Python package.
 lt=$(ls /usr/local/cuda/lib64/libcublasLt.so.1? 2>/dev/null || $python -c '
@@ -44,6 +44,7 @@ step encode 240 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5
 step fp16 60 $pytest "$conformance/test_fp16.py"
 step steps 100 $pytest "$conformance/test_steps.py"
 [ -e "$conformance/test_generate.py" ] && step generate 200 $pytest "$conformance/test_generate.py"
+step equality 120 $pytest "$conformance/test_equality.py"
 step tasks 120 $pytest "$conformance/test_tasks.py"
 if command -v compute-sanitizer >/dev/null; then
     step memcheck 150 compute-sanitizer --tool memcheck --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams

@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import tempfile
 import time
 
 import numpy as np
+
+from figures import Shape, Speed, common_prefix, generate_floor, make, table
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "conformance"))
@@ -219,7 +220,7 @@ ENGINES = {  # name: (class, dtype, models)
 }
 
 
-# The models' files. Each is made under another name and renamed when whole: a broken run leaves nothing that looks made.
+# The models' files.
 
 
 def make_files(model, folder, names, llama_source):
@@ -232,16 +233,6 @@ def make_files(model, folder, names, llama_source):
             make(folder / f"ct2-{dtype}", lambda path: convert_ctranslate2(model, folder / "fp32", dtype, path))
         if model in models and kind is LlamaCpp:
             make(folder / f"{dtype}.gguf", lambda path: convert_gguf(folder / "fp32", dtype, path, llama_source))
-
-
-def make(path, write):
-    if path.exists():
-        return
-    part = path.with_name("part-" + path.name)
-    if part.is_dir():
-        shutil.rmtree(part)
-    write(part)
-    part.rename(path)
 
 
 def save_checkpoint(model, dtype, path):
@@ -406,10 +397,6 @@ def compare(model, running, answers):
             raise SystemExit(f"{name} computes something else at {TITLE[model]}, {case}")
 
 
-def common_prefix(a, b):
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-
-
 def measure(model, running, rounds):
     """{(name, case): median ms}; the engines take turns, with a pause so that the last one's threads have gone to sleep."""
     times = {}
@@ -434,25 +421,10 @@ def gemm_ceiling(threads):
 def floor_ms(model, case, dtype, ceiling):
     """Each pass costs its weights' and caches' bytes at memory speed, or its multiplications at the matrix library's."""
     fp32, bf16, read = ceiling
-    size, rate = (4, fp32) if dtype == "fp32" else (2, bf16)
+    shape = Shape(model, LAYERS, WIDTH, WIDTH // 64, FFN, VOCAB[model])
     sequences, beams = CASES[model][case]
-    rows, square, head, cache = sequences * beams, WIDTH * WIDTH, VOCAB[model] * WIDTH, LAYERS * 2 * WIDTH
-
-    def one_pass(weights, n, cached):
-        return max((weights + cached) * size / read, 2 * weights * n / rate) / 1e6
-
-    if model == "gpt2":
-        layers = LAYERS * (4 * square + 2 * WIDTH * FFN)
-        total = max(one_pass(layers, sequences * PROMPT, 0), one_pass(layers + head, sequences, 0))
-        return total + sum(one_pass(layers + head, rows, rows * (PROMPT + i) * cache) for i in range(1, NEW))
-    encoder = LAYERS * (4 * square + 2 * WIDTH * FFN + 2 * square)  # the last: the decoder's keys and values of the source
-    decoder = LAYERS * (6 * square + 2 * WIDTH * FFN) + head
-    steps = (one_pass(decoder, rows, (rows * i + sequences * PROMPT) * cache) for i in range(NEW))
-    return one_pass(encoder, sequences * PROMPT, 0) + sum(steps)
-
-
-def table(header, rows):
-    return "\n".join("| " + " | ".join(map(str, r)) + " |" for r in [header, ["---"] * len(header), *rows])
+    size, rate = (4, fp32) if dtype == "fp32" else (2, bf16)
+    return generate_floor(shape, sequences, PROMPT, NEW, beams, size, Speed(read, rate)) / 1e6
 
 
 def precision(name):

@@ -20,6 +20,8 @@ import time
 
 import numpy as np
 
+from figures import Shape, Speed, encode_floor, table
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "conformance"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -263,13 +265,9 @@ def gemm_ceiling(path, threads):
 def floor_ms(case, dtype, ceiling):
     """The case's multiplications at the matrix library's speed, or its weights' bytes at memory speed, whichever is longer."""
     fp32, bf16, read = ceiling
-    weights = LAYERS * (4 * WIDTH * WIDTH + 2 * WIDTH * FFN)
-    flops = sum(2 * weights * n + LAYERS * 4 * n * n * WIDTH for n in CASES[case])
-    return max(flops / (fp32 if dtype == "fp32" else bf16) / 1e6, weights * (4 if dtype == "fp32" else 2) / read / 1e6)
-
-
-def table(header, rows):
-    return "\n".join("| " + " | ".join(map(str, r)) + " |" for r in [header, ["---"] * len(header), *rows])
+    size, rate = (4, fp32) if dtype == "fp32" else (2, bf16)
+    shape = Shape("bert", LAYERS, WIDTH, WIDTH // 64, FFN, VOCAB)
+    return encode_floor(shape, CASES[case], size, Speed(read, rate)) / 1e6
 
 
 def report(times, ceiling, names):

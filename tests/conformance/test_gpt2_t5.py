@@ -12,7 +12,7 @@ import transformers
 
 import make
 import tfi
-from test_models import INVARIANCE, alone, compare, head_settings, only, same_outputs
+from test_models import alone, compare, head_settings, only, same_outputs
 
 
 def dtypes(have_bf16):
@@ -75,7 +75,7 @@ def test_gpt2(cls, dialect, rng, tally, tmp_path, have_bf16):
                     f"{dtype} invariance",
                     alone(session, ids, None, some),
                     only(got, lengths, some),
-                    INVARIANCE[dtype],
+                    tally.invariance(dtype),
                     f"{cls} alone",
                 )
 
@@ -254,7 +254,7 @@ def test_t5_encoder(family, suffix, dialect, rng, tally, tmp_path, have_bf16):
                 f"{dtype} invariance",
                 alone(session, ids, None, some),
                 only(got, lengths, some),
-                INVARIANCE[dtype],
+                tally.invariance(dtype),
                 f"{cls} alone",
             )
             means = np.stack([s.mean(axis=0) for s in np.split(want[-1], np.cumsum(lengths)[:-1])])
