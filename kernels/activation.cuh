@@ -1,27 +1,100 @@
-/* Activations of GLU and of what follows a matrix product, in fp32. */
+/* Activations of GLU and of what follows a matrix product, in fp32, in few instructions: erff() and expf() would take longer
+ * than the bytes. Errors are below 2.5e-7 of the larger of 1 and the argument (GELU's below 1.3e-7), and below 4e-6 of results
+ * of 1e-6 or more. */
 #ifndef TFI_KERNELS_ACTIVATION_CUH
 #define TFI_KERNELS_ACTIVATION_CUH
 
 #include "backend/ops.h"
 
-__device__ inline float activate(tfi_activation activation, float v)
+/* 2^v; at most 2 units in the last place off, nothing below 2^-126. */
+__device__ inline float exp2_fast(float v)
+{
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
+
+__device__ inline float logistic(float v)
+{
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1 + exp2_fast(-1.4426950408889634f * v)));
+    return r;
+}
+
+__device__ inline float relu(float v)
+{
+#if __CUDA_ARCH__ >= 800
+    asm("max.NaN.f32 %0, %0, 0f00000000;" : "+f"(v));
+    return v;
+#else
+    return v < 0 ? 0 : v; /* and a NaN stays */
+#endif
+}
+
+/* v Phi(v) = max(v, 0) - a Phi(-a), a = |v|. log2 Phi(-a) + 1 is close to a polynomial: this one is the best for errors of a
+ * Phi(-a) up to 5.5, with relative ones held to 1e-6 up to 5. From 6 on nothing of it is left in the sum. */
+__device__ inline float gelu(float v)
+{
+    const float a = fminf(fabsf(v), 8);
+    float p = 1.05643437e-07f;
+
+    p = fmaf(p, a, -2.6742598e-06f);
+    p = fmaf(p, a, 2.64031551e-05f);
+    p = fmaf(p, a, -9.92547284e-05f);
+    p = fmaf(p, a, -0.000396828138f);
+    p = fmaf(p, a, 0.00746968156f);
+    p = fmaf(p, a, -0.0528294779f);
+    p = fmaf(p, a, -0.459078223f);
+    p = fmaf(p, a, -1.15112293f);
+    p = fmaf(p, a, -1.0f);
+    return fmaf(-a, exp2_fast(p), relu(v));
+}
+
+__device__ inline float gelu_tanh(float v)
+{
+    const float v2 = v * v;
+    return v * logistic(v * fmaf(1.5957691216057308f * 0.044715f, v2, 1.5957691216057308f)); /* (1 + tanh(u)) / 2 is it of 2u */
+}
+
+/* V values: which function is asked once. */
+template <int V>
+__device__ inline void activate(tfi_activation activation, float (&v)[V])
 {
     switch (activation) {
     case TFI_ACT_RELU:
-        return v < 0 ? 0 : v; /* and a NaN stays */
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] = relu(v[k]);
+        return;
     case TFI_ACT_GELU:
-        return 0.5f * v * erfcf(v * -0.70710678118654752f); /* 1 + erff() would lose the digits of small results */
-    case TFI_ACT_GELU_TANH:                                 /* (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)) */
-        return v / (1 + expf(-1.5957691216057308f * (v + 0.044715f * v * v * v)));
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] = gelu(v[k]);
+        return;
+    case TFI_ACT_GELU_TANH:
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] = gelu_tanh(v[k]);
+        return;
     case TFI_ACT_SILU:
-        return v / (1 + expf(-v));
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] *= logistic(v[k]);
+        return;
     case TFI_ACT_TANH:
-        return tanhf(v);
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] = tanhf(v[k]);
+        return;
     case TFI_ACT_SIGMOID:
-        return 1 / (1 + expf(-v));
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] = logistic(v[k]);
+        return;
     default:
-        return v;
+        return;
     }
+}
+
+__device__ inline float activate(tfi_activation activation, float v)
+{
+    float one[1] = {v};
+    activate(activation, one);
+    return one[0];
 }
 
 #endif

@@ -31,8 +31,9 @@ __global__ void glu(glu_call c)
     const raw_elements<V> raw_up = load_raw<V>(c.a.x, c.t.x, 2 * r * F + F + i);
     widen(raw_gate, c.t.x, gate);
     widen(raw_up, c.t.x, up);
+    activate(c.a.activation, gate);
 #pragma unroll
-    for (int k = 0; k < V; k++) gate[k] = activate(c.a.activation, gate[k]) * up[k];
+    for (int k = 0; k < V; k++) gate[k] *= up[k];
     store(c.a.y, c.t.y, r * F + i, gate);
 }
 
@@ -43,6 +44,7 @@ extern "C" tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *
     const glu_call c = {*a, t, l->live, rows};
 
     if (a->R == 0) return TF_STATUS_OK;
-    if (in_vectors(a->F, a->x, a->y)) return start(l, "GLU", glu<8>, dim3((unsigned)a->R, blocks_of(a->F, 8 * THREADS)), THREADS, 0, c);
+    if (in_vectors(a->F, a->x, a->y))
+        return start(l, "GLU", glu<8>, dim3((unsigned)a->R, blocks_of(a->F, 8 * THREADS)), THREADS, 0, c);
     return start(l, "GLU", glu<1>, dim3((unsigned)a->R, blocks_of(a->F, THREADS)), THREADS, 0, c);
 }

@@ -69,17 +69,35 @@ __device__ inline uint32_t float_to_half(float v, tfi_dtype t)
     return t == TFI_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(v)) : __half_as_ushort(__float2half_rn(v));
 }
 
+/* Two of them, the first in the low half. */
+__device__ inline uint32_t float_to_halves(float low, float high, tfi_dtype t)
+{
+    if (t == TFI_BF16) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+        return *(const uint32_t *)&pair;
+    }
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *(const uint32_t *)&pair;
+}
+
 __device__ inline void widen(const raw_elements<8> &r, tfi_dtype t, float (&v)[8])
 {
     const uint32_t words[8] = {r.low.x, r.low.y, r.low.z, r.low.w, r.high.x, r.high.y, r.high.z, r.high.w};
     if (t == TFI_F32) {
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = __uint_as_float(words[i]);
+    } else if (t == TFI_BF16) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            v[2 * i] = __uint_as_float(words[i] << 16);
+            v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000);
+        }
     } else {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            v[2 * i] = half_to_float(words[i] & 0xffff, t);
-            v[2 * i + 1] = half_to_float(words[i] >> 16, t);
+            const float2 pair = __half22float2(*(const __half2 *)&words[i]);
+            v[2 * i] = pair.x;
+            v[2 * i + 1] = pair.y;
         }
     }
 }
@@ -111,7 +129,7 @@ __device__ inline void store(void *p, tfi_dtype t, int64_t i, const float (&v)[8
     } else {
         uint32_t words[4];
 #pragma unroll
-        for (int k = 0; k < 4; k++) words[k] = float_to_half(v[2 * k], t) | float_to_half(v[2 * k + 1], t) << 16;
+        for (int k = 0; k < 4; k++) words[k] = float_to_halves(v[2 * k], v[2 * k + 1], t);
         at[0] = make_uint4(words[0], words[1], words[2], words[3]);
     }
 }

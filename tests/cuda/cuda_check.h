@@ -68,6 +68,7 @@ void check_draw_kernels(int argc, char **argv);
 /* Run a kind's cases and print its line. */
 void check_kind(int argc, char **argv, const char *name, void (*body)(void));
 void bench_norm(void);
+void bench_finish(void);
 void bench_attention(void);
 void bench_draw(void);
 

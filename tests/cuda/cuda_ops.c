@@ -19,6 +19,7 @@ int main(int argc, char **argv)
     printf("%s, capability %d.%d, %d multiprocessors\n", device.name, device.major, device.minor, device_multiprocessors);
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench_norm();
+        bench_finish();
         bench_attention();
         bench_draw();
         return 0;

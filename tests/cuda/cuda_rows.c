@@ -28,6 +28,17 @@ static shape any_shape(int i)
     return s;
 }
 
+/* Where kernels have a form for many rows. */
+static shape any_tall_shape(int i)
+{
+    static const int32_t widths[] = {8, 64, 312, 384, 512, 768, 776, 1024};
+    shape s = {.cols = widths[pick(0, 7)], .t = types_of(pick(0, 26)), .m = any_magnitude()};
+
+    s.live = pick(i % 4 ? 4090 : 0, 4100);
+    s.made = 4100 + pick(0, 3);
+    return s;
+}
+
 static tfi_cuda_live live_rows(tfi_rows rows, int64_t count)
 {
     tfi_cuda_live live = {.draws = 0};
@@ -43,8 +54,8 @@ static tfi_rows any_rows(void)
 
 static void norm(void)
 {
-    for (int i = 0; i < 27 * 8; i++) {
-        const shape s = any_shape(i);
+    for (int i = 0; i < 27 * 8 + 12; i++) {
+        const shape s = i < 27 * 8 ? any_shape(i) : any_tall_shape(i);
         const int64_t n = s.made * s.cols;
         const tfi_rows rows = any_rows();
         const tfi_cuda_live live = live_rows(rows, s.live);
@@ -134,8 +145,9 @@ static void glu(void)
 
 static void finish(void)
 {
-    for (int i = 0; i < 27 * 2 * TFI_ACT_COUNT; i++) {
-        shape s = any_shape(i);
+    enum { CASES = 27 * 2 * TFI_ACT_COUNT };
+    for (int i = 0; i < CASES + 12; i++) {
+        shape s = i < CASES ? any_shape(i) : any_tall_shape(i);
         const int64_t n = s.made * s.cols;
         const tfi_rows rows = any_rows();
         const tfi_cuda_live live = live_rows(rows, s.live);
@@ -380,21 +392,54 @@ static void launch_norm(const void *user, int i)
     (void)tfi_cuda_norm(&b->l, &b->a, b->t, TFI_ROWS_TOKENS);
 }
 
+/* fp16 but for x, in an encoder's two shapes; the last two fit in L2. */
 void bench_norm(void)
 {
-    for (int i = 0; i < 6; i++) {
-        const tfi_dtype t = i % 2 ? TFI_F32 : TFI_BF16;
-        const int64_t R = i < 2 ? 4096 : i < 4 ? 49152 : 1, E = 768;
+    for (int i = 0; i < 12; i++) {
+        const tfi_dtype x = i % 2 ? TFI_F32 : TFI_F16;
+        const int64_t R = i < 4 ? 49152 : i < 6 ? 22110 : i < 8 ? 4096 : i < 10 ? 512 : 1, E = i == 2 || i == 3 ? 1024 : 768;
         const tfi_cuda_live live = live_rows(TFI_ROWS_TOKENS, R);
-        norm_bench b = {.l = device_launch(&live, device_capability, 0), .t = {t, t, t}};
+        norm_bench b = {.l = device_launch(&live, device_capability, 0), .t = {x, TFI_F16, TFI_F16}};
         b.a = (tfi_norm_args){.R = R, .E = E, .eps = 1e-12f};
-        b.a.x = device_values(t, R * E, -1, 1, 0, NULL);
-        b.a.residual = device_values(t, R * E, -1, 1, 0, NULL);
+        b.a.x = device_bytes(R * E * (int64_t)tfi_dtype_size(x));
+        b.a.residual = device_bytes(R * E * 2);
         b.a.gain = b.a.bias = device_values(TFI_F32, E, 1, 2, 0, NULL);
-        b.a.y = device_bytes(R * E * (int64_t)tfi_dtype_size(t));
-        const double bytes = 3.0 * (double)(R * E) * (double)tfi_dtype_size(t);
-        printf("norm %5lld x %lld residual %-4s %9.2f us, floor %7.2f us at 4.3 TB/s (buffers warm in L2 if they fit)\n",
-               (long long)R, (long long)E, float_name(t), bench_us(launch_norm, &b, 50), bytes / 4.3e6);
+        b.a.y = device_bytes(R * E * 2);
+        const double bytes = (double)(R * E) * (double)(tfi_dtype_size(x) + 4);
+        printf("norm %5lld x %lld of %-4s %9.2f us, floor %7.2f us at 4.3 TB/s (buffers warm in L2 if they fit)\n",
+               (long long)R, (long long)E, float_name(x), bench_us(launch_norm, &b, 20), bytes / 4.3e6);
+        device_end();
+    }
+}
+
+typedef struct finish_bench {
+    tfi_cuda_launch l;
+    tfi_finish_args a;
+    tfi_dtype t;
+} finish_bench;
+
+static void launch_finish(const void *user, int i)
+{
+    const finish_bench *b = user;
+    (void)i;
+    (void)tfi_cuda_finish(&b->l, &b->a, (tfi_op_types){b->t, b->t, b->t}, TFI_ROWS_TOKENS);
+}
+
+void bench_finish(void)
+{
+    static const tfi_activation activations[] = {TFI_ACT_GELU, TFI_ACT_GELU, TFI_ACT_SILU, TFI_ACT_NONE};
+    for (int i = 0; i < 16; i++) {
+        const int64_t M = i < 4 ? 49152 : i < 8 ? 22110 : i < 12 ? 512 : 40, N = i % 4 == 1 ? 4096 : 3072;
+        const tfi_cuda_live live = live_rows(TFI_ROWS_TOKENS, M);
+        finish_bench b = {.l = device_launch(&live, device_capability, 0), .t = i % 4 == 2 ? TFI_BF16 : TFI_F16};
+        b.a = (tfi_finish_args){.M = M, .N = N, .activation = activations[i % 4]};
+        b.a.bias = device_values(TFI_F32, N, -1, 1, 0, NULL);
+        b.a.y = device_bytes(M * N * 2);
+        b.a.sums = b.a.y;
+        if (i % 4 == 3) b.a.residual = device_bytes(M * N * 2);
+        const double bytes = (double)(M * N) * (b.a.residual ? 6 : 4);
+        printf("finish %5lld x %lld of %-4s activation %d %9.2f us, floor %7.2f us at 4.3 TB/s\n", (long long)M, (long long)N,
+               float_name(b.t), (int)b.a.activation, bench_us(launch_finish, &b, 10), bytes / 4.3e6);
         device_end();
     }
 }
