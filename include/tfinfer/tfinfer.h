@@ -68,7 +68,8 @@ typedef struct tf_model_options {
     int32_t dtype;                 /**< tf_dtype; unset: AUTO. What is asked for is never replaced: it runs or is UNSUPPORTED */
     int32_t quantization;          /**< tf_quantization; unset: NONE */
     int32_t threads;               /**< threads that compute, in [1, 1024]; unset: one a core this process may run on */
-    int32_t reserved;              /**< leave unset */
+    int32_t gemm_timing;           /**< of a GPU, 1: time what cuBLASLt suggests for a product and keep the fastest, 0: take its first
+                                        suggestion. Unset: 1 */
     int64_t memory_budget;         /**< bytes the model may take from the allocator; hard. Unset: no limit */
     const tf_allocator *allocator; /**< NULL: the C library's. Copied */
     tf_log_fn log;                 /**< NULL: none */
@@ -76,6 +77,10 @@ typedef struct tf_model_options {
     tf_progress_fn progress; /**< NULL: none. Called while the model loads, done and total in bytes */
     void *progress_user;
     const char *library_folder; /**< where libcublasLt lies; NULL: wherever the system finds it. Not read by the CPU */
+    const char *gemm_file;      /**< of a GPU: a file that keeps what was timed, so that the next open computes products the same way, to the bit.
+                                     Read at open, replaced when the last handle of the model closes if there was something new;
+                                     one that is damaged or for another device or cuBLASLt is reported to `log` and not used, one that is
+                                     no such file is left alone. NULL: none */
 } tf_model_options;
 
 static inline void tf_model_options_init(tf_model_options *o)
@@ -85,7 +90,7 @@ static inline void tf_model_options_init(tf_model_options *o)
     o->dtype = TF_UNSET;
     o->quantization = TF_UNSET;
     o->threads = TF_UNSET;
-    o->reserved = TF_UNSET;
+    o->gemm_timing = TF_UNSET;
     o->memory_budget = TF_UNSET;
     o->allocator = NULL;
     o->log = NULL;
@@ -93,6 +98,7 @@ static inline void tf_model_options_init(tf_model_options *o)
     o->progress = NULL;
     o->progress_user = NULL;
     o->library_folder = NULL;
+    o->gemm_file = NULL;
 }
 
 /**

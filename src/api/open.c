@@ -43,7 +43,8 @@ static tf_status read_options(const tf_model_options *options, tf_model_options 
     if ((st = tfi_options_read(o, sizeof *o, options, "tf_model_options")) < 0 ||
         (st = tfi_option_int(&o->dtype, TF_DTYPE_AUTO, TF_DTYPE_AUTO, TF_DTYPE_FP16, "dtype")) < 0 ||
         (st = tfi_option_int(&o->quantization, TF_QUANTIZATION_NONE, TF_QUANTIZATION_NONE, TF_QUANTIZATION_FP8, "quantization")) < 0 ||
-        (st = tfi_option_int(&o->threads, tfi_thread_cores(), 1, THREADS_MAX, "threads")) < 0)
+        (st = tfi_option_int(&o->threads, tfi_thread_cores(), 1, THREADS_MAX, "threads")) < 0 ||
+        (st = tfi_option_int(&o->gemm_timing, 1, 0, 1, "gemm_timing")) < 0)
         return st;
     if (o->memory_budget != TF_UNSET && o->memory_budget < 0)
         return tfi_fail(TF_STATUS_INVALID, "memory_budget is %lld", (long long)o->memory_budget);
@@ -83,8 +84,14 @@ static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *sour
 static tf_status open_backend(tf_model *m, const tf_model_options *o)
 {
     const int number = o->device ? cuda_number(o->device) : -1;
-    const tfi_cuda_options cuda = {
-        .memory = &m->memory, .device = number, .threads = o->threads, .library_folder = o->library_folder};
+    const tfi_cuda_options cuda = {.memory = &m->memory,
+                                   .device = number,
+                                   .threads = o->threads,
+                                   .library_folder = o->library_folder,
+                                   .no_timing = !o->gemm_timing,
+                                   .gemm_file = o->gemm_file,
+                                   .log = m->log,
+                                   .log_user = m->log_user};
     const tfi_cpu_options cpu = {.memory = &m->memory, .threads = o->threads, .features = tfi_cpu_features()};
 
     return number >= 0 ? tfi_cuda_open(&cuda, &m->backend) : tfi_cpu_open(&cpu, &m->backend);

@@ -114,6 +114,8 @@ void cli_model_options(tf_model_options *o, const cli_settings *s)
     tf_model_options_init(o);
     o->device = s->device;
     o->library_folder = s->library_folder;
+    o->gemm_file = s->gemm_file;
+    o->gemm_timing = s->gemm_timing;
     o->dtype = s->dtype; /* the choices stand in the order of tf_dtype */
     o->threads = s->threads;
     if (!cli_on(s->quiet)) o->log = cli_log;

@@ -28,6 +28,8 @@ static const cli_option options[] = {
     {"context", CLI_TEXT, FIELD(context), "TEXT", "where to look; without it all of --file or of standard input"},
     {"device", CLI_TEXT, FIELD(device), "NAME", "cpu, cuda, cuda:1 and so on (auto)"},
     {"library-folder", CLI_TEXT, FIELD(library_folder), "DIR", "where libcublasLt lies, if the system does not find it"},
+    {"gemm-file", CLI_TEXT, FIELD(gemm_file), "FILE", "keeps how a GPU computes matrix products best; made at first use"},
+    {"gemm-timing", CLI_CHOICE, FIELD(gemm_timing), NULL, "try several ways to compute a product on a GPU (yes)", 0, 0, "no|yes"},
     {"dtype", CLI_CHOICE, FIELD(dtype), NULL, "number format to compute in", 0, 0, "auto|fp32|tf32|bf16|fp16"},
     {"threads", CLI_NUMBER, FIELD(threads), "N", "threads that compute (all cores)", 1, 1024},
     {"max-step-tokens", CLI_NUMBER, FIELD(max_step_tokens), "N", "tokens computed at once (2048)", 1, 1048576},

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL_OPTIONS "model device library-folder dtype threads json quiet"
+#define MODEL_OPTIONS "model device library-folder gemm-file gemm-timing dtype threads json quiet"
 #define TASK_OPTIONS MODEL_OPTIONS " file max-step-tokens replace-invalid"
 
 static const cli_command commands[] = {

@@ -94,14 +94,14 @@ class ModelOptions(Struct):
     _fields_ = fields("""
         u64 struct_size
         text device
-        i32 dtype quantization threads reserved
+        i32 dtype quantization threads gemm_timing
         i64 memory_budget
         allocator allocator
         log log
         ptr log_user
         progress progress
         ptr progress_user
-        text library_folder""")
+        text library_folder gemm_file""")
 
 
 class ModelInfo(Struct):

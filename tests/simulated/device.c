@@ -2,11 +2,14 @@
  * memory, and the reference's ops in place of kernels. The host side of the backend (staging, plans, inputs, graphs, taps,
  * slots) so runs, and is tested, where there is no GPU. Launches take their live counts when they are done, as kernels do; what
  * is recorded during a capture is done when the graph is launched. fp32 and bf16. */
+#define _GNU_SOURCE
 #include <assert.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/cuda/libraries.h"
 #include "backend/host_ops.h"
@@ -176,6 +179,16 @@ cudaError_t CUDARTAPI cudaMemcpy2DAsync(void *to, size_t to_step, const void *fr
 
 static int event;
 
+/* What one measures differs from time to time. */
+static float noise(void)
+{
+    static _Atomic unsigned state;
+
+    if (!state) state = (unsigned)getpid();
+    state = state * 1664525u + 1013904223u;
+    return (float)(1 + state / 65536u % 100);
+}
+
 cudaError_t CUDARTAPI cudaEventCreate(cudaEvent_t *out)
 {
     *out = (cudaEvent_t)(void *)&event;
@@ -210,7 +223,7 @@ cudaError_t CUDARTAPI cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t
 {
     (void)a;
     (void)b;
-    *ms = 1;
+    *ms = noise();
     return cudaSuccess;
 }
 
@@ -267,6 +280,12 @@ static int get(int *out, int ordinal)
     return 0;
 }
 
+static int name(char *out, int size, int device)
+{
+    snprintf(out, (size_t)size, "simulated %d", device);
+    return 0;
+}
+
 static _Thread_local int depth; /* of contexts: every call of the backend leaves none behind */
 
 static int retain(void **out, int device)
@@ -293,7 +312,7 @@ static int pop(void **out)
 
 tf_status tfi_cuda_driver_open(tfi_cuda_driver *out)
 {
-    *out = (tfi_cuda_driver){init, version, one, get, retain, push, pop};
+    *out = (tfi_cuda_driver){init, version, one, get, name, retain, push, pop};
     return TF_STATUS_OK;
 }
 
@@ -309,10 +328,13 @@ typedef struct matrix {
     int64_t rows, cols, step; /* by columns */
 } matrix;
 
+enum { BACKWARDS = 77 }; /* in the record of a function */
+
 typedef struct product {
     description d;
     matrix a, b, y;
     float beta;
+    int backwards; /* the order that sums are formed in */
     const void *A, *B, *C;
     void *D;
 } product;
@@ -388,7 +410,12 @@ static cublasStatus_t preference_set(cublasLtMatmulPreference_t p, cublasLtMatmu
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* Two suggestions, but none with an epilogue where N is odd: what follows a product is then another launch. */
+static size_t library_version(void)
+{
+    return 130002;
+}
+
+/* Two suggestions that round differently, but none with an epilogue where N is odd: what follows a product is then another launch. */
 static cublasStatus_t heuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                 cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t y, cublasLtMatmulPreference_t p, int wanted,
                                 cublasLtMatmulHeuristicResult_t *out, int *count)
@@ -397,6 +424,7 @@ static cublasStatus_t heuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d, cubl
 
     (void)h, (void)a, (void)b, (void)c, (void)p;
     memset(out, 0, (size_t)wanted * sizeof *out);
+    out[1].algo.data[7] = BACKWARDS;
     *count = ((description *)(void *)d)->epilogue != CUBLASLT_EPILOGUE_DEFAULT && n % 2 == 1 ? 0 : 2;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -421,8 +449,10 @@ static void multiply(const void *data)
     for (int64_t m = 0; m < p->y.cols; m++) {
         for (int64_t n = 0; n < p->y.rows; n++) {
             float sum = 0;
-            for (int64_t k = 0; k < p->a.rows; k++)
+            for (int64_t i = 0; i < p->a.rows; i++) {
+                const int64_t k = p->backwards ? p->a.rows - 1 - i : i;
                 sum += get_element(p->A, p->a.type, n * p->a.step + k) * get_element(p->B, p->b.type, m * p->b.step + k);
+            }
             if (p->beta != 0) sum += p->beta * get_element(p->C, p->y.type, m * p->y.step + n);
             if (p->d.epilogue & CUBLASLT_EPILOGUE_BIAS) sum += get_element(p->d.bias, p->y.type, n);
             sum = after(p->d.epilogue, sum);
@@ -442,12 +472,13 @@ static cublasStatus_t matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const v
                        *(matrix *)(void *)b,
                        *(matrix *)(void *)y,
                        *(const float *)beta,
+                       algorithm->data[7] == BACKWARDS,
                        A,
                        B,
                        C,
                        D};
 
-    (void)h, (void)alpha, (void)c, (void)algorithm, (void)workspace, (void)size;
+    (void)h, (void)alpha, (void)c, (void)workspace, (void)size;
     issue(s, multiply, &p, sizeof p);
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -458,6 +489,7 @@ tf_status tfi_cublas_lt_open(const char *folder, tfi_cublas_lt *out)
     *out = (tfi_cublas_lt){NULL,
                            create,
                            destroy,
+                           library_version,
                            matmul,
                            desc_create,
                            desc_destroy,

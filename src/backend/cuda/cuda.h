@@ -11,6 +11,9 @@ typedef struct tfi_cuda_options {
     int threads;                /* host threads that cast weights */
     const char *library_folder; /* where libcublasLt lies; NULL: the usual search. Not kept */
     int no_timing;              /* take the matrix library's first suggestion instead of timing several */
+    const char *gemm_file;      /* where choices between its suggestions are kept; NULL: nowhere. Copied */
+    tf_log_fn log;              /* of what is wrong with that file; may be NULL */
+    void *log_user;
 } tfi_cuda_options;
 
 /* UNSUPPORTED, saying what is missing: a driver, a device, one that is new enough, libcublasLt; NOMEM, DEVICE. */

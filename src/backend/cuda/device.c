@@ -165,7 +165,7 @@ static tf_status check_driver(const tfi_cuda *c)
 
 static tf_status open_context(tfi_cuda *c, int ordinal)
 {
-    int count = 0, device, code;
+    int count = 0, code;
     tf_status st;
 
     if ((st = tfi_cuda_driver_open(&c->driver)) < 0 || (st = check_driver(c)) < 0) return st;
@@ -173,7 +173,7 @@ static tf_status open_context(tfi_cuda *c, int ordinal)
     if (code == 0) code = c->driver.device_count(&count);
     if (code != 0 || count == 0) return tfi_fail(TF_STATUS_UNSUPPORTED, "no CUDA device (driver error %d)", code);
     if (ordinal >= count) return tfi_fail(TF_STATUS_UNSUPPORTED, "no such device; there are %d, counted from 0", count);
-    if ((code = c->driver.device_get(&device, ordinal)) != 0 || (code = c->driver.context_retain(&c->context, device)) != 0)
+    if ((code = c->driver.device_get(&c->device, ordinal)) != 0 || (code = c->driver.context_retain(&c->context, c->device)) != 0)
         return tfi_fail(TF_STATUS_DEVICE, "the device cannot be opened (driver error %d)", code);
     return TF_STATUS_OK;
 }
@@ -232,7 +232,7 @@ tf_status tfi_cuda_open(const tfi_cuda_options *o, tfi_backend **out)
         goto fail;
     if ((st = read_device(c, o->device)) == TF_STATUS_OK &&
         (st = tfi_cublas_lt_open(o->library_folder, &c->lt)) == TF_STATUS_OK)
-        st = tfi_gemm_open(c, !o->no_timing, &c->gemm);
+        st = tfi_gemm_open(c, o, &c->gemm);
     tfi_cuda_leave(c);
     if (st < 0) goto fail;
     c->base.has_bf16 = c->capability >= 80;

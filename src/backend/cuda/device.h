@@ -19,6 +19,7 @@ typedef struct tfi_cuda {
     char name[16];
     tfi_memory *memory;
     pid_t process;  /* a child of fork cannot use the device */
+    int device;     /* the driver's handle */
     int capability; /* 90 for 9.0 */
     int multiprocessors;
     void *context; /* the device's primary one */

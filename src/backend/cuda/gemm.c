@@ -1,35 +1,34 @@
 /* How a product is computed is chosen once for each class of shapes (rows rounded up as programs do) and kept: the library
- * suggests some functions, the fastest of which is found by timing them where it is met first.
+ * suggests some functions, the fastest of which is found by timing them where it is met first, or in another process that wrote
+ * its choice to a file.
  *
  * cuBLASLt counts columns first: y [M, N] row-major is its D [N, M], W its A [K, N] transposed, x its B [K, M]. 16-bit products
  * add up in fp32, and split sums are never rounded to 16 bits in between. */
 #include "backend/cuda/gemm.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/cuda/buckets.h"
+#include "backend/cuda/gemm_choices.h"
 #include "base/status.h"
 
-enum { CLASSES = 1024, CANDIDATES = 8, TIMED_RUNS = 4, ALIGNMENT = 64 };
-
-typedef struct shape {
-    int64_t M, N, K;
-    int32_t type, out, epilogue, residual;
-} shape;
-
-typedef struct choice {
-    shape shape;
-    int taken, supported;
-    cublasLtMatmulAlgo_t algorithm;
-} choice;
+enum { CANDIDATES = 8, TIMED_RUNS = 4, ALIGNMENT = 64 };
 
 struct tfi_gemm {
     tfi_cuda *cuda;
     cublasLtHandle_t handle;
     int timing;
-    pthread_mutex_t lock; /* guards choices, and times one call at a time */
-    choice choices[CLASSES];
+    pthread_mutex_t lock; /* guards choices and any_new, and times one call at a time */
+    tfi_gemm_choices choices;
+    int any_new; /* choices that the file lacks */
+    char *file;  /* NULL: none, or one that is not ours to replace */
+    size_t file_size;
+    tfi_gemm_origin origin;
+    tf_log_fn log;
+    void *log_user;
 };
 
 /* The library's descriptions of one call. */
@@ -38,16 +37,58 @@ typedef struct product {
     cublasLtMatrixLayout_t a, b, d;
 } product;
 
-tf_status tfi_gemm_open(tfi_cuda *c, int timing, tfi_gemm **out)
+/* ---- open, close ---- */
+
+static void warn(const tfi_gemm *g, const char *path, const char *what)
+{
+    char text[600];
+
+    if (!g->log) return;
+    snprintf(text, sizeof text, "gemm_file %.300s: %.200s", path, what);
+    g->log(g->log_user, TF_LOG_WARNING, text);
+}
+
+/* With the device current. */
+static void find_origin(tfi_gemm *g)
+{
+    tfi_gemm_origin *o = &g->origin;
+
+    if (g->cuda->driver.device_name(o->device, (int)sizeof o->device - 1, g->cuda->device) != 0) *o->device = 0;
+    for (char *p = o->device; *p; p++)
+        if (*p < ' ') *p = ' ';
+    o->capability = g->cuda->capability;
+    o->multiprocessors = g->cuda->multiprocessors;
+    o->library = (int64_t)g->cuda->lt.version();
+}
+
+static tf_status read_file(tfi_gemm *g, const char *path)
+{
+    const char *why;
+    int ours;
+    tf_status st;
+
+    find_origin(g);
+    if ((st = tfi_gemm_choices_read(&g->choices, &g->origin, path, g->cuda->memory, &why, &ours)) < 0) return st;
+    if (why) warn(g, path, why);
+    if (!ours) return TF_STATUS_OK;
+    g->file_size = strlen(path) + 1;
+    if (!(g->file = tfi_alloc(g->cuda->memory, g->file_size))) return TF_STATUS_NOMEM;
+    memcpy(g->file, path, g->file_size);
+    return TF_STATUS_OK;
+}
+
+tf_status tfi_gemm_open(tfi_cuda *c, const tfi_cuda_options *o, tfi_gemm **out)
 {
     tfi_gemm *g = tfi_zalloc(c->memory, sizeof *g);
 
     if (!g) return TF_STATUS_NOMEM;
     g->cuda = c;
-    g->timing = timing;
+    g->timing = !o->no_timing;
+    g->log = o->log;
+    g->log_user = o->log_user;
     (void)pthread_mutex_init(&g->lock, NULL);
     *out = g; /* closed by the device's close from here on */
-    if (c->lt.create(&g->handle) == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;
+    if (c->lt.create(&g->handle) == CUBLAS_STATUS_SUCCESS) return o->gemm_file ? read_file(g, o->gemm_file) : TF_STATUS_OK;
     g->handle = NULL;
     return tfi_fail(TF_STATUS_DEVICE, "libcublasLt cannot be started on this device");
 }
@@ -55,11 +96,15 @@ tf_status tfi_gemm_open(tfi_cuda *c, int timing, tfi_gemm **out)
 void tfi_gemm_close(tfi_gemm *g)
 {
     if (!g) return;
+    if (g->file && g->any_new && g->cuda->process == getpid() &&
+        tfi_gemm_choices_write(&g->choices, &g->origin, g->file) != TF_STATUS_OK)
+        warn(g, g->file, "the choices could not be written");
     if (g->handle && tfi_cuda_enter(g->cuda) == TF_STATUS_OK) {
         (void)g->cuda->lt.destroy(g->handle);
         tfi_cuda_leave(g->cuda);
     }
     (void)pthread_mutex_destroy(&g->lock);
+    tfi_free(g->cuda->memory, g->file, g->file_size);
     tfi_free(g->cuda->memory, g, sizeof *g);
 }
 
@@ -178,42 +223,76 @@ static int fastest(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, 
     return best;
 }
 
-static uint32_t hash(const shape *s)
-{
-    const unsigned char *p = (const unsigned char *)s;
-    uint32_t h = 2166136261u;
+_Static_assert(sizeof(cublasLtMatmulAlgo_t) == TFI_GEMM_RECORD, "the library's record of a function");
 
-    for (size_t i = 0; i < sizeof *s; i++) h = (h ^ p[i]) * 16777619u;
-    return h;
-}
-
-/* The class's place, or the free one where it goes; NULL: the table is full. */
-static choice *find(tfi_gemm *g, const shape *s)
-{
-    for (uint32_t i = 0, at = hash(s); i < CLASSES; i++, at++) {
-        choice *e = &g->choices[at % CLASSES];
-        if (!e->taken || memcmp(&e->shape, s, sizeof *s) == 0) return e;
-    }
-    return NULL;
-}
-
-static void choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
-                   choice *out)
+/* The function for a class, from suggestions for its rounded number of rows: they are the same whichever number is met first.
+ * Says whether it was timed just now. */
+static int choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
+                  tfi_gemm_choice *e)
 {
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
-    const int count = suggest(g, p, results);
-    const int best = count > 1 && g->timing && c->may_time ? fastest(g, c, p, results, count, workspace, stream) : 0;
+    tfi_gemm_call rounded = *c;
+    product of_class;
+    int count = 0, best = 0;
 
-    out->supported = count > 0;
-    if (count > 0) out->algorithm = results[best].algo;
+    rounded.M = e->shape.M;
+    if (describe(g, &rounded, &of_class)) count = suggest(g, &of_class, results);
+    forget(g, &of_class);
+    for (int i = 0; i < count && e->state == TFI_GEMM_READ; i++)
+        if (memcmp(e->record, &results[i].algo, sizeof e->record) == 0) {
+            e->state = TFI_GEMM_TIMED;
+            return 0;
+        }
+    e->state = count == 0 ? TFI_GEMM_REFUSED : g->timing && c->may_time ? TFI_GEMM_TIMED : TFI_GEMM_FIRST;
+    if (count == 0) return 0;
+    if (count > 1 && e->state == TFI_GEMM_TIMED) best = fastest(g, c, p, results, count, workspace, stream);
+    memcpy(e->record, &results[best].algo, sizeof e->record);
+    return e->state == TFI_GEMM_TIMED;
+}
+
+/* The library's first suggestion, for a call that has no place in the table: timing would come again with every call. */
+static tfi_gemm_choice first_choice(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, tfi_gemm_shape s)
+{
+    tfi_gemm_choice e = {.shape = s};
+    tfi_gemm_call untimed = *c;
+
+    untimed.may_time = 0;
+    (void)choose(g, &untimed, p, NULL, NULL, &e);
+    return e;
+}
+
+/* What the class is computed with. */
+static tfi_gemm_choice choice_of(tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream)
+{
+    const tfi_gemm_shape s = {tfi_bucket(c->M),   c->N, c->K, (int32_t)c->type, (int32_t)c->out, (int32_t)epilogue(c),
+                              c->residual != NULL};
+    tfi_gemm_choice copy, *e;
+
+    (void)pthread_mutex_lock(&g->lock);
+    e = tfi_gemm_choices_find(&g->choices, &s);
+    if (e && (e->state == TFI_GEMM_FREE || e->state == TFI_GEMM_READ)) {
+        e->shape = s;
+        g->any_new |= choose(g, c, p, workspace, stream, e);
+    }
+    copy = e ? *e : first_choice(g, c, p, s);
+    (void)pthread_mutex_unlock(&g->lock);
+    return copy;
+}
+
+static cublasStatus_t multiply_as(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const tfi_gemm_choice *e,
+                                  void *workspace, cudaStream_t stream)
+{
+    cublasLtMatmulAlgo_t algorithm;
+
+    if (e->state == TFI_GEMM_REFUSED) return CUBLAS_STATUS_NOT_SUPPORTED;
+    memcpy(&algorithm, e->record, sizeof algorithm);
+    return multiply(g, c, p, &algorithm, workspace, stream);
 }
 
 tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cudaStream_t stream)
 {
-    const shape s = {tfi_bucket(c->M),   c->N, c->K, (int32_t)c->type, (int32_t)c->out, (int32_t)epilogue(c),
-                     c->residual != NULL};
-    cublasStatus_t done = CUBLAS_STATUS_NOT_SUPPORTED;
-    choice once = {0}, *e;
+    cublasStatus_t done;
+    tfi_gemm_choice e;
     product p;
 
     if (!describe(g, c, &p)) {
@@ -221,19 +300,12 @@ tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cud
         return tfi_fail(TF_STATUS_UNSUPPORTED, "the matrix library refuses a product of [%lld, %lld] and [%lld, %lld]",
                         (long long)c->M, (long long)c->K, (long long)c->N, (long long)c->K);
     }
-    (void)pthread_mutex_lock(&g->lock);
-    if (!(e = find(g, &s))) e = &once;
-    if (!e->taken) {
-        choose(g, c, &p, workspace, stream, e);
-        e->shape = s;
-        e->taken = 1;
-    }
-    once = *e;
-    (void)pthread_mutex_unlock(&g->lock);
-    if (once.supported) done = multiply(g, c, &p, &once.algorithm, workspace, stream);
-    if (once.supported && done == CUBLAS_STATUS_NOT_SUPPORTED) { /* chosen for another number of rows of its class */
-        choose(g, c, &p, workspace, stream, &once);
-        if (once.supported) done = multiply(g, c, &p, &once.algorithm, workspace, stream);
+    e = choice_of(g, c, &p, workspace, stream);
+    done = multiply_as(g, c, &p, &e, workspace, stream);
+    if (done == CUBLAS_STATUS_NOT_SUPPORTED && e.shape.M != c->M) { /* chosen for another number of rows of its class */
+        e.shape.M = c->M;
+        e = first_choice(g, c, &p, e.shape);
+        done = multiply_as(g, c, &p, &e, workspace, stream);
     }
     forget(g, &p);
     if (done == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;

@@ -2,6 +2,7 @@
 #ifndef TFI_BACKEND_CUDA_GEMM_H
 #define TFI_BACKEND_CUDA_GEMM_H
 
+#include "backend/cuda/cuda.h"
 #include "backend/cuda/device.h"
 
 enum { TFI_GEMM_WORKSPACE = 32 << 20 };
@@ -19,7 +20,8 @@ typedef struct tfi_gemm_call {
     int may_time;              /* the stream is not being captured */
 } tfi_gemm_call;
 
-tf_status tfi_gemm_open(tfi_cuda *c, int timing, tfi_gemm **out);
+/* Reads the file of choices that the options name; closing writes it if there are new ones. */
+tf_status tfi_gemm_open(tfi_cuda *c, const tfi_cuda_options *options, tfi_gemm **out);
 void tfi_gemm_close(tfi_gemm *g);
 
 /* Which way a call of this class is done, once and for all that follow: UNSUPPORTED if the library has no function for it (with

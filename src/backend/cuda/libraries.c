@@ -31,6 +31,7 @@ tf_status tfi_cuda_driver_open(tfi_cuda_driver *d)
                              {"cuDriverGetVersion", &d->version},
                              {"cuDeviceGetCount", &d->device_count},
                              {"cuDeviceGet", &d->device_get},
+                             {"cuDeviceGetName", &d->device_name},
                              {"cuDevicePrimaryCtxRetain", &d->context_retain},
                              {"cuCtxPushCurrent_v2", &d->context_push},
                              {"cuCtxPopCurrent_v2", &d->context_pop}};
@@ -45,6 +46,7 @@ tf_status tfi_cublas_lt_open(const char *folder, tfi_cublas_lt *lt)
     static const char *const files[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
     const entry entries[] = {{"cublasLtCreate", &lt->create},
                              {"cublasLtDestroy", &lt->destroy},
+                             {"cublasLtGetVersion", &lt->version},
                              {"cublasLtMatmul", &lt->matmul},
                              {"cublasLtMatmulDescCreate", &lt->desc_create},
                              {"cublasLtMatmulDescDestroy", &lt->desc_destroy},

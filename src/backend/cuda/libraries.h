@@ -12,6 +12,7 @@ typedef struct tfi_cuda_driver {
     int (*version)(int *out);
     int (*device_count)(int *out);
     int (*device_get)(int *out, int ordinal);
+    int (*device_name)(char *out, int size, int device);
     int (*context_retain)(void **out, int device);
     int (*context_push)(void *context);
     int (*context_pop)(void **out);
@@ -21,6 +22,7 @@ typedef struct tfi_cublas_lt {
     void *handle; /* of the library itself */
     cublasStatus_t (*create)(cublasLtHandle_t *);
     cublasStatus_t (*destroy)(cublasLtHandle_t);
+    size_t (*version)(void);
     cublasStatus_t (*matmul)(cublasLtHandle_t, cublasLtMatmulDesc_t, const void *, const void *, cublasLtMatrixLayout_t,
                              const void *, cublasLtMatrixLayout_t, const void *, const void *, cublasLtMatrixLayout_t, void *,
                              cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t);
