@@ -11,7 +11,7 @@
 #include "reduce.cuh"
 #include "types.cuh"
 
-enum { DRAW_THREADS = 1024, UNROLL = 8, BINS = 2048, BINS_LOG2 = 11 };
+enum { DRAW_THREADS = 1024, UNROLL = 4, BINS = 2048, BINS_LOG2 = 11 };
 
 /* ---- floats in order ---- */
 
@@ -118,20 +118,33 @@ __device__ inline uint64_t block_most(uint64_t v, uint64_t *shared)
     return v;
 }
 
-/* visit(i, x[i]) for all i < n, spread over the block, with UNROLL loads of a thread under way. */
+/* visit(i, x[i]) for all i < n, spread over the block, UNROLL times 16 bytes of a thread under way; ascending for each thread.
+ */
 template <typename Visit>
 __device__ inline void for_row(const float *x, int64_t n, Visit visit)
 {
-    int64_t i = threadIdx.x;
+    const uint32_t odd = (uint32_t)((uintptr_t)x / sizeof *x % 4); /* x is not 16-byte aligned: V of GPT-2 is odd */
+    const uint32_t count = (uint32_t)n, first = min((4 - odd) % 4, count), vectors = (count - first) / 4;
+    const uint32_t rest = first + 4 * vectors + threadIdx.x;
+    const float4 *at = (const float4 *)(x + first);
 
-    for (; i + (UNROLL - 1) * (int64_t)blockDim.x < n; i += UNROLL * (int64_t)blockDim.x) {
-        float v[UNROLL];
+    if (threadIdx.x < first) visit(threadIdx.x, x[threadIdx.x]);
+    for (uint32_t i = threadIdx.x; i < vectors; i += UNROLL * blockDim.x) {
+        float4 v[UNROLL];
 #pragma unroll
-        for (int k = 0; k < UNROLL; k++) v[k] = x[i + k * (int64_t)blockDim.x];
+        for (uint32_t k = 0; k < UNROLL; k++)
+            if (i + k * blockDim.x < vectors) v[k] = at[i + k * blockDim.x];
 #pragma unroll
-        for (int k = 0; k < UNROLL; k++) visit((uint32_t)(i + k * (int64_t)blockDim.x), v[k]);
+        for (uint32_t k = 0; k < UNROLL; k++) {
+            const uint32_t index = first + 4 * (i + k * blockDim.x);
+            if (i + k * blockDim.x >= vectors) break;
+            visit(index, v[k].x);
+            visit(index + 1, v[k].y);
+            visit(index + 2, v[k].z);
+            visit(index + 3, v[k].w);
+        }
     }
-    for (; i < n; i += blockDim.x) visit((uint32_t)i, x[i]);
+    if (rest < count) visit(rest, x[rest]);
 }
 
 /* What a row's logits have in common. The best is that of lowest index; a row without numbers above -infinity has none. */

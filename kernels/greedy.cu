@@ -1,12 +1,110 @@
-/* Greedy draws: done op by op until a kernel is here. */
-#include "start.cuh"
+/* GREEDY: draws without sampling, beams or processors but those of least lengths, from raw logits; what it computes:
+ * LOGITS_PROCESS, SAMPLE and STOP of src/backend/ref, one after the other.
+ *
+ * Shapes    logits [S, V] fp32, draws, choices [count]
+ * Parallel  a team a draw. The draw's record, slot and settings are read before the wait, but not what draws write: the number
+ *           of tokens. One gather brings the parts' best together; log-probabilities take two more and a second pass
+ * Needs     nothing: what is not aligned of a row is read number by number
+ * Floor     4*V bytes a draw, from L2 where the product before left them; 1 row: three reads of L2, one behind the other, and a
+ *           barrier: 2 us; 64 rows of 50257 at 4.3 TB/s: 3 us */
+#include "team.cuh"
 
-extern "C" int tfi_cuda_is_greedy(const tfi_sampling *)
+namespace
 {
-    return 0;
+
+__device__ bool is_among(const int32_t *ids, int32_t count, uint32_t id)
+{
+    for (int32_t i = 0; i < count; i++)
+        if (ids[i] == (int32_t)id) return true;
+    return false;
 }
 
-extern "C" tf_status tfi_cuda_greedy(const tfi_cuda_launch *, const tfi_draw_args *)
+struct facts {
+    uint64_t best; /* low_first() of what may be drawn; all bits set: the row is invalid */
+    float max;     /* of all */
+};
+
+/* The best of this thread's part. Of a row of -infinity alone it is the first. */
+__device__ facts look(const float *x, part p, const int32_t *banned, int32_t count)
 {
-    return TF_STATUS_UNSUPPORTED;
+    bool invalid = false;
+    float best = -CUDART_INF_F, max = -CUDART_INF_F;
+    uint32_t at = 0;
+
+    for_row(x + p.begin, p.end - p.begin, [&](uint32_t i, float v) {
+        invalid |= is_invalid(v);
+        max = fmaxf(max, v);
+        if (v > best && !is_among(banned, count, (uint32_t)p.begin + i)) {
+            best = v;
+            at = (uint32_t)p.begin + i;
+        }
+    });
+    return {invalid ? ~(uint64_t)0 : low_first(best, at), max};
+}
+
+__device__ float logprob(team &t, const float *x, part p, float own_max, uint32_t token)
+{
+    const float max = number_of((uint32_t)team_most(t, order_of(own_max)));
+    uint64_t sum = 0;
+
+    for_row(x + p.begin, p.end - p.begin, [&](uint32_t, float v) { sum += weight_of(v, max); });
+    return (float)((double)x[token] - ((double)max + log(number_of_sum(team_add(t, sum)))));
+}
+
+__global__ void __launch_bounds__(DRAW_THREADS) greedy(tfi_draw_args a, const tfi_cuda_live *live)
+{
+    __shared__ team_slots slots;
+    follow();
+    team t = join(&slots);
+    const int64_t i = team_index(t);
+    const bool lives = i < live->draws;
+    const tfi_draw draw = lives ? a.draws[i] : tfi_draw{};
+    tfi_slot *slot = &a.slots[draw.slot];
+    tfi_sampling s = {};
+    if (lives) s = *slot->sampling;
+    wait_for_results();
+    if (!lives) return;
+    const float *x = a.logits + draw.row * a.V;
+    const int32_t count = __ldcg(&slot->count); /* not what was there before the wait */
+    const bool may_end = count >= s.min_length && count - s.prompt >= s.min_new_tokens;
+    const part p = own_part(t, a.V);
+    const facts f = look(x, p, s.eos, may_end ? 0 : s.eos_count);
+    const uint64_t best = team_most(t, f.best);
+    tfi_choice choice = {};
+    choice.parent = slot->sequence;
+    choice.finished_from = -2;
+    if (best == ~(uint64_t)0) {
+        choice.token = -1;
+        choice.stop = TFI_STOP_NUMERIC;
+    } else {
+        const uint32_t token = index_of(best);
+        choice.token = (int32_t)token;
+        if (s.logprobs) choice.logprob = logprob(t, x, p, f.max, token);
+        if (is_among(s.eos, s.eos_count, token)) choice.stop = TFI_STOP_EOS;
+        else if (count + 1 >= s.max_length) choice.stop = TFI_STOP_LENGTH;
+    }
+    if (t.member > 0 || threadIdx.x > 0) return;
+    a.choices[i] = choice;
+    if (choice.token < 0) return;
+    slot->tokens[count] = choice.token;
+    slot->count = count + 1;
+}
+
+} // namespace
+
+extern "C" int tfi_cuda_is_greedy(const tfi_sampling *s)
+{
+    const int penalises = s->encoder_repetition_penalty != 1 || s->repetition_penalty != 1 || s->presence_penalty != 0 ||
+                          s->frequency_penalty != 0 || s->no_repeat_ngram_size > 0 || s->encoder_no_repeat_ngram_size > 0;
+    const int bans = s->bad_words.count > 0 || s->suppress_count > 0 || s->begin_suppress_count > 0;
+    const int changes = s->sequence_bias.count > 0 || s->forced_bos >= 0 || s->forced_eos_count > 0 ||
+                        s->remove_invalid_values || s->decay_start >= 0 || s->renormalize_logits;
+
+    return !s->do_sample && s->num_beams <= 1 && !penalises && !bans && !changes;
+}
+
+extern "C" tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a)
+{
+    if (a->count == 0) return TF_STATUS_OK;
+    return start_teams(l, "GREEDY", greedy, a->count, *a, l->live);
 }

@@ -1,4 +1,5 @@
-/* LOGITS_PROCESS, SAMPLE, STOP and BEAM_STEP: random settings and combinations over several rows and slots, with histories. */
+/* LOGITS_PROCESS, SAMPLE, STOP, GREEDY and BEAM_STEP: random settings and combinations over several rows and slots, with
+ * histories. */
 #include "backend/ref/process.h"
 #include "backend/ref/ref.h"
 #include "backend/ref/softmax.h"
@@ -22,6 +23,13 @@ static int32_t any_vocab(void)
 static int chance(int percent)
 {
     return pick(1, 100) <= percent;
+}
+
+/* Forced to an older path every third time. */
+static int any_capability(void)
+{
+    static const int older[] = {75, 80};
+    return chance(33) ? older[pick(0, 1)] : device_capability;
 }
 
 static int32_t *any_ids(int32_t count, int32_t V)
@@ -270,7 +278,7 @@ static void process(void)
         a.slots = w.device;
         const device_out y = device_output(TFI_F32, made * (int64_t)V, 0);
         a.y = y.data;
-        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        const tfi_cuda_launch l = device_launch(&live, any_capability(), 0);
         device_begin();
         CHECK_OK(tfi_cuda_process(&l, &a));
         device_run();
@@ -359,7 +367,7 @@ static void sample(void)
                                  .choices = out.data,
                                  .count = made,
                                  .V = V};
-        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        const tfi_cuda_launch l = device_launch(&live, any_capability(), 0);
         device_begin();
         CHECK_OK(tfi_cuda_sample(&l, &a));
         CHECK_OK(tfi_cuda_stop(&l, &a));
@@ -372,6 +380,148 @@ static void sample(void)
         }
         if (same) compare_slots(&w);
         device_end();
+    }
+}
+
+/* ---- GREEDY ---- */
+
+/* The same slots again, with histories of their own. */
+static tfi_slot *copy_slots(const world *w)
+{
+    tfi_slot slots[SLOTS];
+
+    memcpy(slots, w->mirror, sizeof slots);
+    for (int32_t i = 0; i < w->count; i++) slots[i].tokens = device_copy(w->host[i].tokens, TOKENS * (int64_t)sizeof(int32_t));
+    return device_copy(slots, sizeof slots);
+}
+
+/* Rows of a request that has just read its prompt are shared. */
+static void add_greedy(world *w, int32_t V, tfi_draw *draws, float *logits)
+{
+    const int32_t r = w->count;
+
+    if (r > 0 && chance(20)) {
+        add_slot(w, w->host[r - 1].sampling, w->mirror[r - 1].sampling, w->host[r - 1].count, TOKENS);
+        draws[r] = (tfi_draw){.slot = r, .row = draws[r - 1].row};
+        return;
+    }
+    tfi_sampling *s = host_bytes(sizeof *s);
+    const int32_t count = pick(2, TOKENS - 2);
+    float *x = logits + r * (int64_t)V;
+    *s = plain(V);
+    s->prompt = pick(1, count);
+    s->logprobs = chance(50);
+    s->eos_count = pick(0, 3);
+    s->eos = any_ids(3, V);
+    s->max_length = chance(30) ? count + 1 : TOKENS;
+    if (chance(40)) s->min_length = pick(0, TOKENS);
+    if (chance(40)) s->min_new_tokens = pick(0, TOKENS);
+    CHECK(tfi_cuda_is_greedy(s));
+    add_slot(w, s, device_sampling(s), count, TOKENS);
+    draws[r] = (tfi_draw){.slot = r, .row = r};
+    if (chance(40)) x[s->eos[0]] = 90;
+    for (int32_t k = 0; r == 2 && chance(30) && k < V; k++) x[k] = -INFINITY;
+}
+
+/* Against the ops it stands for: the reference's, and those of the device, which have the same bits. */
+static void greedy(void)
+{
+    for (int i = 0; i < 300; i++) {
+        const int32_t V = any_vocab(), live_count = pick(1, 6), made = live_count + pick(0, 2);
+        const int64_t bytes = made * (int64_t)V * 4, ints = (int64_t)(sizeof(tfi_choice) / 4);
+        const tfi_cuda_live live = live_draws(live_count, made);
+        float *logits = any_logits(made, V), *y = host_bytes(bytes);
+        world w = {.count = 0};
+        tfi_draw draws[8];
+        int32_t row_slots[8];
+        tfi_choice expected[8] = {{0}};
+        for (int32_t r = 0; r < made; r++) add_greedy(&w, V, draws, logits);
+        for (int32_t r = 0; r < made; r++) row_slots[r] = r;
+        const float *on_device = device_copy(logits, bytes);
+        send_slots(&w);
+        const tfi_slot *others = copy_slots(&w);
+        const device_out out = device_output(TFI_F32, made * ints, 0), ops = device_output(TFI_F32, made * ints, 0);
+        tfi_process_args process = {.x = on_device,
+                                    .row_slots = device_copy(row_slots, sizeof row_slots),
+                                    .slots = others,
+                                    .y = device_bytes(bytes),
+                                    .S = made,
+                                    .V = V};
+        tfi_draw_args draw = {.x = on_device,
+                              .logits = on_device,
+                              .draws = device_copy(draws, sizeof draws),
+                              .slots = w.device,
+                              .choices = out.data,
+                              .count = made,
+                              .V = V};
+        const tfi_cuda_launch l = device_launch(&live, any_capability(), 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_greedy(&l, &draw));
+        CHECK_OK(tfi_cuda_process(&l, &process));
+        draw.x = process.y;
+        draw.slots = (tfi_slot *)others;
+        draw.choices = ops.data;
+        CHECK_OK(tfi_cuda_sample(&l, &draw));
+        CHECK_OK(tfi_cuda_stop(&l, &draw));
+        device_run();
+        process.x = logits;
+        process.y = y;
+        process.row_slots = row_slots;
+        process.slots = w.host;
+        reference(TFI_OP_LOGITS_PROCESS, &process, tfi_ref_process_scratch(V));
+        draw = (tfi_draw_args){
+            .x = y, .logits = logits, .draws = draws, .slots = w.host, .choices = expected, .count = live_count, .V = V};
+        reference(TFI_OP_SAMPLE, &draw, 0);
+        reference(TFI_OP_STOP, &draw, 0);
+        const tfi_choice *c = device_result(&out, TFI_F32, live_count * ints);
+        for (int32_t r = 0; r < live_count; r++) {
+            CHECK_INT(c[r].token, expected[r].token);
+            check_choice(&c[r], &expected[r], &w.host[r], y + draws[r].row * (int64_t)V, V);
+        }
+        CHECK(memcmp(c, device_result(&ops, TFI_F32, live_count * ints), (size_t)live_count * sizeof *c) == 0);
+        compare_slots(&w);
+        device_end();
+    }
+}
+
+/* Whatever a request asks for beside least lengths. */
+static void is_greedy(void)
+{
+    static const int32_t ids[] = {0, 1};
+
+    for (int i = 0; i < 23; i++) {
+        tfi_sampling s = plain(100);
+        switch (i) {
+#define CASE(number, change)                                                                                                   \
+    case number:                                                                                                               \
+        s.change;                                                                                                              \
+        break
+            CASE(0, sequence_bias = ((tfi_id_lists){1, ids, ids}));
+            CASE(1, encoder_repetition_penalty = 1.1f);
+            CASE(2, repetition_penalty = 0.9f);
+            CASE(3, presence_penalty = -1);
+            CASE(4, frequency_penalty = 1);
+            CASE(5, no_repeat_ngram_size = 2);
+            CASE(6, encoder_no_repeat_ngram_size = 2);
+            CASE(7, bad_words = ((tfi_id_lists){1, ids, ids}));
+            CASE(8, forced_bos = 0);
+            CASE(9, forced_eos_count = 1);
+            CASE(10, remove_invalid_values = 1);
+            CASE(11, decay_start = 0);
+            CASE(12, suppress_count = 1);
+            CASE(13, begin_suppress_count = 1);
+            CASE(14, do_sample = 1);
+            CASE(15, renormalize_logits = 1);
+            CASE(16, num_beams = 2);
+            CASE(17, min_length = 5); /* from here on they are */
+            CASE(18, min_new_tokens = 5);
+            CASE(19, eos_count = 1);
+            CASE(20, logprobs = 1);
+            CASE(21, temperature = 2); /* warpers are for samplers */
+            CASE(22, top_k = 5);
+#undef CASE
+        }
+        CHECK_INT(tfi_cuda_is_greedy(&s) != 0, i >= 17);
     }
 }
 
@@ -463,7 +613,7 @@ static int step_beams(world *w, const tfi_draw *draws, int32_t count, int32_t ma
                              .choices = out.data,
                              .count = made,
                              .V = V};
-    const tfi_cuda_launch l = device_launch(&live, device_capability, tfi_cuda_beam_step_scratch(made));
+    const tfi_cuda_launch l = device_launch(&live, any_capability(), tfi_cuda_beam_step_scratch(made));
     reference(TFI_OP_BEAM_STEP, &host, tfi_ref_beam_step_scratch());
     device_begin();
     CHECK_OK(tfi_cuda_beam_step(&l, &a));
@@ -537,6 +687,8 @@ void check_draw_kernels(int argc, char **argv)
 {
     check_kind(argc, argv, "process", process);
     check_kind(argc, argv, "sample", sample);
+    check_kind(argc, argv, "greedy", greedy);
+    check_kind(argc, argv, "is_greedy", is_greedy);
     check_kind(argc, argv, "beam_step", beam_step);
     check_kind(argc, argv, "beam_step_of_host", beam_step_of_host);
 }
@@ -547,7 +699,7 @@ typedef struct draw_bench {
     tfi_cuda_launch l;
     tfi_process_args constrain, warp;
     tfi_draw_args draw;
-    int what; /* bits: which of the four */
+    int what; /* bits: which of the four, or greedy alone */
     int beams;
 } draw_bench;
 
@@ -559,6 +711,7 @@ static void launch_draw(const void *user, int i)
     if (b->what & 2) (void)tfi_cuda_process(&b->l, &b->warp);
     if (b->what & 4) (void)(b->beams ? tfi_cuda_beam_step : tfi_cuda_sample)(&b->l, &b->draw);
     if (b->what & 8) (void)tfi_cuda_stop(&b->l, &b->draw);
+    if (b->what & 16) (void)tfi_cuda_greedy(&b->l, &b->draw);
 }
 
 /* Rows of greedy search, of sampling with top_k 50, top_p 0.9 and a temperature, of sampling with top_p alone, and of beams. */
@@ -571,8 +724,8 @@ static void bench_rows(const char *name, int32_t rows, int32_t V, const tfi_samp
     tfi_draw *draws = host_bytes(rows * (int64_t)sizeof *draws);
     int32_t *row_slots = host_bytes(rows * (int64_t)sizeof *row_slots);
     float *x = host_bytes(bytes);
-    static const char *const parts[] = {"constrain", "warp", "draw", "all"};
-    static const int whats[] = {1, 2, 4, 15};
+    static const char *const parts[] = {"constrain", "warp", "draw", "stop", "all", "greedy"};
+    static const int whats[] = {1, 2, 4, 8, 15, 16};
     draw_bench b = {.l = device_launch(&live, device_capability, tfi_cuda_beam_step_scratch(rows)), .beams = s->num_beams > 1};
 
     for (int64_t i = 0; i < rows * (int64_t)V; i++) x[i] = -60 + 6 * (check_uniform(-1, 1) + check_uniform(-1, 1));
@@ -605,7 +758,7 @@ static void bench_rows(const char *name, int32_t rows, int32_t V, const tfi_samp
                              .count = rows,
                              .V = V};
     printf("%-22s %3d x %d:", name, rows, V);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5 + tfi_cuda_is_greedy(s); i++) {
         b.what = whats[i];
         printf(" %s %.2f us", parts[i], bench_us(launch_draw, &b, 40));
     }

@@ -768,14 +768,40 @@ tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a)
     return TF_STATUS_UNSUPPORTED;
 }
 
+/* Whatever else is asked of them: the ops below do it. */
 int tfi_cuda_is_greedy(const tfi_sampling *s)
 {
-    (void)s;
-    return 0;
+    return !s->do_sample && s->num_beams <= 1;
+}
+
+/* Draw by draw, through the ops it stands for. */
+static void greedy(const void *data)
+{
+    const launch *l = data;
+    const tfi_draw_args *all = &l->a.draw;
+    const tfi_worker one_worker = {0, 1, aligned_alloc(64, 64 << 20)};
+    float *rows = malloc(2 * (size_t)all->V * sizeof *rows);
+
+    for (int32_t i = 0; i < l->live->draws; i++) {
+        const tfi_draw draw = {all->draws[i].slot, 0};
+        tfi_process_args p = {
+            all->logits + all->draws[i].row * all->V, &draw.slot, all->slots, rows, 1, all->V, TFI_PROCESS_CONSTRAIN};
+        const tfi_draw_args a = {rows + all->V, p.x, &draw, all->slots, all->choices + i, 1, all->V};
+        assert(tfi_cuda_is_greedy(all->slots[draw.slot].sampling));
+        tfi_ref_resolve(TFI_OP_LOGITS_PROCESS, floats)(&p, &one_worker);
+        p = (tfi_process_args){rows, &draw.slot, all->slots, rows + all->V, 1, all->V, TFI_PROCESS_WARP};
+        tfi_ref_resolve(TFI_OP_LOGITS_PROCESS, floats)(&p, &one_worker);
+        tfi_ref_resolve(TFI_OP_SAMPLE, floats)(&a, &one_worker);
+        tfi_ref_resolve(TFI_OP_STOP, floats)(&a, &one_worker);
+    }
+    free(rows);
+    free(one_worker.scratch);
 }
 
 tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a)
 {
-    (void)l, (void)a;
-    return TF_STATUS_UNSUPPORTED;
+    const launch draws = {TFI_OP_SAMPLE, floats, .live = l->live, .a.draw = *a};
+
+    issue(l->stream, greedy, &draws, sizeof draws);
+    return TF_STATUS_OK;
 }
