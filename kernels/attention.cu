@@ -34,8 +34,11 @@ extern "C" tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_atte
     c.causal = a->attend == TFI_ATTEND_CAUSAL || a->attend == TFI_ATTEND_CACHE;
     c.vectors = heads_are_aligned(&c);
     c.skip_single = stored;
-    if (append) status = tfi_cuda_kv_append(l, append, t, TFI_ATTEND_CACHE);
-    if (stored && status == TF_STATUS_OK) status = tfi_cuda_attention_decode(l, &c, max_tokens);
+    if (append && !tfi_cuda_decode_appends(&c, append)) {
+        status = tfi_cuda_kv_append(l, append, t, TFI_ATTEND_CACHE);
+        append = NULL;
+    }
+    if (stored && status == TF_STATUS_OK) status = tfi_cuda_attention_decode(l, &c, max_tokens, append);
     if (status != TF_STATUS_OK || (stored && max_rows <= 1)) return status;
     return on_tensor_cores(l, &c) ? tfi_cuda_attention_mma(l, &c, max_rows) : tfi_cuda_attention_fma(l, &c);
 }

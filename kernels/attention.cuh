@@ -73,8 +73,10 @@ __device__ inline float bias_at(const float *table, int max_distance, int distan
 
 /* ---- host ---- */
 
-/* Sequences of one row, their keys split over blocks. */
-tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens);
+/* Sequences of one row, their keys split over blocks. `append` (or NULL) is done on the way; not every call can have it so. */
+tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_call *c, int64_t max_tokens,
+                                    const tfi_kv_append_args *append);
+bool tfi_cuda_decode_appends(const attention_call *c, const tfi_kv_append_args *append);
 /* Tiles of rows, on tensor cores: x and the store in one type, BF16 (from 8.0 on) or F16. */
 tf_status tfi_cuda_attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows);
 /* Tiles of rows, in fp32, any mix of types. */

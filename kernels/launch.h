@@ -36,7 +36,8 @@ tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows);
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows);
 /* No sequence has more than max_rows rows in a run, nor more than max_tokens tokens in the store. `append` (CACHE, max_rows 1; or
- * NULL) is a KV_APPEND of the same layer and x that has not been launched: it is done here, on the way. */
+ * NULL) is a KV_APPEND of the same layer and x that has not been launched: it is done here, on the way. Then the store is read
+ * ahead of the kernels before: of the run's kernels only KV_COPY, to blocks that the run appends to, and KV_APPEND write it. */
 tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
                              int64_t max_tokens, const tfi_kv_append_args *append);
 /* attend: CACHE or SOURCE, whose tables kv.tables are. */

@@ -59,6 +59,13 @@ __device__ inline raw_elements<1> load_raw<1>(const void *p, tfi_dtype t, int64_
     return r;
 }
 
+__device__ inline void store_raw(void *p, tfi_dtype t, int64_t i, const raw_elements<8> &r)
+{
+    uint4 *at = (uint4 *)element_at(p, t, i);
+    at[0] = r.low;
+    if (t == TFI_F32) at[1] = r.high;
+}
+
 __device__ inline float half_to_float(uint32_t bits, tfi_dtype t)
 {
     return t == TFI_BF16 ? __uint_as_float(bits << 16) : __half2float(__ushort_as_half((unsigned short)bits));

@@ -1,6 +1,6 @@
-/* ATTENTION of all kinds on random sequences, KV_APPEND and KV_COPY. The store is full of NaN but for the tokens that may be
- * read, its blocks are in random order, so are columns of x that are nobody's, and what lies behind the live sequences in
- * offsets, lengths and tables. */
+/* ATTENTION of all kinds on random sequences, with KV_APPEND on the way and without, KV_APPEND and KV_COPY. The store is full
+ * of NaN but for the tokens that may be read, its blocks are in random order, so are columns of x that are nobody's, and what
+ * lies behind the live sequences in offsets, lengths and tables. */
 #include "backend/ref/ref.h"
 #include "cuda_check.h"
 
@@ -98,29 +98,37 @@ static int64_t host_element(const problem *p, int64_t i)
     return is_key ? i / plane * plane + at % D * 16 + at / D : i;
 }
 
-/* Random tokens in both stores, rounded to the stored type; NaN elsewhere. Returns the device's content. */
-static void *fill_stores(problem *p, float m)
+/* The host's store is rounded to the stored type. Returns the device's content. */
+static void *round_store(problem *p)
 {
-    const int64_t H = p->host.H, D = p->host.D, n = store_elements(p);
-    float *host = (float *)p->host_store.blocks;
+    const int64_t n = store_elements(p);
     void *typed = host_bytes(n * (int64_t)tfi_dtype_size(p->stored));
 
+    memset(typed, 0xff, (size_t)n * tfi_dtype_size(p->stored));
+    for (int64_t i = 0; i < n; i++) {
+        float *v = (float *)p->host_store.blocks + host_element(p, i);
+        if (isnan(*v)) continue;
+        typed_put(typed, p->stored, i, *v);
+        *v = (float)typed_get(typed, p->stored, i);
+    }
+    return typed;
+}
+
+/* Random tokens in both stores, without the last `absent` of each sequence; NaN elsewhere. Returns the device's content. */
+static void *fill_stores(problem *p, int32_t absent, float m)
+{
+    const int64_t H = p->host.H, D = p->host.D;
+    float *host = (float *)p->host_store.blocks;
+
     for (int64_t b = 0; b < p->host.B; b++) {
-        for (int64_t i = 0; i < p->lens[b] * 2 * H; i++) {
+        for (int64_t i = 0; i < (p->lens[b] - absent) * 2 * H; i++) {
             const int64_t token = i / (2 * H), plane = i % (2 * H), block = p->tables[b * p->host.kv.stride + token / 16];
             const int64_t first = ((block * LAYERS + LAYER) * 2 * H + plane) * 16 * D;
             for (int64_t d = 0; d < D; d++)
                 host[plane < H ? first + d * 16 + token % 16 : first + token % 16 * D + d] = check_uniform(-m, 1.5f * m);
         }
     }
-    memset(typed, 0xff, (size_t)n * tfi_dtype_size(p->stored));
-    for (int64_t i = 0; i < n; i++) {
-        float *v = &host[host_element(p, i)];
-        if (isnan(*v)) continue;
-        typed_put(typed, p->stored, i, *v);
-        *v = (float)typed_get(typed, p->stored, i);
-    }
-    return typed;
+    return round_store(p);
 }
 
 /* x with random values in `used` columns from `column` on, NaN beside them; sometimes not aligned. */
@@ -159,6 +167,7 @@ static void make_device(problem *p, int64_t made_rows, const void *blocks)
     p->live.rows[TFI_ROWS_TOKENS] = (int32_t)p->host.R;
     p->live.rows[TFI_ROWS_SEQUENCES] = (int32_t)B;
     p->live.rows[TFI_ROWS_SELECTED] = -1;
+    p->live.copies = pick(0, 1); /* they may be on their way: nothing else follows from it */
     if (!blocks) return;
     p->device_store.blocks = device_copy(blocks, store_elements(p) * (int64_t)tfi_dtype_size(p->stored));
     p->device.kv = (tfi_kv_view){&p->device_store, device_copy(p->lens, p->device.B * 4),
@@ -193,7 +202,7 @@ static void one_attention(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased
     make_x(&p, 0, used, made, m);
     if (is_stored(case_attend)) {
         make_stores(&p);
-        blocks = fill_stores(&p, m);
+        blocks = fill_stores(&p, 0, m);
     }
     a->y = host_bytes(a->R * a->H * a->D * 4);
     make_device(&p, made, blocks);
@@ -225,6 +234,83 @@ static void attention_kind(void)
 
     for (int i = 0; i < 54; i++) one_attention(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i / 27, 100);
     for (int i = 0; i < 60; i++) one_attention(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2, 300);
+}
+
+/* Sequences of one row, whose keys and values are in x and are to be stored. */
+static void any_single_rows(problem *p)
+{
+    tfi_attention_args *a = &p->host;
+
+    a->B = pick(1, SEQUENCES_MAX);
+    for (int64_t b = 0; b < a->B; b++) {
+        p->lens[b] = 1 + (pick(0, 4) ? pick(0, 300) : pick(0, 1500));
+        if (p->lens[b] > p->longest_stored) p->longest_stored = p->lens[b];
+        p->offsets[b + 1] = (int32_t)b + 1;
+    }
+    p->longest = 1;
+    a->R = a->B;
+    a->offsets = p->offsets;
+}
+
+static void one_append(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased)
+{
+    enum { GUARD = 512 };
+    static const int32_t sizes[] = {64, 64, 64, 128, 128, 32, 8, 80, 256}, capabilities[] = {75, 80, 90, 90};
+    problem p = {.x = x, .stored = stored, .host.attend = TFI_ATTEND_CACHE};
+    tfi_attention_args *a = &p.host;
+    float *bias;
+
+    a->H = pick(1, 3);
+    a->D = pick(0, 4) ? sizes[pick(0, 8)] : pick(1, 256);
+    any_single_rows(&p);
+    const int64_t width = a->H * a->D, column = width + (pick(0, 3) ? 0 : pick(0, 16)), made = a->R + pick(0, 9);
+    a->x_stride = column + 2 * width + (pick(0, 2) ? 0 : 8);
+    a->scale = 3 / sqrtf((float)a->D);
+    make_x(&p, 0, column + 2 * width, made, 1);
+    make_stores(&p);
+    const void *before = fill_stores(&p, 1, 1);
+    const int64_t bytes = store_elements(&p) * (int64_t)tfi_dtype_size(stored);
+    char *got = host_bytes(bytes + 2 * GUARD), *expected = host_bytes(bytes + 2 * GUARD);
+    make_device(&p, made, before);
+    tfi_kv_append_args append = {a->x, a->x_stride, a->offsets, a->kv, a->R, a->B, a->H, a->D, (int32_t)column};
+    reference(TFI_OP_KV_APPEND, &append, 0);
+    memset(expected, 0xff, (size_t)(bytes + 2 * GUARD));
+    memcpy(expected + GUARD, round_store(&p), (size_t)bytes);
+    a->y = host_bytes(a->R * width * 4);
+    if (biased) {
+        a->max_distance = p.device.max_distance = pick(1, 200);
+        p.device.bias = device_values(TFI_F32, a->H * (2 * a->max_distance + 1), -3, 3, 0, &bias);
+        a->bias = bias;
+    }
+    reference(TFI_OP_ATTENTION, a, tfi_ref_attention_scratch(p.longest_stored));
+    append = (tfi_kv_append_args){p.device.x, a->x_stride, p.device.offsets, p.device.kv, made, p.device.B,
+                                  a->H,       a->D,        (int32_t)column};
+    for (int i = 0; i < 4; i++) {
+        const device_out out = device_output(y, made * width, pick(0, 5) == 0);
+        tfi_cuda_launch l =
+            device_launch(&p.live, capabilities[i], tfi_cuda_attention_scratch(TFI_ATTEND_CACHE, p.device.B, a->H, a->D));
+        char *guarded = device_bytes(bytes + 2 * GUARD);
+        if (capabilities[i] > device_capability) continue;
+        if (pick(0, 3) == 0) l.multiprocessors = pick(1, 8);
+        p.device.y = out.data;
+        p.device_store.blocks = guarded + GUARD;
+        device_ok(cudaMemcpy(p.device_store.blocks, before, (size_t)bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+        device_begin();
+        CHECK_OK(tfi_cuda_attention(&l, &p.device, (tfi_op_types){x, TFI_F32, y}, 1, p.longest_stored, &append));
+        device_run();
+        check_rows(device_result(&out, y, a->R * width), y, a->y, a->R, width, 2e-5);
+        device_ok(cudaMemcpy(got, guarded, (size_t)(bytes + 2 * GUARD), cudaMemcpyDeviceToHost), "cudaMemcpy");
+        CHECK(memcmp(got, expected, (size_t)(bytes + 2 * GUARD)) == 0);
+    }
+    device_end();
+}
+
+static void attention_append(void)
+{
+    static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
+
+    for (int i = 0; i < 27; i++) one_append(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i % 2);
+    for (int i = 0; i < 60; i++) one_append(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2);
 }
 
 /* Tokens go to where they belong, to the bit, and nothing else changes. */
@@ -359,6 +445,7 @@ void check_attention_kernels(int argc, char **argv)
         case_attend = (tfi_attend)i;
         check_kind(argc, argv, names[i], attention_kind);
     }
+    check_kind(argc, argv, "attention_append", attention_append);
     check_kind(argc, argv, "attention_replay", attention_replay);
 }
 
@@ -369,6 +456,7 @@ enum { BENCH_LAYERS = 12 };
 typedef struct attention_bench {
     tfi_cuda_launch l;
     tfi_attention_args a;
+    tfi_kv_append_args append;
     tfi_op_types t;
     int64_t rows, tokens;
 } attention_bench;
@@ -376,67 +464,76 @@ typedef struct attention_bench {
 static void launch_attention(const void *user, int i)
 {
     attention_bench b = *(const attention_bench *)user;
-    b.a.kv.layer = i % BENCH_LAYERS; /* the store is larger than the cache: each layer comes from memory */
-    (void)tfi_cuda_attention(&b.l, &b.a, b.t, b.rows, b.tokens, NULL);
+    const int appends = b.a.attend == TFI_ATTEND_CACHE && b.rows == 1;
+    b.a.kv.layer = b.append.kv.layer = i % BENCH_LAYERS; /* where the store is larger than the cache it comes from memory */
+    (void)tfi_cuda_attention(&b.l, &b.a, b.t, b.rows, b.tokens, appends ? &b.append : NULL);
 }
 
-/* B sequences of `rows` rows; from the store, of `tokens` tokens. */
-static void bench_one(const char *name, tfi_attend attend, tfi_dtype t, int64_t B, int64_t rows, int64_t tokens, int biased)
+typedef struct bench_shape {
+    int64_t B, rows, tokens; /* sequences of `rows` rows; from the store, of `tokens` tokens */
+    int32_t H, D;
+    int biased;
+} bench_shape;
+
+static void bench_one(const char *name, tfi_attend attend, tfi_dtype t, bench_shape s)
 {
-    enum { H = 12, D = 64 };
-    const int64_t R = B * rows, blocks = B * (tokens / TFI_KV_BLOCK), size = (int64_t)tfi_dtype_size(t);
-    tfi_store store = {.shape = {BENCH_LAYERS, H, D, t, blocks, 0}};
+    const int64_t B = s.B, H = s.H, D = s.D, R = B * s.rows, stride = (s.tokens + TFI_KV_BLOCK - 1) / TFI_KV_BLOCK,
+                  blocks = B * stride, size = (int64_t)tfi_dtype_size(t);
+    tfi_store store = {.shape = {BENCH_LAYERS, s.H, s.D, t, blocks, 0}};
     tfi_cuda_live live = {.rows = {(int32_t)R, (int32_t)B, 0}};
-    attention_bench b = {.t = {t, TFI_F32, t}, .rows = rows, .tokens = tokens};
+    attention_bench b = {.t = {t, TFI_F32, t}, .rows = s.rows, .tokens = s.tokens};
     int32_t *offsets = host_bytes((B + 1) * 4), *lens = host_bytes(B * 4), *tables = host_bytes(blocks * 4 + 4);
 
     for (int64_t i = 0; i < B; i++) {
-        offsets[i + 1] = (int32_t)((i + 1) * rows);
-        lens[i] = (int32_t)tokens;
+        offsets[i + 1] = (int32_t)((i + 1) * s.rows);
+        lens[i] = (int32_t)s.tokens;
     }
     for (int64_t i = 0; i < blocks; i++) tables[i] = (int32_t)i;
-    live.table_stride = live.source_stride = tokens / TFI_KV_BLOCK;
-    b.l = device_launch(&live, device_capability, tfi_cuda_attention_scratch(attend, B, H, D));
-    b.a = (tfi_attention_args){.x_stride = 3 * H * D, .R = R, .B = B, .H = H, .D = D, .attend = attend, .scale = 0.125f};
+    live.table_stride = live.source_stride = stride;
+    b.l = device_launch(&live, device_capability, tfi_cuda_attention_scratch(attend, B, s.H, s.D));
+    b.a = (tfi_attention_args){.x_stride = 3 * H * D, .R = R, .B = B, .H = s.H, .D = s.D, .attend = attend, .scale = 0.125f};
     b.a.x = device_values(t, R * b.a.x_stride, -1, 1, 0, NULL);
     b.a.offsets = device_copy(offsets, (B + 1) * 4);
     b.a.y = device_bytes(R * H * D * size);
-    if (biased) {
+    if (s.biased) {
         b.a.max_distance = 128;
         b.a.bias = device_values(TFI_F32, H * 257, -1, 1, 0, NULL);
     }
-    if (tokens > 0) {
+    if (s.tokens > 0) {
         store.blocks = device_bytes(blocks * tfi_kv_block_bytes(&store.shape));
         device_ok(cudaMemset(store.blocks, 0x3c, (size_t)(blocks * tfi_kv_block_bytes(&store.shape))), "cudaMemset");
         b.a.kv = (tfi_kv_view){&store, device_copy(lens, B * 4), device_copy(tables, blocks * 4), 0, 0};
     }
-    const double keys = tokens > 0 ? (double)tokens : (double)rows, half = attend == TFI_ATTEND_CAUSAL ? 0.5 : 1;
-    const double flop = 4.0 * (double)R * keys * half * H * D,
-                 bytes = tokens > 0 ? 2.0 * (double)(B * tokens * H * D * size) : 0;
+    b.append = (tfi_kv_append_args){b.a.x, b.a.x_stride, b.a.offsets, b.a.kv, R, B, s.H, s.D, (int32_t)(H * D)};
+    const double keys = s.tokens > 0 ? (double)s.tokens : (double)s.rows, half = attend == TFI_ATTEND_CAUSAL ? 0.5 : 1;
+    const double flop = 4.0 * (double)R * keys * half * H * D, bytes = 2.0 * (double)(B * s.tokens * H * D * size);
     const double us = bench_us(launch_attention, &b, 36), rate = t == TFI_F32 ? 60e6 : 790e6;
     const double floor_us = flop / rate > bytes / 4.6e6 ? flop / rate : bytes / 4.6e6;
-    printf("attention %-7s %4lld x %4lld rows, %4lld stored, H=12 D=64 %-4s%s %9.2f us, floor %7.2f us, %6.1f TFLOP/s %7.1f "
+    printf("attention %-7s %4lld x %4lld rows, %4lld stored, H=%d D=%d %-4s%s %9.2f us, floor %7.2f us, %6.1f TFLOP/s %7.1f "
            "GB/s\n",
-           name, (long long)B, (long long)rows, (long long)tokens, float_name(t), biased ? " bias" : "", us, floor_us,
-           flop / us * 1e-6, bytes / us * 1e-3);
+           name, (long long)B, (long long)s.rows, (long long)s.tokens, (int)s.H, (int)s.D, float_name(t),
+           s.biased ? " bias" : "", us, floor_us, flop / us * 1e-6, bytes / us * 1e-3);
     device_end();
 }
 
 void bench_attention(void)
 {
     static const tfi_dtype types[] = {TFI_BF16, TFI_F16, TFI_F32};
-    for (int i = 0; i < 3; i++) {
-        const tfi_dtype t = types[i];
-        bench_one("all", TFI_ATTEND_ALL, t, 1, 40, 0, 0);
-        bench_one("all", TFI_ATTEND_ALL, t, 8, 128, 0, 0);
-        bench_one("all", TFI_ATTEND_ALL, t, 1, 512, 0, 0);
-        bench_one("all", TFI_ATTEND_ALL, t, 128, 384, 0, 0);
-        bench_one("all", TFI_ATTEND_ALL, t, 32, 384, 0, 1);
-        bench_one("causal", TFI_ATTEND_CAUSAL, t, 1, 1024, 0, 0);
-        bench_one("decode", TFI_ATTEND_CACHE, t, 1, 1, 128, 0);
-        bench_one("decode", TFI_ATTEND_CACHE, t, 1, 1, 1024, 0);
-        bench_one("decode", TFI_ATTEND_CACHE, t, 8, 1, 1024, 0);
-        bench_one("decode", TFI_ATTEND_CACHE, t, 64, 1, 1024, 0);
-        bench_one("prefill", TFI_ATTEND_CACHE, t, 1, 512, 1024, 0);
-    }
+    static const struct {
+        const char *name;
+        tfi_attend attend;
+        bench_shape shape;
+    } cases[] = {
+        {"all", TFI_ATTEND_ALL, {1, 40, 0, 12, 64, 0}},           {"all", TFI_ATTEND_ALL, {8, 128, 0, 12, 64, 0}},
+        {"all", TFI_ATTEND_ALL, {1, 512, 0, 12, 64, 0}},          {"all", TFI_ATTEND_ALL, {128, 384, 0, 12, 64, 0}},
+        {"all", TFI_ATTEND_ALL, {32, 384, 0, 12, 64, 1}},         {"causal", TFI_ATTEND_CAUSAL, {1, 1024, 0, 12, 64, 0}},
+        {"prefill", TFI_ATTEND_CACHE, {1, 512, 1024, 12, 64, 0}}, /* those below store the token that they have */
+        {"decode", TFI_ATTEND_CACHE, {1, 1, 40, 12, 64, 0}},      {"decode", TFI_ATTEND_CACHE, {1, 1, 140, 12, 64, 0}},
+        {"decode", TFI_ATTEND_CACHE, {1, 1, 1024, 12, 64, 0}},    {"decode", TFI_ATTEND_CACHE, {1, 1, 48, 32, 128, 1}},
+        {"decode", TFI_ATTEND_CACHE, {4, 1, 140, 12, 64, 1}},     {"decode", TFI_ATTEND_CACHE, {8, 1, 1024, 12, 64, 0}},
+        {"decode", TFI_ATTEND_CACHE, {64, 1, 140, 12, 64, 0}},    {"decode", TFI_ATTEND_CACHE, {64, 1, 1024, 12, 64, 0}},
+        {"source", TFI_ATTEND_SOURCE, {1, 1, 40, 12, 64, 0}},     {"source", TFI_ATTEND_SOURCE, {1, 1, 16, 32, 128, 0}}};
+    for (int i = 0; i < 3; i++)
+        for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+            bench_one(cases[k].name, cases[k].attend, types[i], cases[k].shape);
 }
