@@ -2,14 +2,14 @@
 # All tests that want a GPU, on a machine that has one, from a build that was made elsewhere:
 #   tests/gpu.sh BUILD [LOG]
 # BUILD holds src/libtfinfer.so.0, tests/bin/ and, where this machine lacks them, the libraries that the build was linked with in lib/.
-# Prints a line a step and one summary line; everything else goes to LOG (gpu.log). TFINFER_GPU_STEPS=kernels,api,... runs those steps alone.
+# Prints a line a step and one summary line; everything else goes to LOG (gpu.log). TFINFER_GPU_STEPS=kernels,device,gemm_file,api,... runs those steps alone.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "$1" && pwd)
 log=${2:-gpu.log}
 : >"$log"
 python=${PYTHON:-python3}
-steps=${TFINFER_GPU_STEPS:-ldd,kernels,api,encode,fp16,steps,generate,equality,tasks,memcheck,racecheck}
+steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,encode,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
 
 # The matrix library comes with the toolkit or with a Python package.
 lt=$(ls /usr/local/cuda/lib64/libcublasLt.so.1? 2>/dev/null || $python -c '
@@ -39,9 +39,12 @@ step() { # NAME SECONDS COMMAND...
 conformance=$here/conformance
 step ldd 20 ldd "$build/src/libtfinfer.so.0"
 step kernels 200 "$build/tests/bin/cuda_ops"
+step device 60 "$build/tests/bin/api_device"
+step gemm_file 60 "$build/tests/bin/api_gemm_file"
 step api 120 "$build/tests/bin/api_generate"
 step encode 240 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
 step fp16 60 $pytest "$conformance/test_fp16.py"
+step choices 60 $pytest "$conformance/test_gemm_file.py"
 step steps 100 $pytest "$conformance/test_steps.py"
 [ -e "$conformance/test_generate.py" ] && step generate 200 $pytest "$conformance/test_generate.py"
 step equality 120 $pytest "$conformance/test_equality.py"

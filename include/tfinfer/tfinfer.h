@@ -53,7 +53,8 @@ typedef struct tf_result tf_result;   /**< records that a task found, grouped by
 /* ---------------------------------------------------------------- model ---- */
 
 typedef enum tf_dtype {
-    TF_DTYPE_AUTO = 0, /**< CPU: bf16 for a 16-bit checkpoint where the processor has bf16 instructions, else fp32 */
+    TF_DTYPE_AUTO = 0, /**< GPU: what is stored (fp16 for bf16 that it lacks). CPU: bf16 for a 16-bit checkpoint where the processor
+                            has bf16 instructions, else fp32 */
     TF_DTYPE_FP32 = 1,
     TF_DTYPE_TF32 = 2,
     TF_DTYPE_BF16 = 3,
@@ -64,7 +65,8 @@ typedef enum tf_quantization { TF_QUANTIZATION_NONE = 0, TF_QUANTIZATION_INT8 = 
 
 typedef struct tf_model_options {
     uint64_t struct_size;
-    const char *device;            /**< "cpu", "cuda", "cuda:1" and so on, "auto"; NULL: "auto", which is the CPU in this version */
+    const char *device;            /**< "cpu", "cuda", "cuda:1" and so on, or "auto": "cuda" if this build has it and driver, GPU and cuBLASLt
+                                        are there, else "cpu"; tf_model_info and, if it is not the GPU, `log` tell. NULL: "auto" */
     int32_t dtype;                 /**< tf_dtype; unset: AUTO. What is asked for is never replaced: it runs or is UNSUPPORTED */
     int32_t quantization;          /**< tf_quantization; unset: NONE */
     int32_t threads;               /**< threads that compute, in [1, 1024]; unset: one a core this process may run on */

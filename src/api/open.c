@@ -81,11 +81,28 @@ static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *sour
     return m->backend->supports(m->backend, *out);
 }
 
+/* The first GPU, or the CPU where it, its driver or cuBLASLt is missing or of no use: that is no failure, and leaves no error. */
+static tf_status open_any(const tfi_cuda_options *cuda, const tfi_cpu_options *cpu, tfi_backend **out)
+{
+    char error[1024], why[1100];
+    tf_status st;
+
+    snprintf(error, sizeof error, "%s", tf_last_error());
+    st = tfi_cuda_open(cuda, out);
+    if (st != TF_STATUS_UNSUPPORTED && st != TF_STATUS_DEVICE) return st;
+    if (cuda->log) {
+        snprintf(why, sizeof why, "no GPU is used: %s", tf_last_error());
+        cuda->log(cuda->log_user, TF_LOG_INFO, why);
+    }
+    (void)tfi_fail(st, "%s", error);
+    return tfi_cpu_open(cpu, out);
+}
+
 static tf_status open_backend(tf_model *m, const tf_model_options *o)
 {
     const int number = o->device ? cuda_number(o->device) : -1;
     const tfi_cuda_options cuda = {.memory = &m->memory,
-                                   .device = number,
+                                   .device = number > 0 ? number : 0,
                                    .threads = o->threads,
                                    .library_folder = o->library_folder,
                                    .no_timing = !o->gemm_timing,
@@ -94,6 +111,7 @@ static tf_status open_backend(tf_model *m, const tf_model_options *o)
                                    .log_user = m->log_user};
     const tfi_cpu_options cpu = {.memory = &m->memory, .threads = o->threads, .features = tfi_cpu_features()};
 
+    if (!o->device || strcmp(o->device, "auto") == 0) return open_any(&cuda, &cpu, &m->backend);
     return number >= 0 ? tfi_cuda_open(&cuda, &m->backend) : tfi_cpu_open(&cpu, &m->backend);
 }
 

@@ -26,7 +26,7 @@ static const cli_option options[] = {
     {"pair", CLI_FLAG, FIELD(pair), NULL, "texts come in pairs: two arguments, or one line with a tab between"},
     {"question", CLI_TEXT, FIELD(question), "TEXT", "a question; plain arguments are questions too"},
     {"context", CLI_TEXT, FIELD(context), "TEXT", "where to look; without it all of --file or of standard input"},
-    {"device", CLI_TEXT, FIELD(device), "NAME", "cpu, cuda, cuda:1 and so on (auto)"},
+    {"device", CLI_TEXT, FIELD(device), "NAME", "cpu, cuda, cuda:1 and so on; auto: a GPU if there is one (auto)"},
     {"library-folder", CLI_TEXT, FIELD(library_folder), "DIR", "where libcublasLt lies, if the system does not find it"},
     {"gemm-file", CLI_TEXT, FIELD(gemm_file), "FILE", "keeps how a GPU computes matrix products best; made at first use"},
     {"gemm-timing", CLI_CHOICE, FIELD(gemm_timing), NULL, "try several ways to compute a product on a GPU (yes)", 0, 0, "no|yes"},

@@ -481,34 +481,6 @@ static void nothing_is_printed(void)
     close(err);
 }
 
-/* ---- a machine without a GPU ---- */
-
-/* The same library works there, and says what is missing: the driver, or that it was built without the backend. */
-static void without_a_driver(void)
-{
-    static const char *const devices[] = {"cuda", "cuda:7"};
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW);
-    tf_model_options o;
-    tf_model *m;
-
-    if (driver) {
-        dlclose(driver);
-        printf("without_a_driver: skipped, this machine has one\n");
-        return;
-    }
-    tf_model_options_init(&o);
-    for (int i = 0; i < 2; i++) {
-        o.device = devices[i];
-        CHECK_STATUS(tf_model_open(tiny_model_path(TINY_BASE), &o, &m), TF_STATUS_UNSUPPORTED);
-        CHECK(strstr(tf_last_error(), devices[i]) != NULL);
-        CHECK(strstr(tf_last_error(), "NVIDIA driver") != NULL || strstr(tf_last_error(), "no CUDA backend") != NULL);
-        CHECK(m == NULL);
-    }
-    o.device = "cpu";
-    CHECK_OK(tf_model_open(tiny_model_path(TINY_BASE), &o, &m));
-    tf_model_close(m);
-}
-
 int main(int argc, char **argv)
 {
     check_run(argc, argv, "last_error_is_of_the_thread", last_error_is_of_the_thread);
@@ -520,6 +492,5 @@ int main(int argc, char **argv)
     check_run(argc, argv, "sixteen_callers_of_one_session", sixteen_callers_of_one_session);
     check_run(argc, argv, "fork_and_go_on", fork_and_go_on);
     check_run(argc, argv, "calls_fit_a_small_stack", calls_fit_a_small_stack);
-    check_run(argc, argv, "without_a_driver", without_a_driver);
     return check_done();
 }

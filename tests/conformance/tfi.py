@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 LIBRARY = os.environ.get("TFINFER_LIBRARY", "libtfinfer.so")
-DEVICE = os.environ.get("TFINFER_DEVICE", "").encode() or None  # that models are opened on; pytest's --device sets it
+DEVICE = os.environ.setdefault("TFINFER_DEVICE", "cpu").encode()  # that models are opened on; pytest's --device sets it
 UNSET = -(2**31)
 
 STATUS = dict(

@@ -227,7 +227,7 @@ tf_status tfi_cuda_open(const tfi_cuda_options *o, tfi_backend **out)
     c->process = getpid();
     if (o->device == 0) snprintf(c->name, sizeof c->name, "cuda");
     else snprintf(c->name, sizeof c->name, "cuda:%d", o->device);
-    if ((st = tfi_pool_open(o->memory, o->threads, NULL, &c->pool)) < 0 || (st = open_context(c, o->device)) < 0 ||
+    if ((st = open_context(c, o->device)) < 0 || (st = tfi_pool_open(o->memory, o->threads, NULL, &c->pool)) < 0 ||
         (st = tfi_cuda_enter(c)) < 0)
         goto fail;
     if ((st = read_device(c, o->device)) == TF_STATUS_OK &&

@@ -1,10 +1,9 @@
 /* Which function of the matrix library computes a class of products, kept in memory and, where the options name one, in a file.
  *
- * The file is text: what the choices hold for (they are another device's or another library's business otherwise), a line a
- * class, and a checksum. tfinfer gemm choices 1 device NVIDIA H200 capability 90 multiprocessors 132 cublasLt 130002 16 768
- * 3072 1 0 0 1 HEX    M N K, dtypes of x and y, epilogue, residual; the library's record of the function, 64 bytes sum
- * 0123456789abcdef       FNV-1a of all before What is read is never handed to the library: a record counts where the library
- * suggests the same bytes for the class again. */
+ * The file is text of one version: a title; the device and the library that the choices hold for (others' are their own business); a
+ * line a class with M N K, the dtypes of x and y, epilogue, residual, and the library's record of the function in hexadecimal; the
+ * FNV-1a sum of all before. What is read is never handed to the library: a record counts where the library suggests the same bytes
+ * for the class again. */
 #ifndef TFI_BACKEND_CUDA_GEMM_CHOICES_H
 #define TFI_BACKEND_CUDA_GEMM_CHOICES_H
 
