@@ -19,5 +19,8 @@ install(FILES ${PROJECT_BINARY_DIR}/tfinfer-config.cmake ${PROJECT_BINARY_DIR}/t
 
 # Paths are relative to where the file lies, so that an installed tree can be moved.
 file(RELATIVE_PATH pc_prefix /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+if(TFINFER_WITH_CUDA)
+    set(pc_cuda " ${tfi_cuda_runtime} -l${CMAKE_DL_LIBS} -lrt") # the runtime of the build's machine
+endif()
 configure_file(cmake/tfinfer.pc.in ${PROJECT_BINARY_DIR}/tfinfer.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/tfinfer.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -98,6 +98,8 @@ def pytest_configure(config):
     if device:
         os.environ["TFINFER_DEVICE"] = device  # for the tools
         tfi.DEVICE = device.encode()
+    if tfi.DEVICE == b"cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # so is the program's "auto" then
 
 
 @pytest.fixture
