@@ -176,6 +176,7 @@ static int suggest(const tfi_gemm *g, const product *p, cublasLtMatmulHeuristicR
     cublasLtMatmulPreference_t wish;
     int count = 0, kept = 0;
 
+    memset(results, 0, CANDIDATES * sizeof *results); /* records are compared as bytes, and the library leaves some as they are */
     if (lt->preference_create(&wish) != CUBLAS_STATUS_SUCCESS) return 0;
     (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
     (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);

@@ -30,6 +30,12 @@ static int64_t bias_bytes(const tfi_graph *g, const tfi_op *op)
     return tfi_cuda_aligned(2 * g->values[op->y].cols);
 }
 
+/* What the driver takes for all graphs that a program may hold. */
+static int64_t graph_bytes(const tfi_graph *g)
+{
+    return (int64_t)TFI_GRAPHS * g->op_count * TFI_GRAPH_OP_BYTES;
+}
+
 static int64_t embedding_bytes(const tfi_graph *g, const int64_t *limits)
 {
     int64_t bytes = 0;
@@ -92,7 +98,7 @@ tf_status tfi_cuda_program_bytes(tfi_backend *b, const tfi_graph *g, const int64
     p->graph = g;
     p->offsets = (int64_t *)(p + 1);
     st = plan(p, limits, c->memory);
-    if (st == TF_STATUS_OK) *bytes = head_bytes(g) + p->block_bytes + p->pinned_bytes;
+    if (st == TF_STATUS_OK) *bytes = head_bytes(g) + p->block_bytes + p->pinned_bytes + graph_bytes(g);
     tfi_free(c->memory, p, size);
     return st;
 }
@@ -175,7 +181,8 @@ static tf_status fill(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT])
     for (int32_t i = 0; i < p->graph->op_count; i++)
         if ((st = resolve(p, &p->graph->ops[i], &p->steps[i])) < 0) return st;
     tfi_cuda_find_joins(p);
-    if ((st = plan(p, limits, p->memory)) < 0) return st;
+    if ((st = plan(p, limits, p->memory)) < 0 || (st = tfi_memory_charge(p->memory, graph_bytes(p->graph))) < 0) return st;
+    p->graph_bytes = graph_bytes(p->graph);
     if (!(p->block = tfi_cuda_alloc(p->cuda, p->memory, p->block_bytes)) ||
         !(p->pinned = tfi_cuda_alloc_pinned(p->cuda, p->memory, p->pinned_bytes)))
         return TF_STATUS_NOMEM;
@@ -226,6 +233,7 @@ void tfi_cuda_program_close(tfi_program *p)
     if (p->stream && entered) (void)cudaStreamDestroy(p->stream);
     tfi_cuda_free_pinned(p->cuda, p->memory, p->pinned, p->pinned_bytes);
     tfi_cuda_free(p->cuda, p->memory, p->block, p->block_bytes);
+    tfi_memory_refund(p->memory, p->graph_bytes);
     if (entered) tfi_cuda_leave(p->cuda);
     tfi_free(p->memory, p, (size_t)head_bytes(p->graph));
 }
