@@ -30,98 +30,103 @@ __device__ inline int64_t few_source(const tfi_few_args &a, int m)
 
 /* ---- the norm ---- */
 
-enum { FEW_NORM_CHUNKS = 3 };                           /* of 8 elements, that a lane holds */
-enum { FEW_NORM_MAX = 8 * WARP * 8 * FEW_NORM_CHUNKS }; /* columns */
+/* A warp holds this many columns of a row, 8 a lane at a time; a block's warps, at least 8, as many times more. */
+enum { FEW_NORM_HOLDS = 2, FEW_NORM_COLUMNS = FEW_NORM_HOLDS * WARP * 8, FEW_NORM_MAX = 8 * FEW_NORM_COLUMNS };
 
-/* Warps that share a row. It is a function of K alone, and so is the order of the sums. A block has a multiple of it. */
-__host__ __device__ inline int few_norm_team(int64_t K)
+/* What a warp knows of its part of a row: `count` elements, their differences to `pivot`. */
+struct few_statistics {
+    float pivot, count, differences, squares;
+};
+
+/* Bytes of `parts` below. */
+__host__ __device__ inline int64_t few_norm_bytes(int64_t M)
 {
-    const int64_t each = WARP * 8 * FEW_NORM_CHUNKS;
-    return K <= each ? 1 : K <= 2 * each ? 2 : K <= 4 * each ? 4 : 8;
+    return M * 8 * (int64_t)sizeof(few_statistics);
 }
 
-/* Bytes of `sums` below. */
-__host__ __device__ inline int64_t few_norm_bytes(int64_t M, int64_t K)
-{
-    return M * few_norm_team(K) * (int64_t)sizeof(float2);
-}
-
-/* z[m] = norm(x + residual) of `rows` rows in a.type, `stride` bytes a row, in shared memory; the whole block comes along, and
- * synchronises before it reads z. The block for which `keeps` is set writes norm.y too: other blocks still read, so norm.y must
- * be neither norm.x nor norm.residual. Sums are taken of differences to the mean of the row's first elements, which is a mean
- * as good as any: x and residual are read once, the lanes meet once, and a mean of 10,000 deviations costs no digits. gain,
- * bias: those of the norm or copies; sums: few_norm_bytes() of shared memory. */
-__device__ inline void few_norm(const tfi_few_args &a, const float *gain, const float *bias, int rows, char *z, int64_t stride,
-                                float2 *sums, bool keeps)
+/* z[m] = norm(x + residual) for `rows` rows; put(m, i, v) takes elements [i, i + 8) of row m, not rounded yet. The whole block
+ * comes along, and synchronises before it reads z. As few warps as can hold it share a row, so the order of its sums is a
+ * function of K alone. Sums are taken of differences to the mean of a few elements, which is as good as the mean of all: so x
+ * and residual are read once, lanes meet once, and a mean of 10,000 deviations costs no digits.
+ *
+ * gain, bias: those of the norm or copies that are there after ready(); parts: few_norm_bytes() of shared memory. */
+template <typename Ready, typename Put>
+__device__ inline void few_norm(const tfi_few_args &a, const float *gain, const float *bias, int rows, few_statistics *parts,
+                                Ready ready, Put put)
 {
     const tfi_norm_args &n = a.norm;
-    const int team = few_norm_team(a.K), warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const int teams = blockDim.x / WARP / team, mate = warp % team, step = team * WARP * 8;
-    const int64_t begin = (mate * WARP + lane) * 8;
+    const int K = (int)a.K, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int doubled = K <= FEW_NORM_COLUMNS ? 0 : K <= 2 * FEW_NORM_COLUMNS ? 1 : K <= 4 * FEW_NORM_COLUMNS ? 2 : 3;
+    const int team = 1 << doubled, mate = warp % team, begin = mate * FEW_NORM_COLUMNS + lane * 8;
 
-    for (int first = 0; first < rows; first += teams) {
-        const int m = first + warp / team;
-        const bool here = m < rows;
-        const int64_t row = here ? few_source(a, m) * a.K : 0;
-        raw_elements<8> x[FEW_NORM_CHUNKS], residual[FEW_NORM_CHUNKS];
-        float v[FEW_NORM_CHUNKS][8], pivot = 0;
-        float2 s = make_float2(0, 0);
+    for (int m = warp >> doubled, first = 0; first < rows;
+         m += blockDim.x / WARP >> doubled, first += blockDim.x / WARP >> doubled) {
+        float v[FEW_NORM_HOLDS][8] = {}, differences = 0, squares = 0, pivot = 0;
 
-        if (here) {
-            float start[8], added[8] = {};
-            const raw_elements<8> start_raw = load_raw<8>(n.x, a.norm_x, row);
-            if (n.residual) load<8>(n.residual, a.norm_residual, row, added);
+        if (m < rows) {
+            const int64_t at = few_source(a, m) * K + begin;
+            raw_elements<8> x[FEW_NORM_HOLDS], residual[FEW_NORM_HOLDS];
 #pragma unroll
-            for (int k = 0; k < FEW_NORM_CHUNKS; k++) {
-                const int64_t i = begin + k * step;
-                if (i >= a.K) break;
-                x[k] = load_raw<8>(n.x, a.norm_x, row + i);
-                if (n.residual) residual[k] = load_raw<8>(n.residual, a.norm_residual, row + i);
+            for (int k = 0; k < FEW_NORM_HOLDS; k++) {
+                if (begin + k * WARP * 8 >= K) break;
+                x[k] = load_raw<8>(n.x, a.norm_x, at + k * WARP * 8);
+                if (n.residual) residual[k] = load_raw<8>(n.residual, a.norm_residual, at + k * WARP * 8);
             }
-            widen(start_raw, a.norm_x, start);
-            if (n.norm == TFI_NORM_LAYER)
-                for (int j = 0; j < 8; j++) pivot += (start[j] + added[j]) * 0.125f;
 #pragma unroll
-            for (int k = 0; k < FEW_NORM_CHUNKS; k++) {
-                if (begin + k * step >= a.K) break;
+            for (int k = 0; k < FEW_NORM_HOLDS; k++) {
+                if (begin + k * WARP * 8 >= K) break;
                 widen(x[k], a.norm_x, v[k]);
                 if (n.residual) {
+                    float added[8];
                     widen(residual[k], a.norm_residual, added);
 #pragma unroll
                     for (int j = 0; j < 8; j++) v[k][j] += added[j];
                 }
+            }
+            if (n.norm == TFI_NORM_LAYER) { /* the first lane is the last to have no elements */
+#pragma unroll
+                for (int j = 0; j < 8; j++) pivot += v[0][j] * 0.125f;
+                pivot = __shfl_sync(0xffffffffu, pivot, 0);
+            }
+#pragma unroll
+            for (int k = 0; k < FEW_NORM_HOLDS; k++) {
+                if (begin + k * WARP * 8 >= K) break;
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
                     v[k][j] -= pivot;
-                    s.x += v[k][j];
-                    s.y += v[k][j] * v[k][j];
+                    differences += v[k][j];
+                    squares += v[k][j] * v[k][j];
                 }
             }
-            s = make_float2(warp_sum(s.x), warp_sum(s.y));
+            differences = warp_sum(differences);
+            squares = warp_sum(squares);
+            const float count = (float)max(min(K - mate * FEW_NORM_COLUMNS, (int)FEW_NORM_COLUMNS), 0);
+            if (lane == 0) parts[m * team + mate] = {pivot, count, differences, squares};
         }
-        if (team > 1) {
-            if (here && lane == 0) sums[m * team + mate] = s;
-            __syncthreads();
-            s = make_float2(0, 0);
-            for (int k = 0; k < team && here; k++) {
-                s.x += sums[m * team + k].x;
-                s.y += sums[m * team + k].y;
-            }
+        ready();
+        __syncthreads();
+        if (m >= rows) continue;
+        differences = squares = 0;
+#pragma unroll 1
+        for (int k = 0; k < team; k++) { /* as differences to this warp's pivot */
+            const few_statistics part = parts[m * team + k];
+            const float apart = part.pivot - pivot;
+            differences += part.differences + part.count * apart;
+            squares += part.squares + apart * (2 * part.differences + part.count * apart);
         }
-        if (!here) continue;
-        const float shift = n.norm == TFI_NORM_LAYER ? s.x / (float)a.K : 0, variance = s.y / (float)a.K - shift * shift;
-        const float factor = isnan(s.y) ? s.y : 1 / sqrtf(fmaxf(variance, 0) + n.eps); /* fmaxf would lose a NaN */
+        const float share = __frcp_rn((float)K), shift = n.norm == TFI_NORM_LAYER ? differences * share : 0;
+        const float variance = fmaxf(squares * share - shift * shift, 0); /* which loses a NaN */
+        const float factor = isnan(squares) ? squares : rsqrtf(variance + n.eps);
 #pragma unroll
-        for (int k = 0; k < FEW_NORM_CHUNKS; k++) {
-            const int64_t i = begin + k * step;
-            if (i >= a.K) break;
+        for (int k = 0; k < FEW_NORM_HOLDS; k++) {
+            const int i = begin + k * WARP * 8;
             float g[8], b[8] = {};
+            if (i >= K) break;
             load<8>(gain, TFI_F32, i, g);
             if (bias) load<8>(bias, TFI_F32, i, b);
 #pragma unroll
             for (int j = 0; j < 8; j++) v[k][j] = (v[k][j] - shift) * factor * g[j] + b[j];
-            store(z + m * stride, a.type, i, v[k]);
-            if (keeps && n.y) store(n.y, a.type, m * a.K + i, v[k]);
+            put(m, i, v[k]);
         }
     }
 }

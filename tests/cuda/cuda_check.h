@@ -65,11 +65,13 @@ void check_row_kernels(int argc, char **argv);
 void check_store_kernels(int argc, char **argv);
 void check_attention_kernels(int argc, char **argv);
 void check_draw_kernels(int argc, char **argv);
+void check_few_kernels(int argc, char **argv);
 /* Run a kind's cases and print its line. */
 void check_kind(int argc, char **argv, const char *name, void (*body)(void));
 void bench_norm(void);
 void bench_finish(void);
 void bench_attention(void);
 void bench_draw(void);
+void bench_few(void);
 
 #endif

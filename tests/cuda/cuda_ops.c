@@ -22,11 +22,13 @@ int main(int argc, char **argv)
         bench_finish();
         bench_attention();
         bench_draw();
+        bench_few();
         return 0;
     }
     check_row_kernels(argc, argv);
     check_store_kernels(argc, argv);
     check_attention_kernels(argc, argv);
     check_draw_kernels(argc, argv);
+    check_few_kernels(argc, argv);
     return check_done();
 }

@@ -744,16 +744,87 @@ int64_t tfi_cuda_scratch(const tfi_graph *g, const tfi_op *op, const int64_t *li
     return 0;
 }
 
+/* ---- products of few rows: NORM, LINEAR and GLU one after the other ---- */
+
+typedef struct few_launch {
+    tfi_few_args a;
+    const tfi_cuda_live *live;
+    tfi_rows rows;
+} few_launch;
+
+/* Rows `from` of x, [rows, cols]; to be freed. */
+static void *pick_rows(const void *x, tfi_dtype t, const int32_t *from, int64_t rows, int64_t cols)
+{
+    const size_t row = (size_t)cols * tfi_dtype_size(t);
+    char *y = x ? malloc((size_t)rows * row + 1) : NULL;
+
+    for (int64_t m = 0; y && m < rows; m++)
+        memcpy(y + (size_t)m * row, (const char *)x + (size_t)(from ? from[m] : m) * row, row);
+    return y;
+}
+
+static void *few_input(const tfi_few_args *a, int64_t rows)
+{
+    const tfi_worker one_worker = {0, 1, NULL};
+    tfi_norm_args norm = a->norm;
+
+    if (!norm.gain) return pick_rows(a->x, a->type, a->from, rows, a->K);
+    void *x = pick_rows(norm.x, a->norm_x, a->from, rows, a->K);
+    void *residual = pick_rows(norm.residual, a->norm_residual, a->from, rows, a->K),
+         *z = malloc((size_t)(rows * a->K * 4 + 1));
+    norm.x = x;
+    norm.residual = residual;
+    norm.y = z;
+    norm.R = rows;
+    norm.E = a->K;
+    tfi_ref_resolve(TFI_OP_NORM, (tfi_op_types){a->norm_x, a->norm_residual, a->type})(&norm, &one_worker);
+    if (a->norm.y) memcpy(a->norm.y, z, (size_t)(rows * a->K) * tfi_dtype_size(a->type));
+    free(x);
+    free(residual);
+    return z;
+}
+
+static void multiply_few(const void *data)
+{
+    const few_launch *l = data;
+    const tfi_few_args *a = &l->a;
+    const int64_t rows = l->live->rows[l->rows];
+    const tfi_worker one_worker = {0, 1, NULL};
+    const tfi_weight weight = {.rows = a->N, .cols = a->K, .dtype = a->type};
+    const tfi_weight_form form = {.data = (void *)(uintptr_t)a->w};
+
+    assert(rows <= a->M);
+    void *x = few_input(a, rows), *sums = a->gated ? malloc((size_t)(rows * a->N * 4 + 1)) : NULL;
+    const tfi_linear_args linear = {.x = x,
+                                    .weight = &weight,
+                                    .form = &form,
+                                    .bias = a->bias,
+                                    .residual = a->residual,
+                                    .y = a->gated ? sums : a->y,
+                                    .M = rows,
+                                    .N = a->N,
+                                    .K = a->K,
+                                    .activation = a->gated ? TFI_ACT_NONE : a->activation};
+    const tfi_dtype out = a->gated ? TFI_F32 : a->out;
+    tfi_ref_resolve(TFI_OP_LINEAR, (tfi_op_types){a->type, out, out})(&linear, &one_worker);
+    if (a->gated)
+        tfi_ref_resolve(TFI_OP_GLU, (tfi_op_types){TFI_F32, TFI_F32, a->out})(
+            &(tfi_glu_args){.x = sums, .y = a->y, .R = rows, .F = a->N / 2, .activation = a->activation}, &one_worker);
+    free(sums);
+    free(x);
+}
+
 int tfi_cuda_few_fits(const tfi_few_args *a, int capability)
 {
-    (void)a, (void)capability;
-    return 0;
+    return capability >= 80 && a->M <= 8 && a->K % 8 == 0;
 }
 
 tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
 {
-    (void)l, (void)a, (void)rows;
-    return TF_STATUS_UNSUPPORTED;
+    const few_launch few = {*a, l->live, rows};
+
+    issue(l->stream, multiply_few, &few, sizeof few);
+    return TF_STATUS_OK;
 }
 
 int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
