@@ -85,6 +85,7 @@ __global__ void __launch_bounds__(DRAW_THREADS) greedy(tfi_draw_args a, const tf
     }
     if (t.member > 0 || threadIdx.x > 0) return;
     a.choices[i] = choice;
+    if (live->published) live->published[i] = choice;
     if (choice.token < 0) return;
     slot->tokens[count] = choice.token;
     slot->count = count + 1;

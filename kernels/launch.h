@@ -18,6 +18,7 @@ typedef struct tfi_cuda_live { /* in device memory, written before each run */
     int32_t longest;        /* rows of the longest sequence of the run */
     int32_t longest_stored; /* tokens in the store of the longest sequence, or source */
     int64_t table_stride, source_stride;
+    tfi_choice *published;  /* [draws] pinned memory of the host, where the last of the ops that draw leaves a copy; NULL: nowhere */
 } tfi_cuda_live;
 
 typedef struct tfi_cuda_launch {

@@ -1,6 +1,6 @@
 /* STOP: what ends a sequence that SAMPLE has just given a token; what it computes: src/backend/ref/stop.c
  *
- * Shapes    draws, choices [count]
+ * Shapes    draws, choices [count]; a copy of the choices to the host, whatever op made them
  * Parallel  a thread a draw
  * Needs     nothing
  * Floor     that of a launch */
@@ -26,9 +26,11 @@ __global__ void stop(tfi_draw_args a, const tfi_cuda_live *live)
     if (i >= live->draws) return;
     const tfi_slot *slot = &a.slots[a.draws[i].slot];
     tfi_choice *choice = &a.choices[i];
-    if (slot->sampling->num_beams > 1 || choice->stop != TFI_STOP_NONE) return;
-    if (is_eos(slot->sampling, choice->token)) choice->stop = TFI_STOP_EOS;
-    else if (slot->count >= slot->sampling->max_length) choice->stop = TFI_STOP_LENGTH;
+    if (slot->sampling->num_beams <= 1 && choice->stop == TFI_STOP_NONE) {
+        if (is_eos(slot->sampling, choice->token)) choice->stop = TFI_STOP_EOS;
+        else if (slot->count >= slot->sampling->max_length) choice->stop = TFI_STOP_LENGTH;
+    }
+    if (live->published) live->published[i] = *choice;
 }
 
 } // namespace

@@ -623,6 +623,12 @@ static void finish(const void *data)
     }
 }
 
+/* After the last of the ops that draw. */
+static void publish(const tfi_cuda_live *live, const tfi_choice *choices)
+{
+    memcpy(live->published, choices, (size_t)live->draws * sizeof *choices);
+}
+
 static void perform(const void *data)
 {
     launch l;
@@ -631,6 +637,7 @@ static void perform(const void *data)
     memcpy(&l, data, sizeof l);
     take_live(&l);
     tfi_ref_resolve(l.kind, l.types)(&l.a, &one_worker);
+    if (l.kind == TFI_OP_STOP) publish(l.live, l.a.draw.choices);
     free(one_worker.scratch);
 }
 
@@ -865,6 +872,7 @@ static void greedy(const void *data)
         tfi_ref_resolve(TFI_OP_SAMPLE, floats)(&a, &one_worker);
         tfi_ref_resolve(TFI_OP_STOP, floats)(&a, &one_worker);
     }
+    publish(l->live, all->choices);
     free(rows);
     free(one_worker.scratch);
 }

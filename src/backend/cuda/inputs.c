@@ -158,7 +158,8 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
                           .longest = (int32_t)longest_row(run),
                           .longest_stored = (int32_t)longest_stored(p, run),
                           .table_stride = run->table_stride,
-                          .source_stride = run->source_stride};
+                          .source_stride = run->source_stride,
+                          .published = s->flight->choices};
     tf_status st;
 
     for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = (int32_t)run->rows[i];

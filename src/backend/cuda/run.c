@@ -210,10 +210,6 @@ static tf_status begin(tfi_pass *s)
 
     if (run->store && (st = tfi_cuda_store_upload((tfi_cuda_store *)run->store, s->stream)) < 0) return st;
     if ((st = tfi_cuda_send_inputs(s)) < 0 || (st = perform(s)) < 0) return st;
-    if (draws(run) && (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(s->flight->choices, p->block + p->choices_at,
-                                                              (size_t)run->draw_count * sizeof *s->flight->choices,
-                                                              cudaMemcpyDeviceToHost, s->stream))) < 0)
-        return st;
     return TFI_CUDA(p->cuda, cudaEventRecord(s->flight->arrived, s->stream));
 }
 
