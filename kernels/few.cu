@@ -30,32 +30,39 @@ enum { DEPTH_MAX = 7, BARRIERS = DEPTH_MAX + 1, SUMS_AT = BARRIERS * 8 };
 
 /* ---- the copy engine ---- */
 
-__device__ inline uint32_t shared_address(const void *p)
+__device__ uint32_t shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-__device__ inline void open_barriers(uint32_t barriers)
+__device__ void open_barriers(uint32_t barriers)
 {
+#if __CUDA_ARCH__ >= 900
     for (int i = 0; i < BARRIERS; i++) asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barriers + i * 8) : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
 }
 
 /* So many bytes are under way, of which the barrier will know. */
-__device__ inline void expect(uint32_t barrier, int bytes)
+__device__ void expect(uint32_t barrier, int bytes)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+#endif
 }
 
-__device__ inline void copy(uint32_t to, const void *from, int bytes, uint32_t barrier)
+__device__ void copy(uint32_t to, const void *from, int bytes, uint32_t barrier)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
                  "r"(bytes), "r"(barrier)
                  : "memory");
+#endif
 }
 
-__device__ inline void wait_for_copies(uint32_t barrier, int phase)
+__device__ void wait_for_copies(uint32_t barrier, int phase)
 {
+#if __CUDA_ARCH__ >= 900
     asm volatile("{\n"
                  ".reg .pred there;\n"
                  "again:\n"
@@ -64,6 +71,7 @@ __device__ inline void wait_for_copies(uint32_t barrier, int phase)
                  "}\n" ::"r"(barrier),
                  "r"(phase)
                  : "memory");
+#endif
 }
 
 /* Fills the ring: stage after stage, part after part of a tile's rows, tile after tile. A warp's, of whose lanes the first 8
@@ -109,6 +117,7 @@ struct lane_sums {
 template <tfi_dtype T>
 __device__ void multiply(float (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1)
 {
+#if __CUDA_ARCH__ >= 900
     if constexpr (T == TFI_BF16)
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                      "{%0, %1, %2, %3};"
@@ -119,11 +128,12 @@ __device__ void multiply(float (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1
                      "{%0, %1, %2, %3};"
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+#endif
 }
 
 /* 16 bytes of a row of x are kept in the order in which they are mma's A: the lane's elements of its row of x with the first
  * two words of w in rows 0 to 7, with the other two in rows 8 to 15. What A's rows make with the other words is not read. */
-__device__ inline uint4 in_order(const uint4 &x)
+__device__ uint4 in_order(const uint4 &x)
 {
     return make_uint4(x.x, x.z, x.y, x.w);
 }
@@ -171,7 +181,7 @@ __device__ void put_sums(const lane_sums &s, float *to)
     }
 }
 
-__device__ inline float total_of(const float *sums)
+__device__ float total_of(const float *sums)
 {
     float total = 0;
 #pragma unroll
@@ -214,7 +224,7 @@ struct addends {
     float bias, other;
 };
 
-__device__ inline addends load_addends(const tfi_few_args &a, int n, bool inside)
+__device__ addends load_addends(const tfi_few_args &a, int n, bool inside)
 {
     addends v = {0, 0};
     if (inside) v = {few_bias(a, n), a.gated ? few_bias(a, n + a.N / 2) : 0};
@@ -224,7 +234,6 @@ __device__ inline addends load_addends(const tfi_few_args &a, int n, bool inside
 template <tfi_dtype T, bool NORMED>
 __global__ void __launch_bounds__(WARPS *WARP, 3) stream(stream_call s)
 {
-#if __CUDA_ARCH__ >= 900 /* older ones are not asked */
     extern __shared__ __align__(128) char shared[];
     follow();
     const tfi_few_args &a = s.c.a;
@@ -301,7 +310,6 @@ __global__ void __launch_bounds__(WARPS *WARP, 3) stream(stream_call s)
         residual = m < rows && n < columns ? few_residual(a, m, n) : 0;
     }
     if (NORMED) wait_for_copies(gain_barrier, 0); /* where no row lives, nobody has */
-#endif
 }
 
 /* ---- host ---- */
