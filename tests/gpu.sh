@@ -2,14 +2,15 @@
 # All tests that want a GPU, on a machine that has one, from a build that was made elsewhere:
 #   tests/gpu.sh BUILD [LOG]
 # BUILD holds src/libtfinfer.so.0, tests/bin/ and, where this machine lacks them, the libraries that the build was linked with in lib/.
-# Prints a line a step and one summary line; everything else goes to LOG (gpu.log). TFINFER_GPU_STEPS=kernels,device,gemm_file,api,... runs those steps alone.
+# Prints a line a step and one summary line; everything else goes to LOG (gpu.log). TFINFER_GPU_STEPS=kernels,api,... runs those steps
+# alone, TFINFER_GPU_KINDS="norm pool" has the sanitizers run the tests of those ops alone.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "$1" && pwd)
 log=${2:-gpu.log}
 : >"$log"
 python=${PYTHON:-python3}
-steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,encode,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
+steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,on_device,encode,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
 
 # The matrix library comes with the toolkit or with a Python package.
 lt=$(ls /usr/local/cuda/lib64/libcublasLt.so.1? 2>/dev/null || $python -c '
@@ -25,12 +26,12 @@ failed=()
 step() { # NAME SECONDS COMMAND...
     local name=$1 limit=$2 begin=$SECONDS code last
     shift 2
-    case ",$steps," in *",$name,"*) ;; *) return ;; esac
+    case ",$steps," in *",${name%%-*},"*) ;; *) return ;; esac
     echo "==== $name: $*" >>"$log"
     timeout "$limit" "$@" >"$log.step" 2>&1
     code=$?
     cat "$log.step" >>"$log"
-    last=$(grep -E 'passed|failed|mismatches|ERROR SUMMARY|hazard' "$log.step" | tail -2 | tr '\n' ' ')
+    last=$(grep -E 'passed|failed|mismatches|ERROR SUMMARY|hazard' "$log.step" | tail -4 | tr '\n' ' ')
     ran=$((ran + 1))
     [ $code = 0 ] || failed+=("$name")
     echo "gpu: $name: $([ $code = 0 ] && echo passed || echo "FAILED ($code)") in $((SECONDS - begin)) s | ${last:-$(tail -1 "$log.step")}"
@@ -42,6 +43,7 @@ step kernels 200 "$build/tests/bin/cuda_ops"
 step device 60 "$build/tests/bin/api_device"
 step gemm_file 60 "$build/tests/bin/api_gemm_file"
 step api 120 "$build/tests/bin/api_generate"
+step on_device 90 "$build/tests/bin/api_on_device"
 step encode 240 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
 step fp16 60 $pytest "$conformance/test_fp16.py"
 step choices 60 $pytest "$conformance/test_gemm_file.py"
@@ -49,9 +51,15 @@ step steps 100 $pytest "$conformance/test_steps.py"
 [ -e "$conformance/test_generate.py" ] && step generate 200 $pytest "$conformance/test_generate.py"
 step equality 120 $pytest "$conformance/test_equality.py"
 step tasks 120 $pytest "$conformance/test_tasks.py"
+# A kind of op at a time, of those whose cases take less than a minute under the tool.
 if command -v compute-sanitizer >/dev/null; then
-    step memcheck 150 compute-sanitizer --tool memcheck --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
-    step racecheck 150 compute-sanitizer --tool racecheck --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
+    for tool in memcheck racecheck; do
+        sanitize="compute-sanitizer --tool $tool --error-exitcode 9"
+        step $tool-api 60 $sanitize "$build/tests/bin/api_generate" gpt2_streams
+        for kind in ${TFINFER_GPU_KINDS:-norm glu finish gather pool l2norm logprob embed kv_ process sample beam_step attention}; do
+            step "$tool-$kind" 60 $sanitize "$build/tests/bin/cuda_ops" "$kind"
+        done
+    done
 fi
 rm -f "$log.step"
 echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
