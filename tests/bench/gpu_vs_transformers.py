@@ -157,8 +157,7 @@ class Ours:
         import tfi_generate
 
         self.tfi, self.generate = tfi, tfi_generate.Generate
-        where = dict(device=device.encode(), **library_folder()) if device != "cpu" else dict(device=None)
-        self.model = tfi.Model(path, dtype=dtype, **where)
+        self.model = tfi.Model(path, dtype=dtype, device=device.encode(), **library_folder())
 
     def prepare(self, case, prompts):
         """A session as large as the case; what does not change from run to run."""
