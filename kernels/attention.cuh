@@ -18,49 +18,54 @@ struct attention_call {
 };
 
 struct attention_item {
-    int64_t first;        /* row of the sequence's first row */
-    int64_t row;          /* of the tile's first row in the sequence */
+    int first;            /* row of the sequence's first row */
+    int row;              /* of the tile's first row in the sequence */
     int rows;             /* of the tile */
-    int64_t keys;         /* of the sequence */
-    int64_t number;       /* of the tile's first query, for causality and bias */
+    int keys;             /* of the sequence */
+    int number;           /* of the tile's first query, for causality and bias */
     const int32_t *table; /* NULL: keys and values are in x */
 };
 
-__device__ inline bool find_item(const attention_call &c, int tile_rows, attention_item *item)
+__device__ inline bool find_item(const attention_call &c, unsigned tile, int tile_rows, attention_item *item)
 {
     const int32_t *offsets = c.a.offsets;
     const int B = c.live->rows[TFI_ROWS_SEQUENCES];
 
     if (B == 0) return false;
-    const int b = find_last(B, blockIdx.x, [&](int k) { return offsets[k] / tile_rows + k; });
-    const int64_t first = offsets[b], rows = offsets[b + 1] - first;
-    const int64_t row = (blockIdx.x - (first / tile_rows + b)) * tile_rows;
+    const int b = find_last(B, tile, [&](int k) { return offsets[k] / tile_rows + k; });
+    const int first = offsets[b], rows = offsets[b + 1] - first;
+    const int64_t row = ((int64_t)tile - first / tile_rows - b) * tile_rows;
     if (row >= rows || (c.skip_single && rows == 1)) return false;
     item->first = first;
-    item->row = row;
-    item->rows = (int)min((int64_t)tile_rows, rows - row);
+    item->row = (int)row;
+    item->rows = min(tile_rows, rows - item->row);
     item->keys = c.kv.blocks ? c.kv.lens[b] : rows;
-    item->number = row + (c.a.attend == TFI_ATTEND_CACHE ? item->keys - rows : 0);
+    item->number = item->row + (c.a.attend == TFI_ATTEND_CACHE ? item->keys - rows : 0);
     item->table = c.kv.blocks ? kv_table(c.kv, c.live, b) : NULL;
     return true;
 }
 
 /* Keys that any row of the tile sees. */
-__device__ inline int64_t visible_keys(const attention_call &c, const attention_item &item)
+__device__ inline int visible_keys(const attention_call &c, const attention_item &item)
 {
     return c.causal ? min(item.keys, item.number + item.rows) : item.keys;
 }
 
 /* First element of key `key` of a head, or of its value; in the store or in x. */
-__device__ inline int64_t key_element(const attention_call &c, const attention_item &item, int64_t key, int head, bool value)
+__device__ inline int64_t key_element(const attention_call &c, const attention_item &item, int key, int head, bool value)
 {
     if (item.table) return kv_key(c.kv, item.table, key, head, c.a.D) + (value ? c.kv.values_at : 0);
-    return (item.first + key) * c.a.x_stride + (int64_t)((value ? 2 : 1) * c.a.H + head) * c.a.D;
+    return (int64_t)(item.first + key) * (int)c.a.x_stride + (int64_t)((value ? 2 : 1) * c.a.H + head) * c.a.D;
 }
 
 __device__ inline int64_t query_element(const attention_call &c, const attention_item &item, int row, int head)
 {
-    return (item.first + item.row + row) * c.a.x_stride + (int64_t)head * c.a.D;
+    return (int64_t)(item.first + item.row + row) * (int)c.a.x_stride + (int64_t)head * c.a.D;
+}
+
+__device__ inline int64_t output_element(const attention_call &c, const attention_item &item, int row, int head)
+{
+    return ((int64_t)(item.first + item.row + row) * c.a.H + head) * c.a.D;
 }
 
 /* Bias of T5 by distance, from the head's row of the table. */
@@ -71,6 +76,9 @@ __device__ inline float bias_at(const float *table, int max_distance, int distan
 
 #define LOG2E 1.4426950408889634f
 
+/* Biases up to this distance fit beside the tiles of all kernels that keep them in shared memory. */
+enum { BIAS_DISTANCE_MAX = 1200 };
+
 /* ---- host ---- */
 
 /* Sequences of one row, their keys split over blocks. `append` (or NULL) is done on the way; not every call can have it so. */
@@ -79,6 +87,9 @@ tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_ca
 bool tfi_cuda_decode_appends(const attention_call *c, const tfi_kv_append_args *append);
 /* Tiles of rows, on tensor cores: x and the store in one type, BF16 (from 8.0 on) or F16. */
 tf_status tfi_cuda_attention_mma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows);
+/* The same by warpgroups, where vectors can be had and D is at most 128. */
+bool tfi_cuda_attention_wgmma_fits(const attention_call *c, int capability);
+tf_status tfi_cuda_attention_wgmma(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows, int64_t max_keys);
 /* Tiles of rows, in fp32, any mix of types. */
 tf_status tfi_cuda_attention_fma(const tfi_cuda_launch *l, const attention_call *c);
 

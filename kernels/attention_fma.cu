@@ -86,15 +86,15 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
     float4 sums[ROWS][GROUPS] = {};
     attention_item item;
 
-    if (!find_item(c, shape::rows, &item)) return;
+    if (!find_item(c, blockIdx.x, shape::rows, &item)) return;
     const float *bias = c.a.bias ? c.a.bias + (int64_t)head * (2 * c.a.max_distance + 1) : NULL;
-    const int64_t visible = visible_keys(c, item);
+    const int visible = visible_keys(c, item);
     copy_tile<SIZE, shape::rows>(queries, c.a.x, c.t.x, item.rows, D, c.vectors,
                                  [&](int row) { return query_element(c, item, row, head); });
 #pragma unroll
     for (int i = 0; i < ROWS; i++) max[i] = -INFINITY;
 
-    for (int64_t first = 0; first < visible; first += shape::keys) {
+    for (int first = 0; first < visible; first += shape::keys) {
         float scores[ROWS][KEYS] = {};
         copy_tile<SIZE, shape::keys>(tile, store_base, stored, visible - first, D, c.vectors,
                                      [&](int row) { return key_element(c, item, first + row, head, false); });
@@ -112,13 +112,13 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
         }
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
-            const int64_t query = item.number + y + i, seen = c.causal ? min(item.keys, query + 1) : item.keys;
+            const int query = item.number + y + i, seen = c.causal ? min(item.keys, query + 1) : item.keys;
             float higher = max[i], sum = 0;
 #pragma unroll
             for (int j = 0; j < KEYS; j++) {
-                const int64_t key = first + x + j * SIDE;
+                const int key = first + x + j * SIDE;
                 scores[i][j] *= c.a.scale * LOG2E;
-                if (bias) scores[i][j] += bias_at(bias, c.a.max_distance, (int)(key - query)) * LOG2E;
+                if (bias) scores[i][j] += bias_at(bias, c.a.max_distance, key - query) * LOG2E;
                 if (key >= seen) scores[i][j] = -INFINITY;
                 higher = fmaxf(higher, scores[i][j]);
             }
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
     for (int i = 0; i < ROWS; i++) {
         const float all = side_sum(total[i]), factor = all == 0 ? 0 : 1 / all; /* no keys: zeros */
         if (y + i >= item.rows) continue;
-        const int64_t at = ((item.first + item.row + y + i) * c.a.H + head) * D;
+        const int64_t at = output_element(c, item, y + i, head);
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) {
             const float v[4] = {sums[i][g].x, sums[i][g].y, sums[i][g].z, sums[i][g].w};

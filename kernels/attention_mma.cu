@@ -1,20 +1,21 @@
 /* Attention of tiles of rows on tensor cores; what it computes: src/backend/ref/attention.c
  *
  * Shapes    x [R, x_stride] in BF16 or F16, keys and values in x or in a store of the same type, y in any type; D up to 256,
- * padded with zeros to 32, 64, 128 or 256 in shared memory; scores, softmax and sums in fp32 Parallel  a block of 4 warps for
- * each (tile of 64 or 128 rows, head); a warp has 16 or 32 of the rows and keeps their queries (up to D = 128), scores and sums
- * in registers: mma.sync m16n8k16, or two m16n8k8 on 7.5. Keys and values come in tiles of 64 (32 from D = 129 on) by cp.async:
- * a tile's values while its scores are made, the next keys while its values are weighted; several blocks on a multiprocessor
- * cover the rest. Tiles of 128 rows halve the shared memory traffic a product; they are taken up to D = 64 where they still
- * fill the device. Needs     D % 8 == 0, x_stride % 8 == 0 and 16-byte aligned buffers; otherwise tiles are read element by
- * element Floor     4*D*H flop a (row, key): BERT-base 128x384 is 58 GFLOP, 74 us at 790 TFLOP/s; 8x128 0.4 GFLOP, launch bound
- */
-#include "attention.cuh"
+ *           padded with zeros to 32, 64, 128 or 256 in shared memory; scores, softmax and sums in fp32
+ * Parallel  a block of 4 warps for each (tile of 64 or 128 rows, head); a warp has 16 or 32 of the rows and keeps their queries
+ *           (up to D = 128), scores and sums in registers: mma.sync m16n8k16, or two m16n8k8 on 7.5. Keys and values come in
+ *           tiles of 64 (32 from D = 129 on) by cp.async: a tile's values while its scores are made, the next keys while its
+ *           values are weighted; several blocks on a multiprocessor cover the rest. Tiles of 128 rows halve the shared memory
+ *           traffic a product; they are taken up to D = 64 where they still fill the device.
+ * Needs     D % 8 == 0, x_stride % 8 == 0 and 16-byte aligned buffers; otherwise tiles are read element by element
+ * Floor     4*D*H flop a (row, key): BERT-base 128x384 is 58 GFLOP, 74 us at 790 TFLOP/s. On 9.0 it reaches 142 TFLOP/s and
+ *           attention_wgmma.cu 298, which leaves it D > 128 and what is not aligned there */
+#include "attention_tile.cuh"
 
 namespace
 {
 
-enum { WARPS = 4, THREADS = WARPS * WARP, PAD = 8, BIAS_STAGED = 2048 };
+enum { WARPS = 4, THREADS = WARPS * WARP, PAD = 8 };
 
 template <int SIZE, int TILES>
 struct tile_shape {
@@ -27,11 +28,6 @@ template <int SIZE>
 constexpr bool queries_stay = SIZE <= 128;
 
 /* ---- instructions ---- */
-
-__device__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 __device__ void load_matrices(uint32_t (&r)[4], const uint16_t *row)
 {
@@ -70,25 +66,6 @@ __device__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
                      "{%0, %1, %2, %3};"
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    }
-}
-
-__device__ float power_of_2(float v)
-{
-    float r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
-    return r;
-}
-
-template <tfi_dtype T>
-__device__ uint32_t pack(float low, float high)
-{
-    if constexpr (T == TFI_BF16) {
-        const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-        return *(const uint32_t *)&v;
-    } else {
-        const __half2 v = __floats2half2_rn(low, high);
-        return *(const uint32_t *)&v;
     }
 }
 
@@ -140,120 +117,6 @@ __device__ void copy_tile(uint16_t *to, const void *base, int64_t count, int D, 
     }
 }
 
-/* 16 rows of a warp: what each lane has of their softmax. Rows are lane / 4 and 8 behind. */
-struct row_state {
-    float max[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
-};
-
-/* Scores are made ready here where there is a bias; else soften() scales them. (A scale below 0 would turn the order of
- * scores.) */
-__device__ bool scales_first(const attention_call &c)
-{
-    return c.a.bias || c.a.scale <= 0;
-}
-
-/* Scale and bias, and -infinity where a row does not see a key. `number` is that of the first of the 16 queries. */
-template <int KEYS>
-__device__ void mark_scores(const attention_call &c, const float *bias, int64_t first_key, int64_t number, int64_t keys,
-                            float (&scores)[KEYS / 8][4])
-{
-    const int column = threadIdx.x % 4 * 2, distance = (int)(first_key - number) + column - (int)threadIdx.x % WARP / 4;
-    const int count = (int)min(keys - first_key, (int64_t)KEYS);
-
-    if (scales_first(c)) {
-        const float scale = c.a.scale * LOG2E;
-#pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) {
-            scores[i / 4][i % 4] *= scale;
-            if (bias)
-                scores[i / 4][i % 4] += LOG2E * bias_at(bias, c.a.max_distance, distance + i / 4 * 8 + i % 2 - i % 4 / 2 * 8);
-        }
-    }
-    if (count == KEYS && (!c.causal || first_key + KEYS <= number + 1)) return; /* all rows see all keys */
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-        const bool behind = distance + i / 4 * 8 + i % 2 - i % 4 / 2 * 8 > 0;
-        if (i / 4 * 8 + column + i % 2 >= count || (c.causal && behind)) scores[i / 4][i % 4] = -INFINITY;
-    }
-}
-
-/* Scores become weights, 2 to the power of `scale` times their distance to the maximum; earlier sums are brought to the new
- * one. */
-template <int KEYS, int SIZE>
-__device__ void soften(row_state *state, float scale, float (&scores)[KEYS / 8][4], float (&sums)[SIZE / 8][4])
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float max = state->max[half], total = 0;
-#pragma unroll
-        for (int j = 0; j < KEYS / 8; j++) max = fmaxf(max, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
-        max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 1));
-        max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, 2));
-        const float base = max == -INFINITY ? 0 : max * scale; /* a row that has seen no key */
-        const float factor = power_of_2(state->max[half] * scale - base);
-        state->max[half] = max;
-#pragma unroll
-        for (int j = 0; j < KEYS / 8; j++) {
-            scores[j][2 * half] = power_of_2(scores[j][2 * half] * scale - base);
-            scores[j][2 * half + 1] = power_of_2(scores[j][2 * half + 1] * scale - base);
-            total += scores[j][2 * half] + scores[j][2 * half + 1];
-        }
-        state->total[half] = state->total[half] * factor + total;
-#pragma unroll
-        for (int n = 0; n < SIZE / 8; n++) {
-            sums[n][2 * half] *= factor;
-            sums[n][2 * half + 1] *= factor;
-        }
-    }
-}
-
-/* In one store where it is aligned: y may begin at any element, and rows of odd width at odd ones. */
-__device__ void store_pair(void *y, tfi_dtype t, int64_t at, float a, float b, bool both)
-{
-    const float first[1] = {a}, second[1] = {b};
-    char *to = element_at(y, t, at);
-    if (both && (uintptr_t)to % (2 * element_size(t)) == 0) {
-        if (t == TFI_F32) *(float2 *)to = make_float2(a, b);
-        else *(uint32_t *)to = float_to_half(a, t) | float_to_half(b, t) << 16;
-        return;
-    }
-    store(y, t, at, first);
-    if (both) store(y, t, at + 1, second);
-}
-
-template <int SIZE>
-__device__ void write_rows(const attention_call &c, const attention_item &item, int head, int row, row_state *state,
-                           const float (&sums)[SIZE / 8][4])
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float total = state->total[half];
-        total += __shfl_xor_sync(0xffffffffu, total, 1);
-        total += __shfl_xor_sync(0xffffffffu, total, 2);
-        const float factor = total == 0 ? 0 : 1 / total;
-        const int r = row + threadIdx.x % WARP / 4 + half * 8;
-        if (r >= item.rows) continue;
-        const int64_t at = ((item.first + item.row + r) * c.a.H + head) * c.a.D;
-#pragma unroll
-        for (int n = 0; n < SIZE / 8; n++) {
-            const int d = n * 8 + threadIdx.x % 4 * 2;
-            if (d < c.a.D)
-                store_pair(c.a.y, c.t.y, at + d, sums[n][2 * half] * factor, sums[n][2 * half + 1] * factor, d + 1 < c.a.D);
-        }
-    }
-}
-
-/* The head's row of the bias table, in shared memory if it fits. Visible to the block after its next barrier. */
-__device__ const float *stage_bias(const attention_call &c, int head, float *shared)
-{
-    const int width = 2 * c.a.max_distance + 1;
-    if (!c.a.bias) return NULL;
-    const float *bias = c.a.bias + (int64_t)head * width;
-    if (width > BIAS_STAGED) return bias;
-    for (int i = threadIdx.x; i < width; i += THREADS) shared[i] = bias[i];
-    return shared;
-}
-
 template <tfi_dtype T, int SIZE, int TILES, bool MODERN>
 __global__ void __launch_bounds__(THREADS) attention(attention_call c)
 {
@@ -275,11 +138,12 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
         row_state state[TILES];
         attention_item item;
 
-        if (!find_item(c, shape::rows, &item)) return;
-        const float *bias = stage_bias(c, head, (float *)(values + KEYS * STRIDE));
+        if (!find_item(c, blockIdx.x, shape::rows, &item)) return;
+        float *const bias = c.a.bias ? (float *)(values + KEYS * STRIDE) : NULL;
+        if (bias) bias_table<KEYS>::stage(c, head, bias);
         const float scale = scales_first(c) ? 1 : c.a.scale * LOG2E;
-        const int64_t visible = visible_keys(c, item);
-        const auto copy_keys = [&](uint16_t *to, int64_t first, bool value) {
+        const int visible = visible_keys(c, item);
+        const auto copy_keys = [&](uint16_t *to, int first, bool value) {
             if (first < visible)
                 copy_tile<SIZE, KEYS, MODERN>(to, store, visible - first, D, c.vectors,
                                               [&](int row) { return key_element(c, item, first + row, head, value); });
@@ -289,7 +153,7 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
                                              [&](int row) { return query_element(c, item, row, head); });
         copy_keys(keys, 0, false); /* with the queries, one group */
 
-        for (int64_t first = 0; first < visible; first += KEYS) {
+        for (int first = 0; first < visible; first += KEYS) {
             float scores[TILES][KEYS / 8][4] = {};
             copy_keys(values, first, true);
             wait_for_older<MODERN>();
@@ -351,7 +215,10 @@ __global__ void __launch_bounds__(THREADS) attention(attention_call c)
             __syncthreads(); /* and with these values */
         }
 #pragma unroll
-        for (int m = 0; m < TILES; m++) write_rows<SIZE>(c, item, head, warp_row + m * 16, &state[m], sums[m]);
+        for (int m = 0; m < TILES; m++) {
+            meet_lanes(&state[m]);
+            write_rows<SIZE>(c, item, head, warp_row + m * 16, 0, state[m].total, sums[m]);
+        }
     }
 }
 
@@ -361,8 +228,7 @@ template <tfi_dtype T, int SIZE, int TILES, bool MODERN>
 tf_status launch(const tfi_cuda_launch *l, const attention_call *c)
 {
     typedef tile_shape<SIZE, TILES> shape;
-    const int64_t width = c->a.bias ? 2 * (int64_t)c->a.max_distance + 1 : 0;
-    const int bytes = shape::elements * 2 + (width <= BIAS_STAGED ? (int)width * 4 : 0);
+    const int bytes = shape::elements * 2 + (c->a.bias ? bias_table<shape::keys>::width(c->a.max_distance) * 4 : 0);
     const dim3 grid((unsigned)(c->a.R / shape::rows + c->a.B), (unsigned)c->a.H);
 
     if (bytes > 48 * 1024)

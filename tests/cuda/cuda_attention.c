@@ -207,7 +207,7 @@ static void one_attention(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased
     a->y = host_bytes(a->R * a->H * a->D * 4);
     make_device(&p, made, blocks);
     if (biased) {
-        a->max_distance = p.device.max_distance = pick(1, 4) > 1 ? pick(1, 200) : 1100;
+        a->max_distance = p.device.max_distance = pick(1, 4) > 1 ? pick(1, 200) : pick(1100, 1300);
         p.device.bias = device_values(TFI_F32, a->H * (2 * a->max_distance + 1), -3, 3, 0, &bias);
         a->bias = bias;
     }
@@ -526,6 +526,8 @@ void bench_attention(void)
     } cases[] = {
         {"all", TFI_ATTEND_ALL, {1, 40, 0, 12, 64, 0}},           {"all", TFI_ATTEND_ALL, {8, 128, 0, 12, 64, 0}},
         {"all", TFI_ATTEND_ALL, {1, 512, 0, 12, 64, 0}},          {"all", TFI_ATTEND_ALL, {128, 384, 0, 12, 64, 0}},
+        {"all", TFI_ATTEND_ALL, {128, 384, 0, 16, 64, 0}},        {"all", TFI_ATTEND_ALL, {1, 16, 0, 32, 128, 1}},
+        {"all", TFI_ATTEND_ALL, {32, 384, 0, 16, 128, 0}},        {"prefill", TFI_ATTEND_CACHE, {1, 40, 40, 25, 64, 0}},
         {"all", TFI_ATTEND_ALL, {32, 384, 0, 12, 64, 1}},         {"causal", TFI_ATTEND_CAUSAL, {1, 1024, 0, 12, 64, 0}},
         {"prefill", TFI_ATTEND_CACHE, {1, 512, 1024, 12, 64, 0}}, /* those below store the token that they have */
         {"decode", TFI_ATTEND_CACHE, {1, 1, 40, 12, 64, 0}},      {"decode", TFI_ATTEND_CACHE, {1, 1, 140, 12, 64, 0}},
