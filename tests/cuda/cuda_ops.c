@@ -23,6 +23,7 @@ int main(int argc, char **argv)
         bench_attention();
         bench_draw();
         bench_few();
+        bench_tiles();
         return 0;
     }
     check_row_kernels(argc, argv);
@@ -30,5 +31,6 @@ int main(int argc, char **argv)
     check_attention_kernels(argc, argv);
     check_draw_kernels(argc, argv);
     check_few_kernels(argc, argv);
+    check_tile_kernels(argc, argv);
     return check_done();
 }
