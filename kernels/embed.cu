@@ -21,9 +21,8 @@ struct embed_call {
 };
 
 /* The row of the word table, or TFI_ID_EMBEDDING. */
-__device__ int64_t row_of_word(const embed_call &c, int64_t r)
+__device__ int64_t row_of_word(const embed_call &c, int32_t id)
 {
-    const int32_t id = c.ids ? c.ids[r] : TFI_ID_EMBEDDING;
     if (id >= TFI_ID_EMBEDDING) return id;
     const tfi_slot *slot = &c.slots[TFI_ID_DRAWN(id)]; /* its own inverse */
     return slot->tokens[slot->count - 1];
@@ -41,11 +40,15 @@ __device__ void add(float (&sum)[V], const raw_elements<V> &r, tfi_dtype t)
 template <int V>
 __global__ void embed(embed_call c)
 {
-    begin();
+    follow();
     const int64_t r = blockIdx.x;
+    const bool is_live = r < c.live->rows[TFI_ROWS_TOKENS];
+    const int32_t id = is_live && c.ids ? c.ids[r] : TFI_ID_EMBEDDING;
+    const int64_t position = is_live && c.positions ? c.position_ids[r] : 0, type = is_live && c.types ? c.type_ids[r] : 0;
 
-    if (r >= c.live->rows[TFI_ROWS_TOKENS]) return;
-    const int64_t word = row_of_word(c, r), position = c.positions ? c.position_ids[r] : 0, type = c.types ? c.type_ids[r] : 0;
+    wait_for_results();
+    if (!is_live) return;
+    const int64_t word = row_of_word(c, id);
     const bool given = word < 0;
     const void *first = given ? (const void *)c.embeddings : c.words;
     const tfi_dtype first_type = given ? TFI_F32 : c.t.x;

@@ -21,11 +21,13 @@ struct gather_call {
 template <int V>
 __global__ void gather(gather_call c)
 {
-    begin();
+    follow();
     const int64_t s = blockIdx.x, i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * V;
+    const bool is_live = s < c.live->rows[c.rows] && i < c.a.E;
+    const char *from = element_at(c.a.x, c.type, (is_live ? c.a.rows[s] : 0) * c.a.E + i);
 
-    if (s >= c.live->rows[c.rows] || i >= c.a.E) return;
-    const char *from = element_at(c.a.x, c.type, c.a.rows[s] * c.a.E + i);
+    wait_for_results();
+    if (!is_live) return;
     char *to = element_at(c.a.y, c.type, s * c.a.E + i);
     if (V == 8) {
         ((uint4 *)to)[0] = ((const uint4 *)from)[0];

@@ -14,13 +14,15 @@ enum { THREADS = 256, EACH = 4 };
 __global__ void __launch_bounds__(THREADS)
     kv_copy(const int32_t *copies, char *blocks, int64_t words, const tfi_cuda_live *live)
 {
-    begin();
+    follow();
+    const bool is_live = (int32_t)blockIdx.x < live->copies;
     const int64_t first = (int64_t)blockIdx.y * THREADS * EACH + threadIdx.x;
+    const uint4 *from = (const uint4 *)blocks + (is_live ? copies[2 * blockIdx.x] : 0) * words;
+    uint4 *to = (uint4 *)blocks + (is_live ? copies[2 * blockIdx.x + 1] : 0) * words;
     uint4 v[EACH];
 
-    if ((int32_t)blockIdx.x >= live->copies) return;
-    const uint4 *from = (const uint4 *)blocks + copies[2 * blockIdx.x] * words;
-    uint4 *to = (uint4 *)blocks + copies[2 * blockIdx.x + 1] * words;
+    wait_for_results();
+    if (!is_live) return;
 #pragma unroll
     for (int k = 0; k < EACH; k++) {
         if (first + k * THREADS < words) v[k] = from[first + k * THREADS];

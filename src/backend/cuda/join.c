@@ -130,21 +130,20 @@ static int fits(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_ar
 static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
 {
     const tfi_program *p = s->program;
+    const tfi_op *op = op_at(p, i);
     tfi_few_parts f = p->steps[i].parts;
-    const int32_t y = f.glu >= 0 && can_vanish(s, i) && p->steps[f.glu].needed ? op_at(p, f.glu)->y : op_at(p, i)->y;
+    int32_t y = op->y;
 
-    if (y == op_at(p, i)->y) f.glu = -1;
-    if (f.glu >= 0 && !are_apart(p, op_at(p, i)->x, y)) f.glu = -1;
-    if (f.norm >= 0) {
-        const tfi_op *norm = op_at(p, f.norm);
-        const tfi_step *step = &p->steps[f.norm];
-        if (!step->needed || step->feed || !are_apart(p, norm->x, y) || !are_apart(p, norm->residual, y) ||
-            !are_apart(p, norm->x, norm->y) || !are_apart(p, norm->residual, norm->y))
-            f.norm = f.gather = -1;
-    }
-    if (f.gather >= 0 && (!can_vanish(s, f.gather) || !are_apart(p, op_at(p, f.gather)->x, y) ||
-                          (f.norm >= 0 && !are_apart(p, op_at(p, f.gather)->x, op_at(p, f.norm)->y))))
-        f.gather = -1;
+    if (f.glu >= 0 && can_vanish(s, i) && p->steps[f.glu].needed && are_apart(p, op->x, op_at(p, f.glu)->y))
+        y = op_at(p, f.glu)->y;
+    else f.glu = -1;
+    if (f.gather >= 0 && !can_vanish(s, f.gather)) f.gather = -1;
+    const tfi_op *norm = f.norm >= 0 ? op_at(p, f.norm) : NULL;
+    const int32_t x = f.gather >= 0 ? op_at(p, f.gather)->x : norm ? norm->x : op->x;
+    if (norm && (!p->steps[f.norm].needed || p->steps[f.norm].feed || !are_apart(p, x, norm->y) ||
+                 !are_apart(p, norm->residual, norm->y) || !are_apart(p, norm->residual, y)))
+        f.norm = f.gather = -1;
+    if (!are_apart(p, x, y)) f.norm = f.gather = -1;
     return f;
 }
 
