@@ -36,7 +36,10 @@ __device__ inline void begin()
 inline tf_status started(const char *op, cudaError_t error)
 {
     (void)cudaGetLastError(); /* the thread's state is clean again */
-    return error == cudaSuccess ? TF_STATUS_OK : tfi_fail(TF_STATUS_DEVICE, "%s: %s", op, cudaGetErrorString(error));
+    if (error == cudaSuccess) return TF_STATUS_OK;
+    /* a kernel's code comes onto the device at its first launch */
+    return tfi_fail(error == cudaErrorMemoryAllocation ? TF_STATUS_NOMEM : TF_STATUS_DEVICE, "%s: %s", op,
+                    cudaGetErrorString(error));
 }
 
 /* In clusters of `cluster` blocks along x (1: none), which takes 9.0. */

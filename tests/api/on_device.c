@@ -329,6 +329,26 @@ static void full_at_run(void)
     close_models(&b);
 }
 
+/* The first case of all: kernels whose code is not on the device yet, which loads it when they first run. */
+static void full_at_first_run(void)
+{
+    float want[OUTPUTS], got[OUTPUTS];
+    bench b, more;
+
+    CHECK_OK(open_models(&b, device_name(), TF_DTYPE_FP16, NULL));
+    fill_device();
+    for (int i = 0; i < 2; i++) {
+        const tf_status st = work(&b, 3, got);
+        if (st < 0) CHECK_STATUS(st, TF_STATUS_NOMEM);
+    }
+    empty_device();
+    CHECK_OK(open_models(&more, device_name(), TF_DTYPE_FP16, NULL));
+    CHECK_OK(work(&more, 3, want));
+    close_models(&more);
+    check_works(&b, want);
+    close_models(&b);
+}
+
 /* ---- the caller's stream and context ---- */
 
 static atomic_int held;
@@ -393,7 +413,7 @@ static void check_context(void *expected)
 {
     void *current = NULL;
     CHECK_INT(cu.context_get(&current), 0);
-    CHECK(current == expected);
+    CHECK_INT((intptr_t)current, (intptr_t)expected);
 }
 
 static void *work_under(void *current)
@@ -492,6 +512,7 @@ int main(int argc, char **argv)
         printf("skipped: TFINFER_DEVICE names no CUDA device\n");
         return 77;
     }
+    check_run(argc, argv, "full_at_first_run", full_at_first_run);
     check_run(argc, argv, "memory_returns", memory_returns);
     check_run(argc, argv, "allocations_elsewhere", allocations_elsewhere);
     check_run(argc, argv, "full_at_open", full_at_open);

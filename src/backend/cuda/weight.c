@@ -197,20 +197,21 @@ tf_status tfi_cuda_load_end(tfi_backend *b)
 {
     tfi_cuda *c = (tfi_cuda *)b;
     tf_status st;
+    int entered;
 
     if (!c->staging) return TF_STATUS_OK;
-    if ((st = tfi_cuda_enter(c)) == TF_STATUS_OK) {
+    if ((entered = (st = tfi_cuda_enter(c)) == TF_STATUS_OK)) {
         if (c->upload) {
             st = TFI_CUDA(c, cudaStreamSynchronize(c->upload));
             (void)cudaStreamDestroy(c->upload);
         }
         for (int i = 0; i < 2; i++)
             if (c->uploaded[i]) (void)cudaEventDestroy(c->uploaded[i]);
-        tfi_cuda_leave(c);
     }
     c->upload = NULL;
     c->uploaded[0] = c->uploaded[1] = NULL;
     tfi_cuda_free_pinned(c, c->memory, c->staging, 2 * (int64_t)TFI_CUDA_STAGING);
+    if (entered) tfi_cuda_leave(c);
     c->staging = NULL;
     return st;
 }
