@@ -204,6 +204,7 @@ double take_worst(void)
 void check_kind(int argc, char **argv, const char *name, void (*body)(void))
 {
     const int64_t before = check_count;
+    if (argc > 1 && strcmp(argv[1], "--list") == 0) puts(name);
     check_run(argc, argv, name, body);
     if (check_count != before)
         printf("%-22s %8lld checks, worst relative error %.2g\n", name, (long long)(check_count - before), take_worst());

@@ -1,5 +1,5 @@
 /* Kernels against the reference functions, on a device. A program that carries all it needs; without arguments it runs every
- * case, with one those whose names have it as a part, with --bench it prints times and floors. */
+ * case, with one those whose names have it as a part, with --bench it prints times and floors, with --list the names. */
 #include "cuda_check.h"
 
 int main(int argc, char **argv)
