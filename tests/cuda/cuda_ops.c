@@ -20,6 +20,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
         bench_norm();
         bench_finish();
+        bench_many();
         bench_attention();
         bench_draw();
         bench_few();
@@ -32,5 +33,6 @@ int main(int argc, char **argv)
     check_draw_kernels(argc, argv);
     check_few_kernels(argc, argv);
     check_tile_kernels(argc, argv);
+    check_many_kernels(argc, argv);
     return check_done();
 }

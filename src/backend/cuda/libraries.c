@@ -38,6 +38,7 @@ tf_status tfi_cuda_driver_open(tfi_cuda_driver *d)
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
 
     if (!library) return tfi_fail(TF_STATUS_UNSUPPORTED, "no NVIDIA driver: %s", dlerror());
+    d->tensor_map_encode = dlsym(library, "cuTensorMapEncodeTiled");
     return find_all(library, file, entries, (int)(sizeof entries / sizeof *entries));
 }
 

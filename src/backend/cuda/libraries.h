@@ -16,6 +16,7 @@ typedef struct tfi_cuda_driver {
     int (*context_retain)(void **out, int device);
     int (*context_push)(void *context);
     int (*context_pop)(void **out);
+    void *tensor_map_encode; /* cuTensorMapEncodeTiled, or NULL: a driver without it */
 } tfi_cuda_driver;
 
 typedef struct tfi_cublas_lt {

@@ -386,6 +386,17 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
     tf_status st;
 
     if (tfi_cuda_few_call(s, (int32_t)(op - p->graph->ops), &few)) return tfi_cuda_few(l, &few, kind);
+    const tfi_many_args many = {.x = call.x,
+                                .w = call.w,
+                                .bias = weight(p, op->bias),
+                                .y = y,
+                                .M = call.M,
+                                .N = call.N,
+                                .K = call.K,
+                                .type = call.type,
+                                .activation = op->activation,
+                                .encode = p->cuda->driver.tensor_map_encode};
+    if (op->residual < 0 && call.out == call.type && tfi_cuda_many_fits(&many, l->capability)) return tfi_cuda_many(l, &many);
     if (fused) {
         call.bias = step->bias;
         call.residual = tfi_cuda_value(p, op->residual);
