@@ -1,5 +1,5 @@
 /* What processing logits and drawing from them share: floats in an order of integers, the reference's exponential bit for bit,
- * sums that do not depend on the order of their terms, Philox, and the search for the best of many.
+ * sums that do not depend on the order of their terms, walks over rows, and Philox.
  *
  * Weights exp(x - max) are at most 1 and are summed as integers in units of 2^-40: exact from there on, so that any order and
  * any split over threads gives the same sum. 2^18 of them fit with room to spare. */
@@ -11,7 +11,7 @@
 #include "reduce.cuh"
 #include "types.cuh"
 
-enum { DRAW_THREADS = 1024, UNROLL = 4, BINS = 2048, BINS_LOG2 = 11 };
+enum { UNROLLED = 4 };
 
 /* ---- floats in order ---- */
 
@@ -85,110 +85,93 @@ __device__ inline double number_of_sum(uint64_t sum)
 
 __device__ inline uint64_t warp_add(uint64_t v)
 {
+#if __CUDA_ARCH__ >= 800
+    /* In pieces of 27 bits: 32 of them have no carry. */
+    const uint32_t piece = (1u << 27) - 1, all = 0xffffffffu;
+    return __reduce_add_sync(all, (uint32_t)v & piece) + ((uint64_t)__reduce_add_sync(all, (uint32_t)(v >> 27) & piece) << 27) +
+           ((uint64_t)__reduce_add_sync(all, (uint32_t)(v >> 54)) << 54);
+#else
 #pragma unroll
     for (int i = WARP / 2; i > 0; i /= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
     return v;
+#endif
 }
 
 __device__ inline uint64_t warp_most(uint64_t v)
 {
+#if __CUDA_ARCH__ >= 800
+    const uint32_t high = __reduce_max_sync(0xffffffffu, (uint32_t)(v >> 32));
+    const uint32_t low = __reduce_max_sync(0xffffffffu, (uint32_t)(v >> 32) == high ? (uint32_t)v : 0);
+    return (uint64_t)high << 32 | low;
+#else
 #pragma unroll
     for (int i = WARP / 2; i > 0; i /= 2) v = max(v, (uint64_t)__shfl_xor_sync(0xffffffffu, v, i));
     return v;
+#endif
 }
 
-/* shared: [WARPS_MAX]; free again when the function returns. */
-__device__ inline uint64_t block_add(uint64_t v, uint64_t *shared)
-{
-    v = warp_add(v);
-    if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = v;
-    __syncthreads();
-    v = warp_add(threadIdx.x % WARP < blockDim.x / WARP ? shared[threadIdx.x % WARP] : 0);
-    __syncthreads();
-    return v;
-}
+/* ---- rows ---- */
 
-__device__ inline uint64_t block_most(uint64_t v, uint64_t *shared)
+/* all(i, x[i] to x[i + 3]) and one(i, x[i]) where that would not be aligned (V of GPT-2 is odd), for all numbers of a row,
+ * spread over the block: always the same ones by a thread, and ascending. UNROLL loads of a thread are under way, with as many
+ * copies of the code, which has to be read, too: few where much is done with a number. */
+template <int UNROLL, typename All, typename One>
+__device__ inline void for_vectors(const float *x, int64_t n, All all, One one)
 {
-    v = warp_most(v);
-    if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = v;
-    __syncthreads();
-    v = warp_most(threadIdx.x % WARP < blockDim.x / WARP ? shared[threadIdx.x % WARP] : 0);
-    __syncthreads();
-    return v;
-}
-
-/* visit(i, x[i]) for all i < n, spread over the block, UNROLL times 16 bytes of a thread under way; ascending for each thread.
- */
-template <typename Visit>
-__device__ inline void for_row(const float *x, int64_t n, Visit visit)
-{
-    const uint32_t odd = (uint32_t)((uintptr_t)x / sizeof *x % 4); /* x is not 16-byte aligned: V of GPT-2 is odd */
-    const uint32_t count = (uint32_t)n, first = min((4 - odd) % 4, count), vectors = (count - first) / 4;
+    const uint32_t odd = (uint32_t)((uintptr_t)x / sizeof *x % 4), count = (uint32_t)n;
+    const uint32_t first = min((4 - odd) % 4, count), vectors = (count - first) / 4;
     const uint32_t rest = first + 4 * vectors + threadIdx.x;
     const float4 *at = (const float4 *)(x + first);
 
-    if (threadIdx.x < first) visit(threadIdx.x, x[threadIdx.x]);
+    if (threadIdx.x < first) one(threadIdx.x, x[threadIdx.x]);
     for (uint32_t i = threadIdx.x; i < vectors; i += UNROLL * blockDim.x) {
         float4 v[UNROLL];
 #pragma unroll
-        for (uint32_t k = 0; k < UNROLL; k++)
+        for (int k = 0; k < UNROLL; k++)
             if (i + k * blockDim.x < vectors) v[k] = at[i + k * blockDim.x];
 #pragma unroll
-        for (uint32_t k = 0; k < UNROLL; k++) {
-            const uint32_t index = first + 4 * (i + k * blockDim.x);
-            if (i + k * blockDim.x >= vectors) break;
-            visit(index, v[k].x);
-            visit(index + 1, v[k].y);
-            visit(index + 2, v[k].z);
-            visit(index + 3, v[k].w);
-        }
+        for (int k = 0; k < UNROLL; k++)
+            if (i + k * blockDim.x < vectors) all(first + 4 * (i + k * blockDim.x), v[k]);
     }
-    if (rest < count) visit(rest, x[rest]);
+    if (rest < count) one(rest, x[rest]);
 }
 
-/* What a row's logits have in common. The best is that of lowest index; a row without numbers above -infinity has none. */
-struct row_facts {
-    bool invalid;
-    uint64_t best; /* low_first() */
-};
-
-__device__ inline row_facts facts_of(const float *x, int64_t n, uint64_t *shared)
+/* visit(i, x[i]) for all i < n */
+template <int UNROLL = UNROLLED, typename Visit>
+__device__ inline void for_row(const float *x, int64_t n, Visit visit)
 {
-    row_facts f = {false, 0};
-
-    for_row(x, n, [&](uint32_t i, float v) {
-        f.invalid |= is_invalid(v);
-        f.best = max(f.best, low_first(v, i));
-    });
-    f.invalid = __syncthreads_or(f.invalid);
-    f.best = block_most(f.best, shared);
-    return f;
+    const auto all = [&](uint32_t i, float4 v) {
+        visit(i, v.x);
+        visit(i + 1, v.y);
+        visit(i + 2, v.z);
+        visit(i + 3, v.w);
+    };
+    for_vectors<UNROLL>(x, n, all, visit);
 }
 
-__device__ inline bool row_invalid(const float *x, int64_t n)
+/* y[i] = change(x[i]) */
+template <typename Change>
+__device__ inline void copy_row(const float *x, float *y, int64_t n, Change change)
 {
-    bool invalid = false;
+    const bool alike = ((uintptr_t)x - (uintptr_t)y) % sizeof(float4) == 0;
+    const auto one = [&](uint32_t i, float v) { y[i] = change(v); };
+    const auto all = [&](uint32_t i, float4 v) {
+        const float4 changed = make_float4(change(v.x), change(v.y), change(v.z), change(v.w));
+        *(float4 *)(y + i) = changed;
+    };
 
-    for_row(x, n, [&](uint32_t, float v) { invalid |= is_invalid(v); });
-    return __syncthreads_or(invalid);
+    if (alike) for_vectors<UNROLLED>(x, n, all, one);
+    else for_row(x, n, one);
 }
 
-__device__ inline uint64_t sum_exp(const float *x, int64_t n, float max, uint64_t *shared)
-{
-    uint64_t sum = 0;
+/* ---- requests ---- */
 
-    for_row(x, n, [&](uint32_t, float v) { sum += weight_of(v, max); });
-    return block_add(sum, shared);
-}
-
-/* The logarithm of the sum of exp(x[i]); NaN where the row is invalid. */
-__device__ inline double log_sum_exp(const float *x, int64_t n, uint64_t *shared)
+/* To shared memory: most is looked at one after the other. */
+__device__ inline void copy_settings(const tfi_sampling *from, tfi_sampling *to)
 {
-    const row_facts f = facts_of(x, n, shared);
-    const float max = score_of(f.best);
-    if (f.invalid) return CUDART_NAN;
-    return (double)max + log(number_of_sum(sum_exp(x, n, max, shared)));
+    for (unsigned i = threadIdx.x; i < sizeof *from / sizeof(uint32_t); i += blockDim.x)
+        ((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
+    __syncthreads();
 }
 
 /* ---- random numbers ---- */
@@ -210,116 +193,6 @@ __device__ inline double uniform_of(uint64_t seed, uint32_t step, uint32_t index
         k1 += 0xBB67AE85u;
     }
     return ((double)(c0 >> 5) * 67108864.0 + (double)(c1 >> 6)) * 0x1p-53;
-}
-
-/* ---- the best of many ---- */
-
-/* Shared memory of a selection. */
-struct bins {
-    uint64_t sums[BINS];
-    uint32_t counts[BINS];
-    uint64_t warp_sums[WARPS_MAX];
-    uint32_t warp_counts[WARPS_MAX];
-    uint64_t sum_before;
-    uint32_t count_before, count, bin;
-};
-
-/* How many, and how much weight, are to be taken, from the largest key down. */
-struct quota {
-    uint64_t count, sum;
-};
-
-__device__ inline bool is_met(quota q, uint64_t count, uint64_t sum)
-{
-    return count >= q.count && sum >= q.sum;
-}
-
-/* The bin in which the quota is met when bins are taken from the last one down; BINS if it never is. */
-__device__ inline void find_bin(bins *b, quota q)
-{
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    uint32_t counts[2], count = 0;
-    uint64_t sums[2], sum = 0;
-
-    for (int k = 0; k < 2; k++) {
-        const int bin = BINS - 1 - (2 * (int)threadIdx.x + k);
-        counts[k] = b->counts[bin];
-        sums[k] = b->sums[bin];
-        count += counts[k];
-        sum += sums[k];
-    }
-    const uint32_t own_count = count;
-    const uint64_t own_sum = sum;
-    for (int i = 1; i < WARP; i *= 2) {
-        const uint32_t c = __shfl_up_sync(0xffffffffu, count, i);
-        const uint64_t s = __shfl_up_sync(0xffffffffu, sum, i);
-        if (lane >= i) {
-            count += c;
-            sum += s;
-        }
-    }
-    if (lane == WARP - 1) {
-        b->warp_counts[warp] = count;
-        b->warp_sums[warp] = sum;
-    }
-    if (threadIdx.x == 0) b->bin = BINS;
-    __syncthreads();
-    for (int w = 0; w < warp; w++) {
-        count += b->warp_counts[w];
-        sum += b->warp_sums[w];
-    }
-    count -= own_count;
-    sum -= own_sum;
-    for (int k = 0; k < 2; k++) {
-        const bool before = is_met(q, count, sum);
-        if (!before && is_met(q, count + counts[k], sum + sums[k])) {
-            b->bin = BINS - 1 - (2 * threadIdx.x + k);
-            b->count_before = count;
-            b->sum_before = sum;
-            b->count = counts[k];
-        }
-        count += counts[k];
-        sum += sums[k];
-    }
-    __syncthreads();
-}
-
-/* Takes keys from the largest down until the quota is met, and returns the last one taken; or `low` if all of them do not meet
- * it. each(offer) calls offer(key, weight) for all the block's keys, the same in every pass; those outside [low, high] do not
- * count. A pass narrows the range to one of BINS bins: two or three do for floats as they come. */
-template <typename Each>
-__device__ inline uint64_t select_last(bins *b, uint64_t low, uint64_t high, quota q, Each each)
-{
-    while (true) {
-        const int bits = 64 - __clzll((long long)(high - low)), shift = bits > BINS_LOG2 ? bits - BINS_LOG2 : 0;
-        __syncthreads();
-        for (int i = threadIdx.x; i < BINS; i += DRAW_THREADS) {
-            b->counts[i] = 0;
-            b->sums[i] = 0;
-        }
-        __syncthreads();
-        each([&](uint64_t key, uint64_t weight) {
-            if (key < low || key > high) return;
-            const int bin = (int)((key - low) >> shift);
-            atomicAdd(&b->counts[bin], 1u);
-            if (weight > 0) atomicAdd((unsigned long long *)&b->sums[bin], (unsigned long long)weight);
-        });
-        __syncthreads();
-        find_bin(b, q);
-        if (b->bin == BINS) return low;
-        low += (uint64_t)b->bin << shift;
-        if (shift == 0 || b->count == 1) return low;
-        high = min(high, low + ((uint64_t)1 << shift) - 1);
-        q.count -= min(q.count, (uint64_t)b->count_before);
-        q.sum -= min(q.sum, b->sum_before);
-    }
-}
-
-/* A number that at least `count` of the keys reach of which each thread has given its largest: so only few below the best
- * `count` do. count <= DRAW_THREADS. */
-__device__ inline uint64_t reached_by(bins *b, uint64_t largest, uint64_t count)
-{
-    return select_last(b, 0, ~(uint64_t)0, {count, 0}, [&](auto offer) { offer(largest, 0); });
 }
 
 #endif

@@ -31,27 +31,32 @@ __device__ facts look(const float *x, part p, const int32_t *banned, int32_t cou
     float best = -CUDART_INF_F, max = -CUDART_INF_F;
     uint32_t at = 0;
 
-    for_row(x + p.begin, p.end - p.begin, [&](uint32_t i, float v) {
+    for_row(x + p.begin, p.count, [&](uint32_t i, float v) {
         invalid |= is_invalid(v);
-        max = fmaxf(max, v);
-        if (v > best && !is_among(banned, count, (uint32_t)p.begin + i)) {
-            best = v;
-            at = (uint32_t)p.begin + i;
+        if (v > max) {
+            max = v;
+            at = i;
         }
     });
-    return {invalid ? ~(uint64_t)0 : low_first(best, at), max};
+    best = max;
+    if (count > 0) { /* again, for the few first tokens */
+        best = -CUDART_INF_F;
+        for_row<1>(x + p.begin, p.count, [&](uint32_t i, float v) {
+            if (!(v > best) || is_among(banned, count, (uint32_t)p.begin + i)) return;
+            best = v;
+            at = i;
+        });
+    }
+    return {invalid ? ~(uint64_t)0 : low_first(best, best > -CUDART_INF_F ? (uint32_t)p.begin + at : 0), max};
 }
 
 __device__ float logprob(team &t, const float *x, part p, float own_max, uint32_t token)
 {
     const float max = number_of((uint32_t)team_most(t, order_of(own_max)));
-    uint64_t sum = 0;
-
-    for_row(x + p.begin, p.end - p.begin, [&](uint32_t, float v) { sum += weight_of(v, max); });
-    return (float)((double)x[token] - ((double)max + log(number_of_sum(team_add(t, sum)))));
+    return (float)((double)x[token] - ((double)max + log(number_of_sum(sum_exp(t, x, p, max)))));
 }
 
-__global__ void __launch_bounds__(DRAW_THREADS) greedy(tfi_draw_args a, const tfi_cuda_live *live)
+__global__ void __launch_bounds__(TEAM_THREADS) greedy(tfi_draw_args a, const tfi_cuda_live *live)
 {
     __shared__ team_slots slots;
     follow();
@@ -61,17 +66,22 @@ __global__ void __launch_bounds__(DRAW_THREADS) greedy(tfi_draw_args a, const tf
     const tfi_draw draw = lives ? a.draws[i] : tfi_draw{};
     tfi_slot *slot = &a.slots[draw.slot];
     tfi_sampling s = {};
+    int32_t first_eos = -1;
     if (lives) s = *slot->sampling;
+    if (s.eos_count > 0) first_eos = s.eos[0];
+    const int32_t sequence = lives ? slot->sequence : 0;
+    tfi_choice *published = live->published;
     wait_for_results();
     if (!lives) return;
     const float *x = a.logits + draw.row * a.V;
     const int32_t count = __ldcg(&slot->count); /* not what was there before the wait */
+    int32_t *tokens = slot->tokens;
     const bool may_end = count >= s.min_length && count - s.prompt >= s.min_new_tokens;
     const part p = own_part(t, a.V);
     const facts f = look(x, p, s.eos, may_end ? 0 : s.eos_count);
     const uint64_t best = team_most(t, f.best);
     tfi_choice choice = {};
-    choice.parent = slot->sequence;
+    choice.parent = sequence;
     choice.finished_from = -2;
     if (best == ~(uint64_t)0) {
         choice.token = -1;
@@ -80,14 +90,14 @@ __global__ void __launch_bounds__(DRAW_THREADS) greedy(tfi_draw_args a, const tf
         const uint32_t token = index_of(best);
         choice.token = (int32_t)token;
         if (s.logprobs) choice.logprob = logprob(t, x, p, f.max, token);
-        if (is_among(s.eos, s.eos_count, token)) choice.stop = TFI_STOP_EOS;
+        if (choice.token == first_eos || is_among(s.eos, s.eos_count, token)) choice.stop = TFI_STOP_EOS;
         else if (count + 1 >= s.max_length) choice.stop = TFI_STOP_LENGTH;
     }
     if (t.member > 0 || threadIdx.x > 0) return;
     a.choices[i] = choice;
-    if (live->published) live->published[i] = choice;
+    if (published) published[i] = choice;
     if (choice.token < 0) return;
-    slot->tokens[count] = choice.token;
+    tokens[count] = choice.token;
     slot->count = count + 1;
 }
 
@@ -107,5 +117,5 @@ extern "C" int tfi_cuda_is_greedy(const tfi_sampling *s)
 extern "C" tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a)
 {
     if (a->count == 0) return TF_STATUS_OK;
-    return start_teams(l, "GREEDY", greedy, a->count, *a, l->live);
+    return start_teams(l, "GREEDY", greedy, a->count, team_size(l, a->count), 0, *a, l->live);
 }

@@ -1,30 +1,32 @@
 /* The first stage of LOGITS_PROCESS, in the order and arithmetic of src/backend/ref/process_constrain.c, whose names these are.
  *
  * Shapes    x, y [S, V] fp32
- * Parallel  a block PROCESS_PART logits of a row: each looks at all ids of the lists and histories and changes what is its own.
- *           Only log_softmax, for beams, reads the whole row in each block
- * Needs     nothing
- * Floor     8*V bytes a row; V=50257: 0.4 MB, and 7 blocks wait for the row's settings, one load behind the other: 3 us */
+ * Parallel  the blocks of a row have equal parts of it: each looks at all ids of the lists and histories and changes what is
+ * its own. Settings are read before the wait. For log_softmax, for beams, members of a team tell one another of their parts; a
+ * block that is a team alone reads the whole row Needs     nothing Floor     8*V bytes a row; V=50257: 0.4 MB, from L2 and
+ * back, one read behind the other: 2 us */
 #include "process.cuh"
 
 namespace
 {
 
-struct part {
-    const tfi_sampling *s;
+enum { NOTES = 8192 };
+
+struct share {
+    const tfi_sampling *s; /* shared */
     float *y;
     int32_t V, begin, end; /* ids begin to end are the block's */
     const int32_t *tokens;
     int32_t length;
-    int *notes; /* [PROCESS_PART] shared, undefined between uses */
+    int *notes; /* [end - begin] shared, undefined between uses */
 };
 
-__device__ bool is_own(const part &p, int32_t id)
+__device__ bool is_own(const share &p, int32_t id)
 {
     return id >= p.begin && id < p.end;
 }
 
-__device__ int *note(const part &p, int32_t id)
+__device__ int *note(const share &p, int32_t id)
 {
     return &p.notes[id - p.begin];
 }
@@ -40,11 +42,11 @@ __device__ bool is_eos(const tfi_sampling *s, int32_t token)
 template <typename Visit>
 __device__ void for_list(int32_t count, Visit visit)
 {
-    for (int32_t i = threadIdx.x; i < count; i += DRAW_THREADS) visit(i);
+    for (int32_t i = threadIdx.x; i < count; i += blockDim.x) visit(i);
     __syncthreads();
 }
 
-__device__ void ban(const part &p, const int32_t *ids, int32_t count)
+__device__ void ban(const share &p, const int32_t *ids, int32_t count)
 {
     for_list(count, [&](int32_t i) {
         if (is_own(p, ids[i])) p.y[ids[i]] = -CUDART_INF_F;
@@ -75,7 +77,7 @@ __device__ int32_t last_id(const tfi_id_lists *l, int32_t i)
     return l->ids[l->start[i + 1] - 1];
 }
 
-__device__ bool is_due(const part &p, const tfi_id_lists *l, int32_t i)
+__device__ bool is_due(const share &p, const tfi_id_lists *l, int32_t i)
 {
     const int32_t before = list_length(l, i) - 1;
     if (before < 0 || before > p.length || !is_own(p, last_id(l, i))) return false;
@@ -92,7 +94,7 @@ __device__ bool is_repeated(const tfi_id_lists *l, int32_t i)
 }
 
 /* Whoever comes first to an id adds up its biases, in their order. */
-__device__ void bias_sequences(const part &p)
+__device__ void bias_sequences(const share &p)
 {
     const tfi_id_lists *l = &p.s->sequence_bias;
 
@@ -112,7 +114,7 @@ __device__ void bias_sequences(const part &p)
     });
 }
 
-__device__ void ban_words(const part &p)
+__device__ void ban_words(const share &p)
 {
     const tfi_id_lists *l = &p.s->bad_words;
 
@@ -126,7 +128,7 @@ __device__ void ban_words(const part &p)
 /* ---- penalties ---- */
 
 /* Once for each id among `ids`. */
-__device__ void penalise_repetition(const part &p, const int32_t *ids, int32_t count, float penalty)
+__device__ void penalise_repetition(const share &p, const int32_t *ids, int32_t count, float penalty)
 {
     for_list(count, [&](int32_t i) {
         if (is_own(p, ids[i])) *note(p, ids[i]) = 0;
@@ -138,7 +140,7 @@ __device__ void penalise_repetition(const part &p, const int32_t *ids, int32_t c
     });
 }
 
-__device__ void penalise_drawn(const part &p)
+__device__ void penalise_drawn(const share &p)
 {
     const int32_t *drawn = p.tokens + p.s->prompt;
     const int32_t count = p.length - p.s->prompt;
@@ -156,7 +158,7 @@ __device__ void penalise_drawn(const part &p)
     });
 }
 
-__device__ void ban_ngrams(const part &p, const int32_t *ids, int32_t count, int32_t size)
+__device__ void ban_ngrams(const share &p, const int32_t *ids, int32_t count, int32_t size)
 {
     if (p.length + 1 < size) return;
     const int32_t *last = p.tokens + p.length + 1 - size;
@@ -166,7 +168,7 @@ __device__ void ban_ngrams(const part &p, const int32_t *ids, int32_t count, int
     });
 }
 
-__device__ void repetition(const part &p)
+__device__ void repetition(const share &p)
 {
     const tfi_sampling *s = p.s;
 
@@ -180,7 +182,7 @@ __device__ void repetition(const part &p)
 
 /* ---- the rest ---- */
 
-__device__ void force(const part &p, const int32_t *ids, int32_t count)
+__device__ void force(const share &p, const int32_t *ids, int32_t count)
 {
     for_list(p.end - p.begin, [&](int32_t i) { p.y[p.begin + i] = -CUDART_INF_F; });
     for_list(count, [&](int32_t i) {
@@ -188,7 +190,7 @@ __device__ void force(const part &p, const int32_t *ids, int32_t count)
     });
 }
 
-__device__ void remove_invalid(const part &p)
+__device__ void remove_invalid(const share &p)
 {
     for_list(p.end - p.begin, [&](int32_t i) {
         const float v = p.y[p.begin + i];
@@ -203,7 +205,7 @@ __device__ bool is_first(const int32_t *ids, int32_t i)
     return true;
 }
 
-__device__ void favour_end(const part &p, int32_t past)
+__device__ void favour_end(const share &p, int32_t past)
 {
     const float factor = (float)(pow((double)p.s->decay_factor, (double)past) - 1);
 
@@ -215,7 +217,7 @@ __device__ void favour_end(const part &p, int32_t past)
     });
 }
 
-__device__ void constrain_part(const part &p)
+__device__ void constrain_share(const share &p)
 {
     const tfi_sampling *s = p.s;
     const int32_t drawn = p.length - s->prompt;
@@ -232,32 +234,50 @@ __device__ void constrain_part(const part &p)
     if (p.length == s->begin_index) ban(p, s->begin_suppress, s->begin_suppress_count);
 }
 
-__global__ void __launch_bounds__(DRAW_THREADS, 1) constrain(tfi_process_args a, const tfi_cuda_live *live)
+/* Nothing but copying is done to nearly all rows. */
+__device__ bool asks(const tfi_sampling *s)
 {
-    begin();
-    __shared__ int notes[PROCESS_PART];
-    __shared__ uint64_t shared[WARPS_MAX];
-    const int64_t s = blockIdx.x, begin = blockIdx.y * (int64_t)PROCESS_PART, end = min(begin + PROCESS_PART, a.V);
-    const float *x = a.x + s * a.V;
-    float *y = a.y + s * a.V;
+    return s->sequence_bias.count > 0 || s->encoder_repetition_penalty != 1 || s->repetition_penalty != 1 ||
+           s->presence_penalty != 0 || s->frequency_penalty != 0 || s->no_repeat_ngram_size > 0 ||
+           s->encoder_no_repeat_ngram_size > 0 || s->bad_words.count > 0 || s->min_length > 0 || s->min_new_tokens > 0 ||
+           s->forced_bos >= 0 || s->forced_eos_count > 0 || s->remove_invalid_values || s->decay_start >= 0 ||
+           s->suppress_count > 0 || s->begin_suppress_count > 0;
+}
 
-    if (s >= live->rows[TFI_ROWS_SELECTED]) return;
-    const tfi_slot *slot = a.row_slots[s] < 0 ? NULL : &a.slots[a.row_slots[s]];
-    if (slot && slot->sampling->num_beams > 1) {
-        const log_scale scale = log_scale_of(x, a.V, shared);
-        copy_part(x, y, begin, end, [&](float v) { return v - scale.max - scale.log_sum; });
+__global__ void __launch_bounds__(TEAM_THREADS) constrain(tfi_process_args a, const tfi_cuda_live *live, unsigned parts)
+{
+    __shared__ team_slots slots;
+    __shared__ int notes[NOTES];
+    __shared__ tfi_sampling s;
+    follow();
+    team t = join(&slots);
+    const int64_t row = blockIdx.x / parts;
+    const part p = part_of(a.V, blockIdx.x % parts, parts);
+    const bool lives = row < live->rows[TFI_ROWS_SELECTED];
+    const tfi_slot *slot = lives && a.row_slots[row] >= 0 ? &a.slots[a.row_slots[row]] : NULL;
+    if (slot) copy_settings(slot->sampling, &s);
+    const bool asked = slot && asks(&s);
+    wait_for_results();
+    if (!lives) return;
+    const float *x = a.x + row * a.V;
+    float *y = a.y + row * a.V;
+    if (slot && s.num_beams > 1) {
+        const log_scale scale = log_scale_of(t, x, own_part(t, a.V));
+        copy_row(x + p.begin, y + p.begin, p.count, [&](float v) { return v - scale.max - scale.log_sum; });
     } else {
-        copy_part(x, y, begin, end, [](float v) { return v; });
+        copy_row(x + p.begin, y + p.begin, p.count, [](float v) { return v; });
     }
-    if (!slot) return;
+    if (!asked) return;
     __syncthreads();
-    const part p = {slot->sampling, y, (int32_t)a.V, (int32_t)begin, (int32_t)end, slot->tokens, slot->count, notes};
-    constrain_part(p);
+    for (int64_t begin = p.begin; begin < p.begin + p.count; begin += NOTES) {
+        const int64_t end = min(begin + NOTES, p.begin + p.count);
+        constrain_share({&s, y, (int32_t)a.V, (int32_t)begin, (int32_t)end, slot->tokens, __ldcg(&slot->count), notes});
+    }
 }
 
 } // namespace
 
 tf_status tfi_cuda_constrain(const tfi_cuda_launch *l, const tfi_process_args *a)
 {
-    return start(l, "LOGITS_PROCESS", constrain, process_grid(a), DRAW_THREADS, 0, *a, l->live);
+    return start_teams(l, "LOGITS_PROCESS", constrain, a->S, process_parts(l, a), 0, *a, l->live, process_parts(l, a));
 }

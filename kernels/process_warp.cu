@@ -1,51 +1,48 @@
 /* The second stage of LOGITS_PROCESS, in the order and arithmetic of src/backend/ref/process_warp.c, whose names these are.
  *
  * Shapes    x, y [S, V] fp32
- * Parallel  a block PROCESS_PART logits of a row where each stands for itself (nothing to do, temperature); where ids are taken
- *           away or the row is normalised, one block a row. What is left of a row is y itself, with -infinity for the rest, or
- * a list in shared memory once it is short. Nothing is sorted: which ids stay follows from the last one that does, and
- *           select_last() finds that in two or three passes. A short top_k is found by one pass: see reached_by()
- * Needs     nothing
- * Floor     8*V bytes a row. V=50257 by one block: read, read again for the list, write: 10 us with top_k */
+ * Parallel  the blocks of a row have equal parts of it; where ids are taken away or the row is normalised they work as a team,
+ * or the first alone does where a team is one block. What is left of a row, with -infinity for the rest, is in the members'
+ *           shared memory, or in y where it is too long for that. Nothing is sorted: which ids stay follows from the last one
+ * that does, and select_last() finds that in two or three passes Needs     nothing Floor     8*V bytes a row; filters: a pass
+ * over shared memory for each of their sums, with a gather, and for each step of a selection, with an exchange and two gathers;
+ * V=50257: 1 us and 2.5 us */
 #include "process.cuh"
+#include "select.cuh"
 
 namespace
 {
 
-enum { LIST = 2048, TOP = 100, TOP_ROOM = 128 };
-
-struct list {
-    float scores[LIST];
-    int32_t ids[LIST];
-};
+enum { TOP = 100, TOP_ROOM = 128 };
 
 struct room {
     bins b;
-    list l;
-    uint64_t top[TOP_ROOM];
-    double weights[TOP_ROOM];
-    uint64_t sums[WARPS_MAX];
+    uint64_t top[TOP_ROOM], last;
+    double weights[TOP_ROOM], terms[TOP_ROOM];
     int count;
 };
 
-/* The ids that are left of a row. */
+/* The ids that are left of a row: this member's part. */
 struct survivors {
     float *scores;      /* -infinity: not left */
-    const int32_t *ids; /* NULL: the index is the id */
-    int64_t n;          /* numbers, with those not left */
+    part own;           /* of the row */
     int64_t keep;       /* as many are always left */
     float max;          /* of those left */
     uint64_t low, high; /* all keys are in this range */
+    team *t;
     room *r;
 };
 
-/* visit(index, id, score) for all that are left. */
+/* visit(index, id, score) for all that are left, always the same by a thread. Code is read once for each pass: one copy of it.
+ */
 template <typename Visit>
 __device__ void for_left(const survivors &l, Visit visit)
 {
-    for_row(l.scores, l.n, [&](uint32_t i, float score) {
-        if (score > -CUDART_INF_F) visit(i, (uint32_t)(l.ids ? l.ids[i] : (int32_t)i), score);
-    });
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < (uint32_t)l.own.count; i += blockDim.x) {
+        const float score = l.scores[i];
+        if (score > -CUDART_INF_F) visit(i, (uint32_t)l.own.begin + i, score);
+    }
 }
 
 /* Takes away what stays(id, score) does not want. */
@@ -55,7 +52,6 @@ __device__ void keep_if(const survivors &l, Stays stays)
     for_left(l, [&](uint32_t i, uint32_t id, float score) {
         if (!stays(id, score)) l.scores[i] = -CUDART_INF_F;
     });
-    __syncthreads();
 }
 
 __device__ uint64_t sum_of(const survivors &l)
@@ -63,7 +59,7 @@ __device__ uint64_t sum_of(const survivors &l)
     uint64_t sum = 0;
 
     for_left(l, [&](uint32_t, uint32_t, float score) { sum += weight_of(score, l.max); });
-    return block_add(sum, l.r->sums);
+    return team_add(*l.t, sum);
 }
 
 /* As many decimals as there are; only for what is near a limit, and sums that are compared with one another. */
@@ -83,8 +79,8 @@ __device__ bool weighs(const survivors &l, float score, double least)
 /* low_first() of the k-th best, or of the last one. */
 __device__ uint64_t key_of_rank(const survivors &l, int64_t k)
 {
-    return select_last(&l.r->b, l.low, l.high, {(uint64_t)k, 0}, [&](auto offer) {
-        for_left(l, [&](uint32_t, uint32_t id, float score) { offer(low_first(score, id), 0); });
+    return select_last(*l.t, &l.r->b, l.low, l.high, {(uint64_t)k, 0}, [&](auto offer) {
+        for_left(l, [&](uint32_t, uint32_t id, float score) { offer(low_first(score, id), weightless); });
     });
 }
 
@@ -93,57 +89,62 @@ __device__ float score_of_rank(const survivors &l, int64_t k)
     return k <= 1 ? l.max : score_of(key_of_rank(l, k));
 }
 
-/* How many of r->top, best first and with their weights, top_h keeps. */
-__device__ int kept_by_entropy(const room *r, int count, float top_h)
+/* How many of r->top, best first and with their weights, top_h keeps. Sums are those of one thread, in order. */
+__device__ int kept_by_entropy(room *r, int count, float top_h)
 {
     double sum = 0, total = 0, running = 0;
     int kept = 1;
 
     for (int i = 0; i < count; i++) sum += r->weights[i];
-    for (int pass = 0; pass < 2; pass++) {
-        for (int i = 0; i < count; i++) {
-            const double p = r->weights[i] / sum;
-            const bool is_there = (float)p > 0;
-            if (pass == 0) {
-                total += is_there ? -p * log(p) : 0;
-                continue;
-            }
-            running += is_there ? -p * log(p) : CUDART_INF;
-            if (i > 0 && running > total * (double)top_h) return kept;
-            kept = i + 1;
-        }
+    if ((int)threadIdx.x < count) {
+        const double p = r->weights[threadIdx.x] / sum;
+        r->terms[threadIdx.x] = (float)p > 0 ? -p * log(p) : CUDART_INF; /* which is never kept */
+    }
+    __syncthreads();
+    for (int i = 0; i < count; i++) total += r->terms[i] < CUDART_INF ? r->terms[i] : 0;
+    for (int i = 0; i < count; i++) {
+        running += r->terms[i];
+        if (i > 0 && running > total * (double)top_h) break;
+        kept = i + 1;
     }
     return kept;
 }
 
-__device__ void top_h(const survivors &l, float top_h)
+/* By the first member: the rank of each of r->top by counting who is better. */
+__device__ uint64_t last_by_entropy(const survivors &l, float top_h)
 {
-    __shared__ uint64_t last;
     room *r = l.r;
-    const uint64_t cut = key_of_rank(l, TOP);
-    uint64_t own = 0;
+    const int count = r->count, i = (int)threadIdx.x;
+    const uint64_t own = i < count ? r->top[i] : 0;
     int rank = 0;
 
-    if (threadIdx.x == 0) r->count = 0;
+    for (int k = 0; i < count && k < count; k++) rank += r->top[k] > own;
     __syncthreads();
-    for_left(l, [&](uint32_t, uint32_t id, float score) {
-        const uint64_t key = low_first(score, id);
-        if (key >= cut) r->top[atomicAdd(&r->count, 1)] = key;
-    });
-    __syncthreads();
-    if ((int)threadIdx.x < r->count) {
-        own = r->top[threadIdx.x];
-        for (int i = 0; i < r->count; i++) rank += r->top[i] > own;
-    }
-    __syncthreads();
-    if (own > 0) {
+    if (i < count) {
         r->top[rank] = own;
         r->weights[rank] = weight(l, score_of(own));
     }
     __syncthreads();
-    if (threadIdx.x == 0) last = r->top[kept_by_entropy(r, r->count, top_h) - 1];
-    __syncthreads();
-    keep_if(l, [&](uint32_t id, float score) { return low_first(score, id) >= last; });
+    return r->top[kept_by_entropy(r, count, top_h) - 1];
+}
+
+__device__ void top_h(const survivors &l, float top_h)
+{
+    room *r = l.r, *first = of_member(r, 0);
+
+    if (threadIdx.x == 0) r->count = 0;
+    const uint64_t cut = key_of_rank(l, TOP);
+    for_left(l, [&](uint32_t, uint32_t id, float score) {
+        const uint64_t key = low_first(score, id);
+        if (key >= cut) first->top[atomicAdd(&first->count, 1)] = key;
+    });
+    team_sync();
+    if (l.t->member == 0) {
+        const uint64_t last = last_by_entropy(l, top_h);
+        if (threadIdx.x < l.t->size) of_member(r, threadIdx.x)->last = last;
+    }
+    team_sync();
+    keep_if(l, [&](uint32_t id, float score) { return low_first(score, id) >= r->last; });
 }
 
 __device__ void top_k(const survivors &l, int64_t k)
@@ -152,12 +153,18 @@ __device__ void top_k(const survivors &l, int64_t k)
     keep_if(l, [&](uint32_t, float score) { return score >= cut; });
 }
 
-__device__ void top_p(const survivors &l, float top_p)
+/* Those below an n-th of what is taken away need not be looked at: all of them together are less than that. */
+__device__ void top_p(const survivors &l, int64_t V, float top_p)
 {
-    const double sum = (double)sum_of(l), out = (1 - (double)top_p) * sum;
+    const double sum = (double)sum_of(l), out = (1 - (double)top_p) * sum, each = out / (double)V;
     const quota q = {(uint64_t)l.keep, __double2ull_ru(sum - out)};
-    const uint64_t cut = select_last(&l.r->b, l.low, l.high, q, [&](auto offer) {
-        for_left(l, [&](uint32_t, uint32_t id, float score) { offer(high_first(score, id), weight_of(score, l.max)); });
+    uint64_t low = l.low;
+    if (l.keep == 1 && each >= 1024) /* units: a rounded one is far less than the thousandth of slack */
+        low = max(low, high_first(l.max + (float)log(each * 0x1p-40) - 1e-3f, 0));
+    const uint64_t cut = select_last(*l.t, &l.r->b, low, l.high, q, [&](auto offer) {
+        for_left(l, [&](uint32_t, uint32_t id, float score) {
+            offer(high_first(score, id), [&] { return weight_of(score, l.max); });
+        });
     });
     keep_if(l, [&](uint32_t id, float score) { return high_first(score, id) >= cut; });
 }
@@ -178,7 +185,7 @@ __device__ double entropy_of(const survivors &l, double sum)
         const double w = weight(l, score);
         if (w > 0) entropy += (uint64_t)__double2ll_rn(w * (log_sum - ((double)score - (double)l.max)) * 0x1p40);
     });
-    return (double)(int64_t)block_add(entropy, l.r->sums) * 0x1p-40 / sum;
+    return (double)(int64_t)team_add(*l.t, entropy) * 0x1p-40 / sum;
 }
 
 __device__ float surprise(const survivors &l, float score, float log_sum, float entropy)
@@ -194,8 +201,10 @@ __device__ void typical(survivors *l, float mass)
     const float log_sum = (float)log(sum), entropy = (float)entropy_of(*l, sum);
     const auto key_of = [&](uint32_t id, float score) { return high_first(-surprise(*l, score, log_sum, entropy), id); };
     const auto last_of = [&](quota q) {
-        return select_last(&l->r->b, high_first(-CUDART_INF_F, 0), high_first(0, 0xffffffffu), q, [&](auto offer) {
-            for_left(*l, [&](uint32_t, uint32_t id, float score) { offer(key_of(id, score), weight_of(score, l->max)); });
+        return select_last(*l->t, &l->r->b, high_first(-CUDART_INF_F, 0), high_first(0, 0xffffffffu), q, [&](auto offer) {
+            for_left(*l, [&](uint32_t, uint32_t id, float score) {
+                offer(key_of(id, score), [&] { return weight_of(score, l->max); });
+            });
         });
     };
     const uint64_t cut = last_of({0, wanted}) >> 32 << 32;
@@ -204,7 +213,7 @@ __device__ void typical(survivors *l, float mass)
 
     keep_if(*l, [&](uint32_t id, float score) { return key_of(id, score) >= min(cut, last); });
     for_left(*l, [&](uint32_t, uint32_t, float score) { best = max(best, (uint64_t)order_of(score)); });
-    l->max = number_of((uint32_t)block_most(best, l->r->sums));
+    l->max = number_of((uint32_t)team_most(*l->t, best));
 }
 
 __device__ void cut_off(const survivors &l, double least)
@@ -220,47 +229,13 @@ __device__ double eta(const survivors &l, float epsilon)
     return fmin((double)epsilon, sqrt((double)epsilon) * exp(-entropy));
 }
 
-/* Puts what reaches `low` into the list; whether that was long enough. */
-__device__ bool list_those(survivors *l, float low)
-{
-    room *r = l->r;
-
-    if (threadIdx.x == 0) r->count = 0;
-    __syncthreads();
-    for_left(*l, [&](uint32_t, uint32_t id, float score) {
-        if (!(score >= low)) return;
-        const int at = atomicAdd(&r->count, 1);
-        if (at >= LIST) return;
-        r->l.scores[at] = score;
-        r->l.ids[at] = (int32_t)id;
-    });
-    __syncthreads();
-    if (r->count > LIST) return false;
-    l->scores = r->l.scores;
-    l->ids = r->l.ids;
-    l->n = r->count;
-    return true;
-}
-
-/* top_k where no processor comes before it: `best` is the thread's own. */
-__device__ void top_k_first(survivors *l, int64_t k, uint64_t best)
-{
-    if (k <= DRAW_THREADS) list_those(l, score_of(reached_by(&l->r->b, best, (uint64_t)k)));
-    top_k(*l, k);
-    if (!l->ids) list_those(l, -CUDART_INF_F);
-}
-
-__device__ void filter(survivors *l, const tfi_sampling *s, uint64_t best)
+__device__ void filter(survivors *l, const tfi_sampling *s, int64_t V)
 {
     const int64_t k = s->top_k > 0 && s->top_k < l->keep ? l->keep : s->top_k;
 
-    if (isnan(s->top_h)) {
-        if (k > 0 && k < l->n) top_k_first(l, k, best);
-    } else {
-        top_h(*l, s->top_h);
-        if (k > 0) top_k(*l, k);
-    }
-    if (s->top_p < 1) top_p(*l, s->top_p);
+    if (!isnan(s->top_h)) top_h(*l, s->top_h);
+    if (k > 0 && k < V) top_k(*l, k);
+    if (s->top_p < 1) top_p(*l, V, s->top_p);
     if (!isnan(s->min_p)) min_p(*l, s->min_p);
     if (s->typical_p < 1) typical(l, s->typical_p);
     if (s->epsilon_cutoff > 0) cut_off(*l, (double)s->epsilon_cutoff);
@@ -273,63 +248,73 @@ __device__ bool filters(const tfi_sampling *s)
                             s->epsilon_cutoff > 0 || s->eta_cutoff > 0);
 }
 
-__device__ void unlist(const survivors &l, float *y, int64_t V)
+/* staged: shared memory for this member's part, or NULL. */
+__device__ void filter_row(team *t, const tfi_sampling *s, const float *x, float *y, int64_t V, float *staged, room *r)
 {
-    if (!l.ids) return;
-    for (int64_t i = threadIdx.x; i < V; i += DRAW_THREADS) y[i] = -CUDART_INF_F;
-    __syncthreads();
-    for_left(l, [&](uint32_t i, uint32_t id, float score) { y[id] = score; });
-    __syncthreads();
-}
-
-__device__ void filter_row(const tfi_sampling *s, const float *x, float *y, int64_t V, room *r)
-{
+    const part own = own_part(*t, V);
+    survivors l = {staged ? staged : y + own.begin, own, 1, 0, 0, 0, t, r};
     uint64_t best = 0, least = ~(uint64_t)0;
     bool invalid = false;
 
-    for_row(x, V, [&](uint32_t i, float logit) {
-        const float v = y[i] = logit / s->temperature;
-        const uint64_t key = low_first(v, i);
+    for_row(x + own.begin, own.count, [&](uint32_t i, float logit) { l.scores[i] = logit / s->temperature; });
+    __syncthreads(); /* from now on numbers are other threads' */
+    for (uint32_t i = threadIdx.x; i < (uint32_t)own.count; i += blockDim.x) {
+        const float v = l.scores[i];
         invalid |= is_invalid(v);
-        best = max(best, key);
-        if (v > -CUDART_INF_F) least = min(least, key);
-    });
-    if (__syncthreads_or(invalid)) return;
-    const float max = score_of(block_most(best, r->sums));
-    if (max == -CUDART_INF_F) return;
-    survivors l = {y, NULL, V, 1, max, 0, 0, r};
-    l.low = ~block_most(~least, r->sums) >> 32 << 32;
-    l.high = (uint64_t)order_of(max) << 32 | 0xffffffffu;
-    if (s->num_beams > 1) l.keep = s->eos_count > 0 ? s->eos_count + 1 : 2;
-    filter(&l, s, best);
-    unlist(l, y, V);
+        best = max(best, (uint64_t)order_of(v));
+        if (v > -CUDART_INF_F) least = min(least, (uint64_t)order_of(v));
+    }
+    best = team_most(*t, invalid ? ~(uint64_t)0 : best);
+    least = ~team_most(*t, ~least);
+    l.max = number_of((uint32_t)best);
+    if (best < ~(uint64_t)0 && l.max > -CUDART_INF_F) {
+        l.low = least << 32;
+        l.high = best << 32 | 0xffffffffu;
+        if (s->num_beams > 1) l.keep = s->eos_count > 0 ? s->eos_count + 1 : 2;
+        filter(&l, s, V);
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; staged && i < own.count; i += blockDim.x) y[own.begin + i] = staged[i];
 }
 
-__global__ void __launch_bounds__(DRAW_THREADS, 1) warp(tfi_process_args a, const tfi_cuda_live *live)
+__global__ void __launch_bounds__(TEAM_THREADS)
+    warp(tfi_process_args a, const tfi_cuda_live *live, unsigned parts, bool is_staged)
 {
-    begin();
+    extern __shared__ float staged[];
+    __shared__ team_slots slots;
     __shared__ room r;
-    const int64_t row = blockIdx.x, part = blockIdx.y * (int64_t)PROCESS_PART;
+    __shared__ tfi_sampling s;
+    follow();
+    team t = join(&slots);
+    const int64_t row = blockIdx.x / parts;
+    const unsigned index = blockIdx.x % parts;
+    const bool lives = row < live->rows[TFI_ROWS_SELECTED];
+    const tfi_sampling *settings = lives && a.row_slots[row] >= 0 ? a.slots[a.row_slots[row]].sampling : NULL;
+    if (settings) copy_settings(settings, &s);
+    const bool filtered = settings && filters(&s), whole = filtered || (settings && s.renormalize_logits);
+    wait_for_results();
+    if (!lives || (whole && t.size == 1 && index > 0)) return;
+    const part p = whole ? own_part(t, a.V) : part_of(a.V, index, parts);
     const float *x = a.x + row * a.V;
     float *y = a.y + row * a.V;
-
-    if (row >= live->rows[TFI_ROWS_SELECTED]) return;
-    const tfi_sampling *s = a.row_slots[row] < 0 ? NULL : a.slots[a.row_slots[row]].sampling;
-    const bool filtered = s && filters(s), whole = filtered || (s && s->renormalize_logits);
-    if (whole && part > 0) return;
-    const int64_t end = whole ? a.V : min(part + PROCESS_PART, a.V);
-    if (filtered) filter_row(s, x, y, a.V, &r);
-    else if (s && s->do_sample) copy_part(x, y, part, end, [&](float v) { return v / s->temperature; });
-    else copy_part(x, y, part, end, [](float v) { return v; });
-    if (!s || !s->renormalize_logits) return;
+    if (filtered) filter_row(&t, &s, x, y, a.V, is_staged ? staged : NULL, &r);
+    else if (settings && s.do_sample) copy_row(x + p.begin, y + p.begin, p.count, [&](float v) { return v / s.temperature; });
+    else copy_row(x + p.begin, y + p.begin, p.count, [](float v) { return v; });
+    if (!settings || !s.renormalize_logits) return;
     __syncthreads();
-    const log_scale scale = log_scale_of(y, a.V, r.sums);
-    copy_part(y, y, 0, a.V, [&](float v) { return v - scale.max - scale.log_sum; });
+    const log_scale scale = log_scale_of(t, y, p);
+    copy_row(y + p.begin, y + p.begin, p.count, [&](float v) { return v - scale.max - scale.log_sum; });
 }
 
 } // namespace
 
 tf_status tfi_cuda_warp(const tfi_cuda_launch *l, const tfi_process_args *a)
 {
-    return start(l, "LOGITS_PROCESS", warp, process_grid(a), DRAW_THREADS, 0, *a, l->live);
+    enum { STAGED_MAX = 180 << 10 };
+    const unsigned parts = process_parts(l, a);
+    const int64_t bytes = (a->V + parts - 1) / parts * (int64_t)sizeof(float);
+    const bool is_staged = l->capability >= 90 && bytes <= STAGED_MAX;
+
+    if (is_staged) (void)cudaFuncSetAttribute(warp, cudaFuncAttributeMaxDynamicSharedMemorySize, STAGED_MAX);
+    return start_teams(l, "LOGITS_PROCESS", warp, a->S, parts, is_staged ? (size_t)bytes : 0, *a, l->live, parts, is_staged);
 }

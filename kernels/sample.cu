@@ -1,88 +1,130 @@
 /* SAMPLE: the next token of each sequence without beams; what it computes: src/backend/ref/sample.c
  *
  * Shapes    x, logits [S, V] fp32, draws, choices [count]
- * Parallel  a block a draw. To draw, each warp has an equal part of the row, so that the warp where the running sum passes the
- *           target, and then the 32 ids, and then the id are found without a second pass over the other parts
+ * Parallel  a team a draw; settings are read before the wait. To draw, each warp of the team has an equal part of the row, so
+ *           that the warp where the running sum passes the target is known from all warps' sums; there each lane takes a run of
+ *           ids, and the lane where the sum passes finds the id
  * Needs     nothing: V of GPT-2 is odd, rows are not aligned
- * Floor     8*V bytes a draw, from L2 by one multiprocessor: about 64 bytes a clock; V=50257: 3.6 us */
-#include "draw.cuh"
+ * Floor     8*V bytes a draw, from L2; V=50257: four reads of L2 and two barriers, one behind the other: 3 us */
+#include "team.cuh"
 
 namespace
 {
 
-/* The first id whose weight, with all before it, exceeds `target`, which is less than the sum of them. Every thread gets it. */
-__device__ int64_t draw_at(const float *x, int64_t V, float max, double uniform, uint64_t *shared)
-{
-    __shared__ int64_t token;
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int64_t part = (V + WARPS_MAX * WARP - 1) / (WARPS_MAX * WARP) * WARP, begin = min(warp * part, V),
-                  end = min(begin + part, V);
-    uint64_t sum = 0, before = 0, whole = 0;
+/* A draw's token, or -1 where none can be told. One thread of the team has to write it down. */
+struct drawn {
+    int32_t token;
+    bool is_own;
+};
 
-    for (int64_t i = begin + lane; i < end; i += WARP) sum += weight_of(x[i], max);
-    sum = warp_add(sum);
-    if (lane == 0) shared[warp] = sum;
-    __syncthreads();
-    for (int w = 0; w < WARPS_MAX; w++) {
-        if (w < warp) before += shared[w];
-        whole += shared[w];
+__device__ drawn by_first_thread(const team &t, int64_t token)
+{
+    return {(int32_t)token, t.member == 0 && threadIdx.x == 0};
+}
+
+/* The sum of the weights of x[begin] to x[end - 1], each lane adding every `step`-th. */
+__device__ uint64_t sum_of(const float *x, int64_t begin, int64_t end, int64_t step, float max)
+{
+    enum { LOADS = 4 };
+    uint64_t sum = 0;
+
+    for (int64_t i = begin; i < end; i += LOADS * step) {
+        float v[LOADS];
+#pragma unroll
+        for (int k = 0; k < LOADS; k++) v[k] = i + k * step < end ? x[i + k * step] : -CUDART_INF_F;
+#pragma unroll
+        for (int k = 0; k < LOADS; k++) sum += weight_of(v[k], max);
     }
+    return sum;
+}
+
+/* The first id of [begin, end) whose weight, with `before` and all before it, exceeds the target, which is in this warp's part.
+ */
+__device__ drawn find(const float *x, int64_t begin, int64_t end, float max, uint64_t before, uint64_t target)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t run = (end - begin + WARP - 1) / WARP, first = min(begin + lane * run, end), last = min(first + run, end);
+    const uint64_t own = sum_of(x, first, last, 1, max);
+    uint64_t running = own;
+
+    for (int k = 1; k < WARP; k *= 2) {
+        const uint64_t left = __shfl_up_sync(0xffffffffu, running, k);
+        if (lane >= k) running += left;
+    }
+    running += before - own;
+    if (target < running || target >= running + own) return {0, false};
+    for (int64_t i = first;; i++) {
+        running += weight_of(x[i], max);
+        if (running > target) return {(int32_t)i, true};
+    }
+}
+
+/* The first id whose weight, with all before it, exceeds that part of the whole. */
+__device__ drawn draw_at(team &t, const float *x, int64_t V, float max, double uniform)
+{
+    const unsigned own = team_warp(t);
+    const part p = part_of(V, own, team_warps(t));
+    const int64_t begin = p.begin, end = begin + p.count;
+    const uint64_t sum = warp_add(sum_of(x, begin + threadIdx.x % WARP, end, WARP, max));
+    const ulonglong2 *sums = gather(t, sum, 0);
+    uint64_t before = 0, whole = 0;
+
+    for (unsigned w = threadIdx.x % WARP; w < team_warps(t); w += WARP) {
+        whole += sums[w].x;
+        if (w < own) before += sums[w].x;
+    }
+    before = warp_add(before);
+    whole = warp_add(whole);
     const uint64_t target = min((uint64_t)(uniform * (double)whole), whole - 1);
-    if (before <= target && target < before + sum) {
-        for (int64_t i = begin;; i += WARP) {
-            uint64_t running = i + lane < end ? weight_of(x[i + lane], max) : 0;
-            for (int k = 1; k < WARP; k *= 2) {
-                const uint64_t left = __shfl_up_sync(0xffffffffu, running, k);
-                if (lane >= k) running += left;
-            }
-            const unsigned beyond = __ballot_sync(0xffffffffu, before + running > target);
-            if (beyond) {
-                if (lane == 0) token = i + __ffs((int)beyond) - 1;
-                break;
-            }
-            before += __shfl_sync(0xffffffffu, running, WARP - 1);
-        }
-    }
-    __syncthreads();
-    return token;
+    if (target < before || target >= before + sum) return {0, false};
+    return find(x, begin, end, max, before, target);
 }
 
-/* The token for a row, or -1 if there is none that could be told. */
-__device__ int64_t choose(const tfi_slot *slot, const float *x, const float *logits, int64_t V, uint64_t *shared)
+__device__ drawn choose(team &t, const tfi_sampling &s, uint32_t step, uint32_t sequence, const float *x, const float *logits,
+                        int64_t V)
 {
-    const tfi_sampling *s = slot->sampling;
+    const part p = own_part(t, V);
+    row_facts own = own_facts(x, p);
 
-    if (!s->remove_invalid_values && row_invalid(logits, V)) return -1;
-    const row_facts f = facts_of(x, V, shared);
+    if (!s.remove_invalid_values) for_row(logits + p.begin, p.count, [&](uint32_t, float v) { own.invalid |= is_invalid(v); });
+    const row_facts f = team_facts(t, own);
     const float max = score_of(f.best);
-    if (f.invalid) return -1;
-    if (!s->do_sample) return index_of(f.best);
-    if (max == -CUDART_INF_F) return -1;
-    return draw_at(x, V, max, uniform_of(s->seed, (uint32_t)(slot->count - s->prompt), (uint32_t)slot->sequence, 0), shared);
+    if (f.invalid || (s.do_sample && max == -CUDART_INF_F)) return by_first_thread(t, -1);
+    if (!s.do_sample) return by_first_thread(t, index_of(f.best));
+    return draw_at(t, x, V, max, uniform_of(s.seed, step, sequence, 0));
 }
 
-__global__ void __launch_bounds__(DRAW_THREADS, 1) sample(tfi_draw_args a, const tfi_cuda_live *live)
+__global__ void __launch_bounds__(TEAM_THREADS) sample(tfi_draw_args a, const tfi_cuda_live *live)
 {
-    begin();
-    __shared__ uint64_t shared[WARPS_MAX];
-    const int64_t i = blockIdx.x;
-
-    if (i >= live->draws) return;
-    const tfi_draw draw = a.draws[i];
+    __shared__ team_slots slots;
+    follow();
+    team t = join(&slots);
+    const int64_t i = team_index(t);
+    tfi_draw draw = {};
+    tfi_sampling s = {};
+    s.num_beams = 2; /* as if it were another's */
+    if (i < live->draws) {
+        draw = a.draws[i];
+        s = *a.slots[draw.slot].sampling;
+    }
+    wait_for_results();
+    if (s.num_beams > 1) return;
     tfi_slot *slot = &a.slots[draw.slot];
-    if (slot->sampling->num_beams > 1) return;
     const float *logits = a.logits + draw.row * a.V;
-    const int64_t token = choose(slot, a.x + draw.row * a.V, logits, a.V, shared);
+    const int32_t count = __ldcg(&slot->count); /* not what was there before the wait */
+    const double log_sum = s.logprobs ? log_sum_exp(t, logits, own_part(t, a.V)) : 0;
+    const drawn d = choose(t, s, (uint32_t)(count - s.prompt), (uint32_t)slot->sequence, a.x + draw.row * a.V, logits, a.V);
+    if (!d.is_own) return;
     tfi_choice choice = {};
-    choice.token = (int32_t)token;
+    choice.token = d.token;
     choice.parent = slot->sequence;
     choice.finished_from = -2;
-    if (token < 0) choice.stop = TFI_STOP_NUMERIC;
-    else if (slot->sampling->logprobs) choice.logprob = (float)((double)logits[token] - log_sum_exp(logits, a.V, shared));
-    __syncthreads(); /* all have read the slot's count */
-    if (threadIdx.x > 0) return;
+    if (d.token < 0) choice.stop = TFI_STOP_NUMERIC;
+    else if (s.logprobs) choice.logprob = (float)((double)logits[d.token] - log_sum);
     a.choices[i] = choice;
-    if (token >= 0) slot->tokens[slot->count++] = (int32_t)token;
+    if (d.token < 0) return;
+    slot->tokens[count] = d.token;
+    slot->count = count + 1;
 }
 
 } // namespace
@@ -90,5 +132,5 @@ __global__ void __launch_bounds__(DRAW_THREADS, 1) sample(tfi_draw_args a, const
 extern "C" tf_status tfi_cuda_sample(const tfi_cuda_launch *l, const tfi_draw_args *a)
 {
     if (a->count == 0) return TF_STATUS_OK;
-    return start(l, "SAMPLE", sample, (unsigned)a->count, DRAW_THREADS, 0, *a, l->live);
+    return start_teams(l, "SAMPLE", sample, a->count, team_size(l, a->count), 0, *a, l->live);
 }

@@ -1,7 +1,12 @@
 /* STOP: what ends a sequence that SAMPLE has just given a token; what it computes: src/backend/ref/stop.c
  *
+<<<<<<< HEAD
  * Shapes    draws, choices [count]; a copy of the choices to the host, whatever op made them
  * Parallel  a thread a draw
+=======
+ * Shapes    draws, choices [count]
+ * Parallel  a thread a draw; settings are read before the wait
+>>>>>>> 05e71b9 (The sampling path over blocks that share a row)
  * Needs     nothing
  * Floor     that of a launch */
 #include "types.cuh"
@@ -20,17 +25,24 @@ __device__ bool is_eos(const tfi_sampling *s, int32_t token)
 
 __global__ void stop(tfi_draw_args a, const tfi_cuda_live *live)
 {
-    begin();
+    follow();
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    const bool lives = i < live->draws;
+    const tfi_slot *slot = lives ? &a.slots[a.draws[i].slot] : NULL;
+    const tfi_sampling *s = lives ? slot->sampling : NULL;
+    const bool may_end = lives && s->num_beams < 2;
+    const int32_t max_length = may_end ? s->max_length : 0, first_eos = may_end && s->eos_count > 0 ? s->eos[0] : -1;
+    tfi_choice *published = live->published;
 
-    if (i >= live->draws) return;
-    const tfi_slot *slot = &a.slots[a.draws[i].slot];
-    tfi_choice *choice = &a.choices[i];
-    if (slot->sampling->num_beams <= 1 && choice->stop == TFI_STOP_NONE) {
-        if (is_eos(slot->sampling, choice->token)) choice->stop = TFI_STOP_EOS;
-        else if (slot->count >= slot->sampling->max_length) choice->stop = TFI_STOP_LENGTH;
+    wait_for_results();
+    if (!lives) return;
+    tfi_choice choice = a.choices[i];
+    if (may_end && choice.stop == TFI_STOP_NONE) {
+        if (choice.token == first_eos || is_eos(s, choice.token)) choice.stop = TFI_STOP_EOS;
+        else if (__ldcg(&slot->count) >= max_length) choice.stop = TFI_STOP_LENGTH; /* not what was there before the wait */
+        a.choices[i].stop = choice.stop;
     }
-    if (live->published) live->published[i] = *choice;
+    if (published) published[i] = choice;
 }
 
 } // namespace

@@ -206,11 +206,13 @@ static float *any_logits(int64_t rows, int64_t V)
     float *x = host_bytes(rows * V * (int64_t)sizeof *x);
     for (int64_t r = 0; r < rows; r++) {
         const float centre = chance(50) ? -60 : 0, spread = check_uniform(1, 12);
-        const int coarse = chance(15);
+        const int coarse = chance(15), sorted = chance(8);
         for (int64_t i = 0; i < V; i++) {
             const float v = centre + spread * (check_uniform(-1, 1) + check_uniform(-1, 1) + check_uniform(-1, 1)) / 2;
             x[r * V + i] = coarse ? floorf(v) : v;
         }
+        for (int64_t i = 0; sorted && i < V; i++)
+            x[r * V + i] = centre - spread * (float)i / (float)V; /* the best in one place */
         if (chance(4)) x[r * V + pick(0, (int32_t)V - 1)] = NAN;
         if (chance(4)) x[r * V + pick(0, (int32_t)V - 1)] = INFINITY;
         if (chance(10)) x[r * V + pick(0, (int32_t)V - 1)] = -INFINITY;
@@ -429,7 +431,7 @@ static void greedy(void)
     for (int i = 0; i < 300; i++) {
         const int32_t V = any_vocab(), live_count = pick(1, 6), made = live_count + pick(0, 2);
         const int64_t bytes = made * (int64_t)V * 4, ints = (int64_t)(sizeof(tfi_choice) / 4);
-        const tfi_cuda_live live = live_draws(live_count, made);
+        tfi_cuda_live live = live_draws(live_count, made);
         float *logits = any_logits(made, V), *y = host_bytes(bytes);
         world w = {.count = 0};
         tfi_draw draws[8];
@@ -454,9 +456,14 @@ static void greedy(void)
                               .choices = out.data,
                               .count = made,
                               .V = V};
-        const tfi_cuda_launch l = device_launch(&live, any_capability(), 0);
+        const device_out published[2] = {device_output(TFI_F32, made * ints, 0), device_output(TFI_F32, made * ints, 0)};
+        live.published = published[1].data;
+        const tfi_cuda_live *other_live = device_copy(&live, sizeof live);
+        live.published = published[0].data;
+        tfi_cuda_launch l = device_launch(&live, any_capability(), 0);
         device_begin();
         CHECK_OK(tfi_cuda_greedy(&l, &draw));
+        l.live = other_live;
         CHECK_OK(tfi_cuda_process(&l, &process));
         draw.x = process.y;
         draw.slots = (tfi_slot *)others;
@@ -478,7 +485,9 @@ static void greedy(void)
             CHECK_INT(c[r].token, expected[r].token);
             check_choice(&c[r], &expected[r], &w.host[r], y + draws[r].row * (int64_t)V, V);
         }
-        CHECK(memcmp(c, device_result(&ops, TFI_F32, live_count * ints), (size_t)live_count * sizeof *c) == 0);
+        const device_out *others_made[] = {&ops, &published[0], &published[1]};
+        for (int k = 0; k < 3; k++)
+            CHECK(memcmp(c, device_result(others_made[k], TFI_F32, live_count * ints), (size_t)live_count * sizeof *c) == 0);
         compare_slots(&w);
         device_end();
     }
@@ -549,8 +558,8 @@ static void add_request(world *w, int32_t V, tfi_draw *draws, int32_t *draw_coun
     s->num_beams = pick(2, 5);
     s->do_sample = chance(30);
     s->logprobs = chance(50);
-    s->eos_count = pick(0, 3);
-    s->eos = any_ids(3, V);
+    s->eos_count = chance(15) ? 20 : pick(0, 3); /* then there are many candidates */
+    s->eos = any_ids(20, V);
     s->early_stopping = pick(0, 2);
     s->length_penalty = check_uniform(-1, 2);
     device = device_sampling(s);
