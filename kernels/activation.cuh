@@ -105,11 +105,17 @@ __device__ inline void activate(tfi_activation activation, float (&v)[V])
     }
 }
 
+/* One after the other: the table of a switch would come from memory each time a kernel starts. */
 __device__ inline float activate(tfi_activation activation, float v)
 {
-    float one[1] = {v};
-    activate(activation, one);
-    return one[0];
+    if (activation == TFI_ACT_NONE) return v;
+    if (activation == TFI_ACT_RELU) return v < 0 ? 0 : v; /* and a NaN stays */
+    if (activation == TFI_ACT_GELU_TANH)                  /* (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)) */
+        return v / (1 + expf(-1.5957691216057308f * (v + 0.044715f * v * v * v)));
+    if (activation == TFI_ACT_GELU) return 0.5f * v * erfcf(v * -0.70710678118654752f); /* 1 + erff() would lose digits of */
+    if (activation == TFI_ACT_SILU) return v / (1 + expf(-v));                          /* small results */
+    if (activation == TFI_ACT_TANH) return tanhf(v);
+    return 1 / (1 + expf(-v)); /* sigmoid */
 }
 
 #endif

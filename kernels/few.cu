@@ -20,13 +20,19 @@ enum { WARPS = 8, ROWS = 8, TILE = 8, CHUNK = 64 /* bytes of a row of w that a w
 
 struct stream_call {
     few_call c;
-    int part, parts, depth;                    /* bytes of a row of w in a stage of the ring; their number; stages */
-    int z_stride, w_stride, stage;             /* bytes from row to row of x and of w, and from stage to stage */
-    int z_at, gain_at, statistics_at, ring_at; /* in shared memory, behind the barriers and the warps' sums */
+    int part, parts, depth;        /* bytes of a row of w in a stage of the ring; their number; stages */
+    int z_stride, w_stride, stage; /* bytes from row to row of x and of w, and from stage to stage */
+    int z_at, gain_at, ring_at;    /* in shared memory, behind what always is where it is */
 };
 
-/* Barriers of the ring's stages, then that of gain and bias. */
-enum { DEPTH_MAX = 7, BARRIERS = DEPTH_MAX + 1, SUMS_AT = BARRIERS * 8 };
+/* Barriers of the ring's stages, then that of gain and bias; the warps' sums of two tiles; their statistics of two rounds. */
+enum {
+    DEPTH_MAX = 7,
+    BARRIERS = DEPTH_MAX + 1,
+    SUMS_AT = BARRIERS * 8,
+    STATISTICS_AT = SUMS_AT + 2 * WARPS * ROWS * TILE * 4,
+    FREE_AT = STATISTICS_AT + 2 * WARPS * 8
+};
 
 /* ---- the copy engine ---- */
 
@@ -74,30 +80,36 @@ __device__ void wait_for_copies(uint32_t barrier, int phase)
 #endif
 }
 
-/* Fills the ring: stage after stage, part after part of a tile's rows, tile after tile. A warp's, of whose lanes the first 8
- * have a row of w each. */
+/* Fills the ring: stage after stage, part after part of a tile's rows, tile after tile. Whole rows that follow one another are
+ * one copy, otherwise each is one: so many lanes of the warp that fills. */
 struct supply {
     const stream_call &s;
     uint32_t barriers, ring;
     int bytes, columns, width; /* of a row; of y; of a tile */
     int column, part, stage;   /* next */
-    const char *row;
+    const char *row;           /* of w, this lane's */
+
+    __device__ int rows_of_copy() const
+    {
+        return s.parts == 1 ? width : 1;
+    }
 
     __device__ void open_tile()
     {
-        const int lane = threadIdx.x % WARP, mine = min(column + lane % width, columns - 1);
-        row = (const char *)s.c.a.w + (mine + lane / width * (s.c.a.N / 2)) * bytes;
+        const int first = threadIdx.x % WARP * rows_of_copy(), mine = min(column + first % width, columns - 1);
+        row = (const char *)s.c.a.w + (mine + first / width * (s.c.a.N / 2)) * bytes;
     }
 
     __device__ void fill()
     {
-        const int lane = threadIdx.x % WARP, begin = part * s.part, size = min(s.part, bytes - begin);
+        const int lane = threadIdx.x % WARP, rows = rows_of_copy(), begin = part * s.part, size = min(s.part, bytes - begin);
+        const int whole = rows == 1 ? size : min(rows, columns - column) * size, copies = TILE / rows;
         const uint32_t barrier = barriers + stage * 8;
 
         if (column >= columns) return;
-        if (lane == 0) expect(barrier, size * TILE);
+        if (lane == 0) expect(barrier, whole * copies);
         __syncwarp();
-        if (lane < TILE) copy(ring + stage * s.stage + lane * s.w_stride, row + begin, size, barrier);
+        if (lane < copies) copy(ring + stage * s.stage + lane * rows * s.w_stride, row + begin, whole, barrier);
         if (++stage == s.depth) stage = 0;
         if (++part < s.parts) return;
         part = 0;
@@ -192,6 +204,27 @@ __device__ float total_of(const float *sums)
 /* ---- x ---- */
 
 template <tfi_dtype T>
+__device__ void stage_rows(const tfi_few_args &a, char *z, int z_stride, int bytes, int rows)
+{
+    enum { HELD = 4 };
+    uint4 v[HELD];
+    int to[HELD];
+
+    for (int m = 0, i = threadIdx.x * 16; m < rows;) {
+#pragma unroll
+        for (int k = 0; k < HELD; k++) {
+            for (; m < rows && i >= bytes; i -= bytes) m++;
+            to[k] = m < rows ? m * z_stride + i : -1;
+            if (m < rows) v[k] = *(const uint4 *)((const char *)a.x + few_source(a, m) * bytes + i);
+            i += WARPS * WARP * 16;
+        }
+#pragma unroll
+        for (int k = 0; k < HELD; k++)
+            if (to[k] >= 0) *(uint4 *)(z + to[k]) = T == TFI_F32 ? v[k] : in_order(v[k]);
+    }
+}
+
+template <tfi_dtype T>
 __device__ void put_row(char *z, int i, const float (&v)[8])
 {
     if constexpr (T == TFI_F32) {
@@ -204,16 +237,97 @@ __device__ void put_row(char *z, int i, const float (&v)[8])
     }
 }
 
-template <tfi_dtype T>
-__device__ void stage_rows(const tfi_few_args &a, char *z, int z_stride, int bytes, int rows)
+/* Elements of norm.x and norm.residual. */
+struct eight {
+    raw_elements<8> x, residual;
+};
+
+__device__ eight load_eight(const tfi_norm_args &n, tfi_dtype t, int64_t at)
 {
-    for (int m = 0; m < rows; m++) {
-        const char *x = (const char *)a.x + few_source(a, m) * bytes;
-#pragma unroll 4
-        for (int i = threadIdx.x * 16; i < bytes; i += WARPS * WARP * 16) {
-            const uint4 v = *(const uint4 *)(x + i);
-            *(uint4 *)(z + m * z_stride + i) = T == TFI_F32 ? v : in_order(v);
+    eight e = {};
+    e.x = load_raw<8>(n.x, t, at);
+    if (n.residual) e.residual = load_raw<8>(n.residual, t, at);
+    return e;
+}
+
+__device__ void widen_eight(const tfi_norm_args &n, const eight &e, tfi_dtype t, float (&v)[8])
+{
+    widen(e.x, t, v);
+    if (!n.residual) return;
+    float added[8];
+    widen(e.residual, t, added);
+#pragma unroll
+    for (int k = 0; k < 8; k++) v[k] += added[k];
+}
+
+/* Of `team` warps. */
+__device__ float2 total_of(const float2 *statistics, int team)
+{
+    const float4 *all = (const float4 *)statistics, a = all[0], b = all[1];
+    float2 d = make_float2(a.x + a.z + b.x + b.z, a.y + a.w + b.y + b.w);
+
+    if (team == 4) return d;
+    const float4 e = all[2], f = all[3];
+    return make_float2(d.x + e.x + e.z + f.x + f.z, d.y + e.y + e.w + f.y + f.w);
+}
+
+/* Warps that share a row: a function of K alone. */
+__device__ int norm_team(int K)
+{
+    return K <= 4 * WARP * 8 ? 4 : 8;
+}
+
+/* x, in X, normed. A lane has 8 elements, and the order of the sums depends on K alone. Sums are taken of
+ * differences to the mean of the row's first elements, which is as good as the mean of all: x is read once, lanes meet once,
+ * and a mean of 10,000 deviations costs no digits. One block writes norm.y too: others still read, so norm.y must be neither
+ * norm.x nor norm.residual. */
+template <tfi_dtype T, tfi_dtype X>
+__device__ void norm_rows(const stream_call &s, char *shared, int rows, uint32_t gain_barrier, int64_t at)
+{
+    const tfi_few_args &a = s.c.a;
+    const int K = (int)a.K, warp = threadIdx.x / WARP, team = norm_team(K), mate = warp % team;
+    const int i = (mate * WARP + threadIdx.x % WARP) * 8;
+    const float *gain = (const float *)(shared + s.gain_at), share = __fdividef(1, (float)K);
+    const bool layer = a.norm.norm == TFI_NORM_LAYER;
+    float2 *statistics = (float2 *)(shared + STATISTICS_AT) + warp - mate;
+
+    for (int m = warp / team, first = 0; first < rows; m += WARPS / team, first += WARPS / team) {
+        float v[8] = {}, near = 0;
+        float2 d = make_float2(0, 0);
+
+        if (m < rows) {
+            const int64_t row = first == 0 ? at : few_source(a, m) * K;
+            const eight x = load_eight(a.norm, X, row + (i < K ? i : 0)), first_of_row = load_eight(a.norm, X, row);
+            float some[8];
+            widen_eight(a.norm, first_of_row, X, some);
+            widen_eight(a.norm, x, X, v);
+#pragma unroll
+            for (int k = 0; k < 8; k++) near += layer ? some[k] * 0.125f : 0;
         }
+        if (i < K) {
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                v[k] -= near;
+                d.x += v[k];
+                d.y += v[k] * v[k];
+            }
+        }
+        d = make_float2(warp_sum(d.x), warp_sum(d.y));
+        if (threadIdx.x % WARP == 0) statistics[mate] = d;
+        wait_for_copies(gain_barrier, 0);
+        __syncthreads();
+        d = total_of(statistics, team);
+        statistics += statistics < (float2 *)(shared + STATISTICS_AT) + WARPS ? WARPS : -WARPS;
+        const float shift = layer ? d.x * share : 0, variance = fmaxf(d.y * share - shift * shift, 0); /* which loses a NaN */
+        const float factor = isnan(d.y) ? d.y : rsqrtf(variance + a.norm.eps);
+        if (m >= rows || i >= K) continue;
+        float g[8], b[8] = {};
+        load<8>(gain, TFI_F32, i, g);
+        if (a.norm.bias) load<8>(gain + K, TFI_F32, i, b);
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[k] = (v[k] - shift) * factor * g[k] + b[k];
+        put_row<T>(shared + s.z_at + m * s.z_stride, i, v);
+        if (a.norm.y && blockIdx.x == 0) store(a.norm.y, T, (int64_t)m * K + i, v);
     }
 }
 
@@ -231,63 +345,66 @@ __device__ addends load_addends(const tfi_few_args &a, int n, bool inside)
     return v;
 }
 
-template <tfi_dtype T, bool NORMED>
-__global__ void __launch_bounds__(WARPS *WARP, 3) stream(stream_call s)
+__device__ raw_elements<1> load_residual(const tfi_few_args &a, int m, int n, bool inside)
 {
+    raw_elements<1> v = {0};
+    if (a.residual && inside) v = load_raw<1>(a.residual, a.out, m * a.N + n);
+    return v;
+}
+
+/* X: the type of the norm's x, TFI_DTYPE_COUNT where there is no norm. */
+template <tfi_dtype T, tfi_dtype X>
+__global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
+{
+    constexpr bool NORMED = X != TFI_DTYPE_COUNT;
     extern __shared__ __align__(128) char shared[];
     follow();
     const tfi_few_args &a = s.c.a;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, bytes = (int)a.K * element_size(T);
     const int columns = (int)few_columns(a), width = a.gated ? TILE / 2 : TILE;
     const uint32_t barriers = shared_address(shared), gain_barrier = barriers + DEPTH_MAX * 8;
-    float *gain = (float *)(shared + s.gain_at);
-    char *z = shared + s.z_at;
     supply more = {s, barriers, shared_address(shared + s.ring_at), bytes, columns, width, (int)blockIdx.x * width, 0, 0, NULL};
 
+    if (warp == WARPS - 1 && lane == 0) open_barriers(barriers);
+    __syncthreads();
     if (warp == WARPS - 1) {
-        if (lane == 0) {
-            open_barriers(barriers);
-            if (NORMED) {
-                expect(gain_barrier, (int)a.K * (a.norm.bias ? 8 : 4));
-                copy(shared_address(gain), a.norm.gain, (int)a.K * 4, gain_barrier);
-                if (a.norm.bias) copy(shared_address(gain + a.K), a.norm.bias, (int)a.K * 4, gain_barrier);
-            }
-        }
-        __syncwarp();
         more.open_tile();
 #pragma unroll 1
         for (int i = 0; i < s.depth; i++) more.fill();
+        if (NORMED && lane == 0) {
+            const uint32_t gain = shared_address(shared + s.gain_at);
+            expect(gain_barrier, (int)a.K * (a.norm.bias ? 8 : 4));
+            copy(gain, a.norm.gain, (int)a.K * 4, gain_barrier);
+            if (a.norm.bias) copy(gain + (int)a.K * 4, a.norm.bias, (int)a.K * 4, gain_barrier);
+        }
     }
     /* Thread (m, column of a tile) takes a sum to y. */
     const int m = a.gated ? threadIdx.x / (TILE / 2) : threadIdx.x / TILE, rows = few_live(s.c);
     int n = blockIdx.x * width + threadIdx.x % width;
     addends add = load_addends(a, n, m < ROWS && n < columns);
-    __syncthreads(); /* the barriers are open */
+    int64_t at = NORMED ? few_source(a, min(warp / norm_team((int)a.K), (int)a.M - 1)) * a.K : 0;
+    asm volatile("" : "+l"(at)); /* computed now, not when it is needed */
 
     wait_for_results();
+    raw_elements<1> residual;
     if constexpr (NORMED) {
-        few_norm(
-            a, gain, a.norm.bias ? gain + a.K : NULL, rows, (few_statistics *)(shared + s.statistics_at),
-            [=] { wait_for_copies(gain_barrier, 0); },
-            [&](int row, int i, const float(&v)[8]) {
-                put_row<T>(z + row * s.z_stride, i, v);
-                if (a.norm.y && blockIdx.x == 0) store(a.norm.y, T, row * a.K + i, v);
-            });
+        norm_rows<T, X>(s, shared, rows, gain_barrier, at);
+        residual = load_residual(a, m, n, m < rows && n < columns);
     } else {
-        stage_rows<T>(a, z, s.z_stride, bytes, rows);
+        residual = load_residual(a, m, n, m < rows && n < columns);
+        stage_rows<T>(a, shared + s.z_at, s.z_stride, bytes, rows);
     }
-    float residual = m < rows && n < columns ? few_residual(a, m, n) : 0;
     __syncthreads();
 
-    const char *w_lane = shared + s.ring_at + lane / 4 * s.w_stride + lane % 4 * 16;
-    const char *z_lane = z + lane % 4 * 16 + (T == TFI_F32 ? 0 : min(lane / 4, max(rows, 1) - 1) * s.z_stride);
+    const char *w = shared + s.ring_at + lane / 4 * s.w_stride + lane % 4 * 16;
+    const char *z = shared + s.z_at + lane % 4 * 16 + (T == TFI_F32 ? 0 : min(lane / 4, max(rows, 1) - 1) * s.z_stride);
     float *sums = (float *)(shared + SUMS_AT);
     for (int first = blockIdx.x * width, stage = 0, phase = 0, odd = 0; first < columns; first += gridDim.x * width, odd ^= 1) {
         lane_sums sum = {};
 
         for (int begin = 0; begin < bytes; begin += s.part) {
             const int chunks = min(s.part, bytes - begin) / CHUNK, from = chunks * warp / WARPS * CHUNK;
-            const char *w_at = w_lane + stage * s.stage, *z_at = z_lane + begin;
+            const char *w_at = w + stage * s.stage, *z_at = z + begin;
             wait_for_copies(barriers + stage * 8, phase);
 #pragma unroll 4
             for (int at = from; at < chunks * (warp + 1) / WARPS * CHUNK; at += CHUNK)
@@ -303,18 +420,20 @@ __global__ void __launch_bounds__(WARPS *WARP, 3) stream(stream_call s)
         if (m < rows && n < columns) {
             const float *mine = sums + odd * WARPS * ROWS * TILE + m * TILE + threadIdx.x % width;
             const float other = a.gated ? total_of(mine + TILE / 2) + add.other : 0;
-            few_store(a, m, n, total_of(mine) + add.bias, other, residual);
+            float joins[1];
+            widen(residual, a.out, joins);
+            few_store(a, m, n, total_of(mine) + add.bias, other, joins[0]);
         }
         n += gridDim.x * width;
         add = load_addends(a, n, m < ROWS && n < columns);
-        residual = m < rows && n < columns ? few_residual(a, m, n) : 0;
+        residual = load_residual(a, m, n, m < rows && n < columns);
     }
     if (NORMED) wait_for_copies(gain_barrier, 0); /* where no row lives, nobody has */
 }
 
 /* ---- host ---- */
 
-enum { BLOCKS = 2, RING = 48 * 1024, PART = 3200 };
+enum { RING = 44 * 1024, PART = 3200, COLUMNS_MAX = WARPS * WARP * 8 };
 
 int64_t aligned(int64_t bytes)
 {
@@ -331,53 +450,64 @@ int64_t stride_of(int64_t bytes)
 int64_t lay_out(const tfi_few_args *a, stream_call *s)
 {
     const int64_t bytes = a->K * (a->type == TFI_F32 ? 4 : 2), chunks = bytes / CHUNK;
-    int64_t at = SUMS_AT + 2 * WARPS * ROWS * TILE * (int64_t)sizeof(float);
+    int64_t at = aligned(FREE_AT);
 
     s->parts = (int)((bytes + PART - 1) / PART);
     s->part = (int)((chunks + s->parts - 1) / s->parts * CHUNK);
-    s->w_stride = (int)stride_of(s->part);
-    s->stage = TILE * s->w_stride;
-    s->depth = RING / s->stage < DEPTH_MAX ? RING / s->stage : DEPTH_MAX;
+    s->w_stride = s->parts == 1 ? s->part : (int)stride_of(s->part);
+    s->stage = (int)aligned(TILE * s->w_stride);
+    s->depth = RING / s->stage < 2 ? 2 : RING / s->stage < DEPTH_MAX ? RING / s->stage : DEPTH_MAX;
     s->z_stride = (int)stride_of(bytes);
     s->z_at = (int)at;
-    at += aligned(a->M * s->z_stride);
+    at = aligned(at + a->M * s->z_stride);
     s->gain_at = (int)at;
-    if (a->norm.gain) at += aligned(2 * a->K * (int64_t)sizeof(float));
-    s->statistics_at = (int)at;
-    if (a->norm.gain) at += aligned(few_norm_bytes(a->M));
+    if (a->norm.gain) at = aligned(at + 2 * a->K * (int64_t)sizeof(float));
     s->ring_at = (int)at;
     return at + s->depth * s->stage;
 }
 
-template <tfi_dtype T, bool NORMED>
+/* Two a multiprocessor; three where that saves a second round and each has few rows of x to make ready. */
+int64_t blocks_for(const tfi_cuda_launch *l, int64_t M, int64_t tiles)
+{
+    const int64_t each = M <= 2 && tiles <= 3 * (int64_t)l->multiprocessors ? 3 : 2, most = each * l->multiprocessors;
+    return tiles < most ? tiles : most;
+}
+
+template <tfi_dtype T, tfi_dtype X>
 tf_status launch(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
 {
-    const auto kernel = stream<T, NORMED>;
+    const auto kernel = stream<T, X>;
     stream_call s = {{*a, l->live, rows}};
     const int64_t bytes = lay_out(a, &s), columns = few_columns(*a), width = a->gated ? TILE / 2 : TILE;
-    const int64_t tiles = (columns + width - 1) / width, most = BLOCKS * (int64_t)l->multiprocessors;
+    const int64_t blocks = blocks_for(l, a->M, (columns + width - 1) / width);
 
     (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    return start(l, "LINEAR", kernel, dim3((unsigned)(tiles < most ? tiles : most)), WARPS * WARP, (size_t)bytes, s);
+    return start(l, "LINEAR", kernel, dim3((unsigned)blocks), WARPS * WARP, (size_t)bytes, s);
 }
 
 template <tfi_dtype T>
 tf_status launch_typed(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
 {
-    return a->norm.gain ? launch<T, true>(l, a, rows) : launch<T, false>(l, a, rows);
+    if (!a->norm.gain) return launch<T, TFI_DTYPE_COUNT>(l, a, rows);
+    return a->norm_x == TFI_F32 ? launch<T, TFI_F32>(l, a, rows) : launch<T, T>(l, a, rows);
+}
+
+bool fits_normed(const tfi_few_args *a)
+{
+    const tfi_norm_args *n = &a->norm;
+
+    return (a->norm_x == TFI_F32 || a->norm_x == a->type) && (!n->residual || a->norm_residual == a->norm_x) &&
+           a->K <= COLUMNS_MAX && in_vectors(a->K, n->x, n->residual, n->gain, n->bias, n->y);
 }
 
 bool fits(const tfi_few_args *a, int capability)
 {
-    const bool normed = a->norm.gain != NULL;
     const int64_t chunk = a->type == TFI_F32 ? CHUNK / 4 : CHUNK / 2, most = (capability / 10 == 12 ? 99 : 227) * 1024;
     stream_call s;
 
     if (a->M > ROWS || capability < 90 || a->type > TFI_F16 || a->out > TFI_F16 || (a->gated && a->N % 2)) return false;
-    if (a->K < 1 || a->K % chunk || !in_vectors(a->K, a->w, normed ? NULL : a->x)) return false;
-    if (normed &&
-        (a->K > FEW_NORM_MAX || !in_vectors(a->K, a->norm.x, a->norm.residual, a->norm.gain, a->norm.bias, a->norm.y)))
-        return false;
+    if (a->K < 1 || a->K % chunk || !in_vectors(a->K, a->w)) return false;
+    if (a->norm.gain ? !fits_normed(a) : !in_vectors(a->K, a->x)) return false;
     return lay_out(a, &s) <= most;
 }
 

@@ -29,13 +29,12 @@ static void put_x(few_case *c, float m)
     const int64_t K = a->K;
     float *values, *gain, *bias = NULL, *residual = NULL;
 
-    if (pick(0, 2) == 0) { /* plain; in 16 bits sums of numbers that are not small need as many digits as they have */
+    if (pick(0, 2) == 0 || K > 2048) { /* plain; in 16 bits sums of numbers that are not small need as many digits as they have */
         a->x = device_values(a->type, SOURCES * K, -m, m, 0, &values);
         h->x = values;
         return;
     }
-    a->norm_x = any_float();
-    a->norm_residual = any_float();
+    a->norm_x = a->norm_residual = pick(0, 1) ? TFI_F32 : a->type;
     a->norm = (tfi_norm_args){.norm = pick(0, 1) ? TFI_NORM_RMS : TFI_NORM_LAYER, .R = a->M, .E = K, .eps = 1e-5f};
     a->norm.x = device_values(a->norm_x, SOURCES * K, -m, 2 * m, 0, &values);
     if (pick(0, 1)) a->norm.residual = device_values(a->norm_residual, SOURCES * K, -m, m, 0, &residual);
