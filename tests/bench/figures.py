@@ -63,8 +63,12 @@ def encode_floor(shape, lengths, size, speed):
     return max(flops / speed.flops, weights * size / speed.bytes)
 
 
+def line(cells):
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
 def table(header, rows):
-    return "\n".join("| " + " | ".join(map(str, r)) + " |" for r in [header, ["---"] * len(header), *rows])
+    return "\n".join(map(line, [header, ["---"] * len(header), *rows]))
 
 
 def common_prefix(a, b):

@@ -34,7 +34,7 @@ import traceback
 
 import numpy as np
 
-from figures import Shape, Speed, common_prefix, encode_floor, generate_floor, make, table
+from figures import Shape, Speed, common_prefix, encode_floor, generate_floor, line, make, table
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "conformance"))
@@ -320,9 +320,9 @@ def profile(title, run, most=14):
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
-    print(f"\n{title}")
+    log(f"\n{title}")
     if not torch.cuda.is_available():
-        return print("  no GPU to look at")
+        return log("  no GPU to look at")
     with record(activities=[ProfilerActivity.CUDA]) as recorded:
         run()
         torch.cuda.synchronize()
@@ -331,12 +331,12 @@ def profile(title, run, most=14):
     for e in events:
         kernels[e.name[:90]].append(e.time_range.elapsed_us())
     if not events:
-        return print("  nothing ran on the GPU")
+        return log("  nothing ran on the GPU")
     busy = sum(map(sum, kernels.values())) / 1e3
     span = (max(e.time_range.end for e in events) - min(e.time_range.start for e in events)) / 1e3
-    print(f"  busy {busy:.3f} of {span:.3f} ms, {len(events)} launches and copies")
+    log(f"  busy {busy:.3f} of {span:.3f} ms, {len(events)} launches and copies")
     for name, times in sorted(kernels.items(), key=lambda item: -sum(item[1]))[:most]:
-        print(f"  {sum(times) / 1e3:9.3f} ms {len(times):6d} x {statistics.mean(times):8.2f} us  {name}")
+        log(f"  {sum(times) / 1e3:9.3f} ms {len(times):6d} x {statistics.mean(times):8.2f} us  {name}")
 
 
 # ---- open to first token, in a process of its own ----
@@ -404,12 +404,14 @@ def number(ms):
     return "-" if ms is None else f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
 
 
-def row(title, times, target, floor, names):
+def report(title, times, target, floor, names):
+    """A row of the table, at once: a run that is cut short has shown what it found."""
     mine, peer = times.get("ours"), times.get("transformers")
     verdict = "" if target is None or mine is None else "met" if mine <= target else "MISSED"
     share = f"{floor / mine:.0%}" if floor and mine else ""
     ratio = f"{peer / mine:.1f}x" if peer and mine else "-"
-    return [title, *(number(times.get(n)) for n in names), ratio, number(target), verdict, number(floor), share]
+    cells = [title, *(number(times.get(n)) for n in names), ratio, number(target), verdict, number(floor), share]
+    print(line(cells), flush=True)
 
 
 def machine(device):
@@ -430,18 +432,18 @@ def machine(device):
 
 
 def run_model(model, cases, a):
-    """The rows of one model; cases that fail are named and left out."""
+    """Reports the cases of one model; those that fail are named and left out."""
     shape = TINY[SHAPES[model].family] if a.tiny else SHAPES[model]
     dtype = "fp32" if a.device == "cpu" else DTYPES[model]
     path = pathlib.Path(a.cache) / f"{model.replace(' ', '-').lower()}-{dtype}{'-tiny' * a.tiny}"
     path.parent.mkdir(parents=True, exist_ok=True)
     make(path, lambda part: save_checkpoint(shape, dtype, a.device, part))
-    rows, done, engines = [], {}, {}
+    done, engines = {}, {}
     if model == FIRST_TOKEN and not a.ours_only:
         times = first_tokens(path, dtype, a.device)
         engines["transformers"], theirs = their_first_token(shape, path, dtype, a.device)
         title = f"{model} {dtype}, open to first token, of it the context {times['context']:.0f}"
-        rows.append(row(title, {"ours": times["all"], "transformers": theirs}, FIRST_TOKEN_MS, None, a.names))
+        report(title, {"ours": times["all"], "transformers": theirs}, FIRST_TOKEN_MS, None, a.names)
     engines = {"ours": Ours(path, dtype, a.device), **engines}
     if not a.ours_only:
         engines.setdefault("transformers", Transformers(shape, path, dtype, a.device))
@@ -460,11 +462,9 @@ def run_model(model, cases, a):
         if case.of and case.of[0] in done:
             target = done[case.of[0]]["ours"] / case.of[1]
             title += f", {case.of[1]}x {case.of[0]} wanted, {done[case.of[0]]['ours'] / times['ours']:.2f}x"
-        rows.append(row(title, times, target, floor_ms(case, shape, dtype), a.names))
-        log(f"{title}: " + ", ".join(f"{name} {number(ms)}" for name, ms in times.items()))
+        report(title, times, target, floor_ms(case, shape, dtype), a.names)
     for engine in engines.values():
         engine.close()
-    return rows
 
 
 def main():
@@ -482,16 +482,16 @@ def main():
 
     transformers.utils.logging.disable_progress_bar()
     a.names = ["ours", *(["transformers"] * (not a.ours_only)), *(["compiled"] * a.compile)]
-    a.failed, rows, start = [], [], time.time()
-    print(machine(a.device))
+    a.failed, start = [], time.time()
+    print(f"{machine(a.device)}\n\nMilliseconds (median):\n")
+    print(table(["", *a.names, "ratio", "target", "", "floor", "share of the floor's speed"], []), flush=True)
     for model in a.only:
         try:
-            rows += run_model(model, [shrink(c) if a.tiny else c for c in CASES if c.model == model], a)
+            run_model(model, [shrink(c) if a.tiny else c for c in CASES if c.model == model], a)
         except Exception as e:
             a.failed.append(model)
             log(f"{model}: {e}\n{traceback.format_exc()[-1500:]}")
-    print("\nMilliseconds (median):\n")
-    print(table(["", *a.names, "ratio", "target", "", "floor", "share of the floor's speed"], rows))
+        log(f"{model}: done after {time.time() - start:.0f} s")
     print(f"\n{time.time() - start:.0f} s in all" + (f"; FAILED: {', '.join(a.failed)}" if a.failed else ""))
     return len(a.failed) > 0
 
