@@ -7,16 +7,28 @@
  *           products have their weights by then. Each block norms x for itself. In mma.sync the rows of w are the columns of B
  *           and the rows of x are rows of A: tensor cores are idle anyway, and 1 to 8 rows cost the same. A row's sums do not
  *           depend on how many rows there are.
- * Needs     9.0; rows of a multiple of 64 bytes, 16-byte aligned; rows of x that fit in shared memory; otherwise the matrix
- *           library does it
+ * Needs     9.0; rows of a multiple of 64 bytes, 16-byte aligned; rows of x that fit in shared memory; with a norm up to 4 rows
+ *           of 2048 columns, in F32 or the type of w. Otherwise few_tiles.cu or the matrix library does it
  * Floor     bytes of w: [2304, 768] in 2 bytes 3.5 MB / 4.3 TB/s = 0.8 us, and in a chain of kernels what follows one another:
- *           the wait, x, the norm, the sums, about 1.2 us */
+ *           the wait, x, the norm, the sums, about 1.2 us. A kernel that only passes a word on takes 0.7 to 0.8 us in a chain.
+ * Measured  on an H200, F16, chains of one product over rotating weights, 1 row: GPT-2's with norm [2304, 768] 3.2 us,
+ *           [3072, 768] 3.4, without [768, 768] 1.9, [768, 3072] 2.8, its head 21 (3.6 TB/s); XL [4800, 1600] 6.4,
+ *           [6400, 1600] 7.3, [1600, 6400] 8.6; T5-3B [16384, 1024] 10.2 (3.3 TB/s). 4 rows of GPT-2: 4.3, 4.7, 2.1, 4.3, 23.
+ *           Without dependent launch each takes 0.5 to 1.3 us more. Time goes to the instructions between the wait and the
+ *           end, about 5 cycles each, not to bytes.
+ * Lost      cp.async by each lane: 1 to 2 us more where blocks have several tiles. The norm after the sums, from sums of w gain
+ *           and w bias: then each warp needs all of x, and 8 lanes of it the same. Weights beyond the ring prefetched to the
+ *           cache: the heads 2 us slower. Deeper rings: rows of x queue behind them. A switch's table: 0.3 us from memory. */
 #include "few.cuh"
 
 namespace
 {
 
 enum { WARPS = 8, ROWS = 8, TILE = 8, CHUNK = 64 /* bytes of a row of w that a warp takes at a time */ };
+
+/* Rows that a norm here costs less than one in front would; columns up to which the next kernel may come at once: its copies
+ * then are in the way of longer rows of x, and of x that is read in one go. */
+enum { NORMED_ROWS = 4, EARLY = 1024 };
 
 struct stream_call {
     few_call c;
@@ -358,13 +370,14 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
 {
     constexpr bool NORMED = X != TFI_DTYPE_COUNT;
     extern __shared__ __align__(128) char shared[];
-    follow();
     const tfi_few_args &a = s.c.a;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, bytes = (int)a.K * element_size(T);
     const int columns = (int)few_columns(a), width = a.gated ? TILE / 2 : TILE;
     const uint32_t barriers = shared_address(shared), gain_barrier = barriers + DEPTH_MAX * 8;
     supply more = {s, barriers, shared_address(shared + s.ring_at), bytes, columns, width, (int)blockIdx.x * width, 0, 0, NULL};
+    const bool early = NORMED && a.K <= EARLY;
 
+    if (early) follow();
     if (warp == WARPS - 1 && lane == 0) open_barriers(barriers);
     __syncthreads();
     if (warp == WARPS - 1) {
@@ -383,9 +396,14 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
     int n = blockIdx.x * width + threadIdx.x % width;
     addends add = load_addends(a, n, m < ROWS && n < columns);
     int64_t at = NORMED ? few_source(a, min(warp / norm_team((int)a.K), (int)a.M - 1)) * a.K : 0;
-    asm volatile("" : "+l"(at)); /* computed now, not when it is needed */
+    int w = s.ring_at + lane / 4 * s.w_stride + lane % 4 * 16;
+    int z = s.z_at + lane % 4 * 16 + (T == TFI_F32 ? 0 : min(lane / 4, max(rows, 1) - 1) * s.z_stride);
+    const int whole = s.part / CHUNK;
+    int from = whole * warp / WARPS * CHUNK, to = whole * (warp + 1) / WARPS * CHUNK;
+    asm volatile("" : "+l"(at), "+r"(w), "+r"(z), "+r"(from), "+r"(to)); /* computed now, not when they are needed */
 
     wait_for_results();
+    if (!early) follow();
     raw_elements<1> residual;
     if constexpr (NORMED) {
         norm_rows<T, X>(s, shared, rows, gain_barrier, at);
@@ -396,19 +414,20 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
     }
     __syncthreads();
 
-    const char *w = shared + s.ring_at + lane / 4 * s.w_stride + lane % 4 * 16;
-    const char *z = shared + s.z_at + lane % 4 * 16 + (T == TFI_F32 ? 0 : min(lane / 4, max(rows, 1) - 1) * s.z_stride);
     float *sums = (float *)(shared + SUMS_AT);
     for (int first = blockIdx.x * width, stage = 0, phase = 0, odd = 0; first < columns; first += gridDim.x * width, odd ^= 1) {
         lane_sums sum = {};
 
         for (int begin = 0; begin < bytes; begin += s.part) {
-            const int chunks = min(s.part, bytes - begin) / CHUNK, from = chunks * warp / WARPS * CHUNK;
-            const char *w_at = w + stage * s.stage, *z_at = z + begin;
+            if (begin + s.part > bytes) { /* the last part is shorter */
+                const int chunks = (bytes - begin) / CHUNK;
+                from = chunks * warp / WARPS * CHUNK;
+                to = chunks * (warp + 1) / WARPS * CHUNK;
+            }
+            const char *w_at = shared + w + stage * s.stage, *z_at = shared + z + begin;
             wait_for_copies(barriers + stage * 8, phase);
 #pragma unroll 4
-            for (int at = from; at < chunks * (warp + 1) / WARPS * CHUNK; at += CHUNK)
-                add_chunk<T>(sum, w_at + at, z_at + at, s.z_stride, rows);
+            for (int i = from; i < to; i += CHUNK) add_chunk<T>(sum, w_at + i, z_at + i, s.z_stride, rows);
             if (begin + s.part >= bytes) put_sums<T>(sum, sums + (odd * WARPS + warp) * ROWS * TILE);
             __syncthreads();
             if (warp == WARPS - 1) more.fill();
@@ -424,6 +443,10 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
             widen(residual, a.out, joins);
             few_store(a, m, n, total_of(mine) + add.bias, other, joins[0]);
         }
+        if (s.parts > 1) {
+            from = whole * warp / WARPS * CHUNK;
+            to = whole * (warp + 1) / WARPS * CHUNK;
+        }
         n += gridDim.x * width;
         add = load_addends(a, n, m < ROWS && n < columns);
         residual = load_residual(a, m, n, m < rows && n < columns);
@@ -433,7 +456,7 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
 
 /* ---- host ---- */
 
-enum { RING = 44 * 1024, PART = 3200, COLUMNS_MAX = WARPS * WARP * 8 };
+enum { RING = 44 * 1024, PART = 3200, ONE_PART = 8192, SINGLE = 132 * TILE, COLUMNS_MAX = WARPS * WARP * 8 };
 
 int64_t aligned(int64_t bytes)
 {
@@ -452,11 +475,15 @@ int64_t lay_out(const tfi_few_args *a, stream_call *s)
     const int64_t bytes = a->K * (a->type == TFI_F32 ? 4 : 2), chunks = bytes / CHUNK;
     int64_t at = aligned(FREE_AT);
 
-    s->parts = (int)((bytes + PART - 1) / PART);
+    /* Where a block has no second tile, its first comes as a whole. */
+    const int64_t part = few_columns(*a) <= SINGLE && !a->gated && bytes <= ONE_PART ? ONE_PART : PART;
+
+    s->parts = (int)((bytes + part - 1) / part);
     s->part = (int)((chunks + s->parts - 1) / s->parts * CHUNK);
     s->w_stride = s->parts == 1 ? s->part : (int)stride_of(s->part);
     s->stage = (int)aligned(TILE * s->w_stride);
-    s->depth = RING / s->stage < 2 ? 2 : RING / s->stage < DEPTH_MAX ? RING / s->stage : DEPTH_MAX;
+    s->depth = (int)(RING / s->stage < DEPTH_MAX ? RING / s->stage : DEPTH_MAX);
+    if (s->depth < 2) s->depth = part == PART ? 2 : 1;
     s->z_stride = (int)stride_of(bytes);
     s->z_at = (int)at;
     at = aligned(at + a->M * s->z_stride);
@@ -496,8 +523,9 @@ bool fits_normed(const tfi_few_args *a)
 {
     const tfi_norm_args *n = &a->norm;
 
-    return (a->norm_x == TFI_F32 || a->norm_x == a->type) && (!n->residual || a->norm_residual == a->norm_x) &&
-           a->K <= COLUMNS_MAX && in_vectors(a->K, n->x, n->residual, n->gain, n->bias, n->y);
+    return a->M <= NORMED_ROWS && (a->norm_x == TFI_F32 || a->norm_x == a->type) &&
+           (!n->residual || a->norm_residual == a->norm_x) && a->K <= COLUMNS_MAX &&
+           in_vectors(a->K, n->x, n->residual, n->gain, n->bias, n->y);
 }
 
 bool fits(const tfi_few_args *a, int capability)
