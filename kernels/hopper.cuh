@@ -32,16 +32,6 @@ __device__ inline void barrier_expect(uint32_t barrier, int bytes)
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-/* At the same barrier of a block of the cluster. */
-__device__ inline void barrier_arrive(uint32_t barrier, int block)
-{
-    asm volatile("{\n\t.reg .b32 remote;\n\t"
-                 "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}" ::"r"(barrier),
-                 "r"(block)
-                 : "memory");
-}
-
 __device__ inline void barrier_arrive(uint32_t barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -64,17 +54,6 @@ __device__ inline void load_tile(uint32_t to, const CUtensorMap *map, int column
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
         "l"(map), "r"(column), "r"(row), "r"(barrier)
-        : "memory");
-}
-
-/* To the same place in each block of the cluster whose bit is set, and counted by its barrier. */
-__device__ inline void load_tile_for(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t barrier,
-                                     uint16_t blocks)
-{
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
-        "%3}], [%4], %5;" ::"r"(to),
-        "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
         : "memory");
 }
 

@@ -1,16 +1,16 @@
 /* LINEAR of many rows with GELU (the erf form, which the matrix library has not) at its end: y = gelu(x w^T + bias)
  *
- * Shapes    x [M, K], w [N, K], y [M, N] of one 16-bit type; bias [N] fp32; sums fp32, rounded to the type once before bias and
- *           GELU are added in fp32
- * Parallel  A block a multiprocessor, or a pair of them, which take tiles of 128 rows in turn. One thread has the copy engine
- *           fill a ring of slices of x and w, 64 columns each; two warpgroups multiply, 64 rows each. A finished tile waits in
- *           registers, rounded to 16 bits, while the next one is multiplied: its end is computed, 32 columns a slice, between
- *           the starting of products and the waiting for them, so that the tensor cores never wait for it.
- *           The two blocks of a pair have the same rows of w: each fetches half of them for both.
- * Needs     9.0 exactly (wgmma), K % 8 == 0, N % 8 == 0, 16-byte aligned buffers, slices enough to hide the end behind
- * Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us
- * Measured  388 us on H200, the matrix library and FINISH 500; M=4096 38 and 45. Without the end 290 us: the end is not hidden
- * yet. Tried     pairs of blocks that fetch w for each other: 422 us */
+ * Shapes    x [M, K], w [N, K], y [M, N] of one 16-bit type; bias [N] fp32; sums fp32, rounded to the type once, before bias
+ * and GELU are added in fp32 Parallel  A block a multiprocessor, which takes tiles of 128 rows and 256 or 128 columns in turn.
+ * One thread has the copy engine fill a ring of slices of x and w, 64 columns each; two warpgroups multiply, 64 rows each. A
+ * finished tile waits in registers, rounded to 16 bits, while the next one is multiplied: its end is computed 32 columns a
+ * slice. A warpgroup that has started a product does not get far before the product is over, so the two take turns: while one
+ * starts the products of a slice, the other computes ends. Needs     9.0 exactly (wgmma); K % 8 == 0, N % 32 == 0, 16-byte
+ * aligned buffers, slices enough to hide the end behind Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us,
+ * which is also what this kernel takes without the end Measured  355 us on H200 (the matrix library and FINISH 490); M=22110
+ * 167 (230), 4096 34 (43), 2048 20 (25), 512 7.9 (9.0) Tried     no turns: 372 us, 388 with the end between the products of a
+ * slice, 385 with a quarter of it after each product; turns of half a slice: 361; pairs of blocks that fetch w for each other:
+ * 350 to 359, M=22110 170 to 195 */
 #include "hopper.cuh"
 
 #include "activation.cuh"
@@ -56,20 +56,12 @@ struct place {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* A block's place in shared memory and in its cluster, and the walk over its tiles, without divisions. */
-template <int WIDTH, int CLUSTER>
+/* Addresses in a block's shared memory. */
+template <int WIDTH>
 struct block {
     typedef layout<WIDTH> L;
     uint32_t shared;
-    int rank, rows, columns; /* of a step */
 
-    __device__ block(const many_call &c, const unsigned char *memory)
-    {
-        shared = shared_address(memory);
-        rank = CLUSTER == 1 ? 0 : blockIdx.x % CLUSTER;
-        rows = gridDim.x / CLUSTER / c.columns;
-        columns = gridDim.x / CLUSTER % c.columns;
-    }
     __device__ uint32_t x(int stage) const
     {
         return shared + stage * L::STAGE_BYTES;
@@ -88,28 +80,31 @@ struct block {
     }
 };
 
-template <int WIDTH, int CLUSTER>
+/* A block's walk over its tiles, beside one another first, without divisions on the way. */
+template <int WIDTH>
 struct tile {
-    int number, down, across;
+    int number, down, across, step_down, step_across;
 
     __device__ tile(const many_call &c)
     {
-        number = blockIdx.x / CLUSTER;
+        number = blockIdx.x;
         down = number / c.columns;
         across = number % c.columns;
+        step_down = gridDim.x / c.columns;
+        step_across = gridDim.x % c.columns;
     }
-    __device__ void next(const many_call &c, const block<WIDTH, CLUSTER> &b)
+    __device__ void next(const many_call &c)
     {
-        number += gridDim.x / CLUSTER;
-        down += b.rows;
-        across += b.columns;
+        number += gridDim.x;
+        down += step_down;
+        across += step_across;
         if (across < c.columns) return;
         across -= c.columns;
         down++;
     }
-    __device__ int row(const block<WIDTH, CLUSTER> &b) const
+    __device__ int row() const
     {
-        return (down * CLUSTER + b.rank) * ROWS;
+        return down * ROWS;
     }
     __device__ int column() const
     {
@@ -117,36 +112,24 @@ struct tile {
     }
 };
 
-template <int CLUSTER>
-__device__ void sync_blocks()
-{
-    __syncwarp();
-    __syncthreads();
-    if (CLUSTER > 1) asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
-}
-
 /* One thread. Weights do not change during a run: their first slices come before the results of the kernel before. */
-template <int WIDTH, int CLUSTER>
-__device__ void produce(const many_call &c, const block<WIDTH, CLUSTER> &b)
+template <int WIDTH>
+__device__ void produce(const many_call &c, const block<WIDTH> &b)
 {
     typedef layout<WIDTH> L;
-    const int part = WIDTH / CLUSTER;
     place<L::STAGES> at;
-    tile<WIDTH, CLUSTER> t(c);
+    tile<WIDTH> t(c);
     int early = 0;
 
     const auto load_w = [&](int slice) {
         barrier_expect(b.full(at.stage), L::STAGE_BYTES);
-        if (CLUSTER == 1) load_tile(b.w(at.stage), &c.w, slice * SLICE, t.column(), b.full(at.stage));
-        else
-            load_tile_for(b.w(at.stage) + b.rank * part * ROW_BYTES, &c.w, slice * SLICE, t.column() + b.rank * part,
-                          b.full(at.stage), (1 << CLUSTER) - 1);
+        load_tile(b.w(at.stage), &c.w, slice * SLICE, t.column(), b.full(at.stage));
     };
     for (; early < L::STAGES && early < c.slices; early++, at.next()) load_w(early);
     wait_for_results();
     at = place<L::STAGES>();
-    for (; t.number < c.tiles; t.next(c, b)) {
-        const int row = t.row(b);
+    for (; t.number < c.tiles; t.next(c)) {
+        const int row = t.row();
         for (int slice = 0; slice < c.slices; slice++, at.next()) {
             if (early > 0) early--;
             else {
@@ -173,84 +156,102 @@ __device__ void put_by(waiting<WIDTH> &t, const float (&sums)[WIDTH / 2])
     for (int i = 0; i < WIDTH / 4; i++) t.sums[i] = float_to_halves(sums[2 * i], sums[2 * i + 1], bf16 ? TFI_BF16 : TFI_F16);
 }
 
-__device__ inline void store_matrices(uint32_t at, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+__device__ inline void store_matrices(uint32_t at, uint32_t upper, uint32_t lower)
 {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d)
-                 : "memory");
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(at), "r"(upper), "r"(lower) : "memory");
 }
 
-/* The end of 32 columns. Of two pieces a chunk is made, which the copy engine stores; while it does, the other chunk is filled.
- */
+/* The end of 8 columns: of the tile the `block`th, of their chunk the `place`th. */
 template <bool bf16, int WIDTH>
-__device__ void end_piece(const many_call &c, const waiting<WIDTH> &t, int piece, uint32_t out)
+__device__ void end_block(const waiting<WIDTH> &t, int block, float2 bias, uint32_t chunk, int place)
 {
     const tfi_dtype type = bf16 ? TFI_BF16 : TFI_F16;
-    const int lane = threadIdx.x % WARPGROUP % 32, warp = threadIdx.x % WARPGROUP / 32;
-    const uint32_t chunk = out + piece / 2 % 2 * CHUNK_BYTES, row = 16 * warp + lane % 16;
+    const uint32_t row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 16;
+    uint32_t halves[2];
 
 #pragma unroll
-    for (int pair = 0; pair < 2; pair++) {
-        uint32_t halves[4];
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-            const int block = piece * 4 + pair * 2 + k, column = t.column + block * 8 + lane % 4 * 2;
-            float2 bias = make_float2(0, 0);
-            if (c.bias && column < c.N) bias = __ldg((const float2 *)(c.bias + column));
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const uint32_t bits = t.sums[2 * block + half];
-                const float low = half_to_float(bits & 0xffff, type), high = half_to_float(bits >> 16, type);
-                halves[2 * k + half] = float_to_halves(gelu(low + bias.x), gelu(high + bias.y), type);
-            }
-        }
-        const uint32_t place = piece % 2 * 4 + pair * 2 + lane / 16;
-        store_matrices(chunk + row * ROW_BYTES + ((place ^ row % 8) << 4), halves[0], halves[1], halves[2], halves[3]);
+    for (int half = 0; half < 2; half++) {
+        const uint32_t bits = t.sums[2 * block + half];
+        const float low = half_to_float(bits & 0xffff, type), high = half_to_float(bits >> 16, type);
+        halves[half] = float_to_halves(gelu_for_half(low + bias.x), gelu_for_half(high + bias.y), type);
     }
-    if (piece % 2 == 0) return;
+    store_matrices(chunk + row * ROW_BYTES + ((place ^ row % 8) << 4), halves[0], halves[1]);
+}
+
+/* A chunk is whole: the copy engine stores it, and has read the one before, which may be filled. */
+template <int WIDTH>
+__device__ void end_chunk(const many_call &c, const waiting<WIDTH> &t, int column, uint32_t chunk)
+{
     show_to_copies();
     if (threadIdx.x % WARPGROUP == 0) stores_have_read();
     asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / WARPGROUP + 1) : "memory");
-    if (threadIdx.x % WARPGROUP == 0 && t.any) store_tile(&c.y, t.column + piece / 2 * CHUNK, t.row, chunk);
+    if (threadIdx.x % WARPGROUP == 0) store_tile(&c.y, t.column + column, t.row, chunk);
 }
 
-template <bool bf16, int WIDTH, int CLUSTER>
+/* The warpgroups start their products in turns. */
+__device__ inline void wait_for_turn(int group)
+{
+    asm volatile("bar.sync %0, 256;" ::"r"(3 + group) : "memory");
+}
+
+__device__ inline void give_turn(int group)
+{
+    asm volatile("bar.arrive %0, 256;" ::"r"(3 + group) : "memory");
+}
+
+template <bool bf16, int WIDTH>
 struct consumer {
     typedef layout<WIDTH> L;
     const many_call &c;
-    const block<WIDTH, CLUSTER> &b;
+    const block<WIDTH> &b;
     place<L::STAGES> at;
-    int group, last = -1; /* last: the stage whose products may be under way */
+    int group;
 
-    __device__ void release(int stage)
+    /* Ordered, or they would come as late as their use. */
+    __device__ void load_bias(const waiting<WIDTH> &t, int piece, float2 (&bias)[4])
     {
-        if (threadIdx.x % 32 != 0) return;
-        if (CLUSTER == 1) barrier_arrive(b.empty(stage));
-        else
-            for (int k = 0; k < CLUSTER; k++) barrier_arrive(b.empty(stage), k);
+        const int column = min(t.column + piece * PIECE, c.N - PIECE);
+        const float2 *from = (const float2 *)(c.bias + column) + threadIdx.x % 4;
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            asm volatile("ld.global.nc.v2.f32 {%0, %1}, [%2];" : "=f"(bias[k].x), "=f"(bias[k].y) : "l"(from + 4 * k));
     }
 
-    __device__ void start_slice(float (&sums)[WIDTH / 2], int add)
+    __device__ void end_piece(const waiting<WIDTH> &t, int piece, const float2 (&bias)[4])
     {
+        const uint32_t chunk = b.shared + L::OUT + (group * 2 + piece / 2 % 2) * CHUNK_BYTES;
+#pragma unroll
+        for (int k = 0; k < 4; k++) end_block<bf16>(t, piece * 4 + k, bias[k], chunk, piece % 2 * 4 + k);
+        if (piece % 2 == 1) end_chunk(c, t, piece / 2 * CHUNK, chunk);
+    }
+
+    __device__ void release()
+    {
+        if (threadIdx.x % 32 == 0) barrier_arrive(b.empty(at.stage));
+        at.next();
+    }
+
+    /* Products of a slice; while the other warpgroup has its turn, the end of 32 columns of the tile before. */
+    __device__ void multiply_slice(float (&sums)[WIDTH / 2], int first, const waiting<WIDTH> &t, int piece)
+    {
+        float2 bias[4];
+
+        if (piece >= 0) load_bias(t, piece, bias);
         barrier_wait(b.full(at.stage), at.phase);
         const uint64_t x = tile_descriptor(b.x(at.stage) + group * CHUNK_BYTES), w = tile_descriptor(b.w(at.stage));
+        if (piece >= 0) wait_for_turn(group);
         products_begin();
 #pragma unroll
-        for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, x + 2 * k, w + 2 * k, add | k); /* 32 bytes on */
+        for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, x + 2 * k, w + 2 * k, !first | k); /* 32 bytes on */
         products_commit();
-    }
-
-    /* Those of the slice before are over. */
-    __device__ void follow_slice()
-    {
-        products_wait<1>();
-        if (last >= 0) release(last);
-        last = at.stage;
-        at.next();
+        if (piece >= 0) give_turn(1 - group);
+        if (piece >= 0 && t.any) end_piece(t, piece, bias);
+        products_wait<0>();
+        release();
     }
 
     __device__ void run()
     {
-        const uint32_t out = b.shared + L::OUT + group * 2 * CHUNK_BYTES;
         float sums[WIDTH / 2];
         waiting<WIDTH> t;
 
@@ -258,61 +259,56 @@ struct consumer {
         t.row = t.column = 0;
 #pragma unroll
         for (int i = 0; i < WIDTH / 4; i++) t.sums[i] = 0;
-        for (tile<WIDTH, CLUSTER> next(c); next.number < c.tiles; next.next(c, b)) {
+        if (group == 1) give_turn(0);
+        for (tile<WIDTH> next(c); next.number < c.tiles; next.next(c)) {
 #pragma unroll
-            for (int piece = 0; piece < L::PIECES; piece++) {
-                start_slice(sums, piece);
-                end_piece<bf16>(c, t, piece, out);
-                follow_slice();
-            }
-            for (int slice = L::PIECES; slice < c.slices; slice++) {
-                start_slice(sums, 1);
-                follow_slice();
-            }
-            products_wait<0>();
-            release(last);
-            last = -1;
+            for (int piece = 0; piece < L::PIECES; piece++) multiply_slice(sums, piece == 0, t, piece);
+            for (int slice = L::PIECES; slice < c.slices; slice++) multiply_slice(sums, 0, t, -1);
             put_by<bf16>(t, sums);
-            t.row = next.row(b) + group * 64;
+            t.row = next.row() + group * 64;
             t.column = next.column();
             t.any = true;
         }
+        if (group == 0) wait_for_turn(0); /* the last one given */
 #pragma unroll
-        for (int piece = 0; piece < L::PIECES; piece++) end_piece<bf16>(c, t, piece, out);
+        for (int piece = 0; piece < L::PIECES; piece++) {
+            float2 bias[4];
+            load_bias(t, piece, bias);
+            end_piece(t, piece, bias);
+        }
         stores_are_done();
     }
 };
 
 #endif
 
-template <bool bf16, int WIDTH, int CLUSTER>
+template <bool bf16, int WIDTH>
 __global__ void __launch_bounds__(THREADS, 1) many(const __grid_constant__ many_call c)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) unsigned char memory[];
     typedef layout<WIDTH> L;
-    const block<WIDTH, CLUSTER> b(c, memory);
+    const block<WIDTH> b = {shared_address(memory)};
     const int group = __shfl_sync(0xffffffffu, threadIdx.x / WARPGROUP, 0); /* known to be the same for a warp */
 
     follow();
     if (threadIdx.x == 0) {
         for (int i = 0; i < L::STAGES; i++) {
             barrier_init(b.full(i), 1);
-            barrier_init(b.empty(i), CONSUMER_WARPS * CLUSTER);
+            barrier_init(b.empty(i), CONSUMER_WARPS);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    sync_blocks<CLUSTER>();
+    __syncthreads();
     if (group == 2) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-        if (threadIdx.x / 32 == 2 * WARPGROUP / 32 && one_of_warp()) produce<WIDTH, CLUSTER>(c, b);
+        if (threadIdx.x / 32 == 2 * WARPGROUP / 32 && one_of_warp()) produce<WIDTH>(c, b);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         wait_for_results();
-        consumer<bf16, WIDTH, CLUSTER> consumer = {c, b, place<L::STAGES>(), group};
+        consumer<bf16, WIDTH> consumer = {c, b, place<L::STAGES>(), group};
         consumer.run();
     }
-    if (CLUSTER > 1) sync_blocks<CLUSTER>(); /* the other's copies and arrivals come here */
 #endif
 }
 
@@ -333,7 +329,7 @@ bool describe(const tfi_many_args *a, CUtensorMap *map, const void *p, int64_t r
                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <bool bf16, int WIDTH, int CLUSTER>
+template <bool bf16, int WIDTH>
 tf_status launch(const tfi_cuda_launch *l, const tfi_many_args *a)
 {
     many_call c;
@@ -341,27 +337,38 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_many_args *a)
     c.N = (int)a->N;
     c.slices = (int)blocks_of(a->K, SLICE);
     c.columns = (int)blocks_of(a->N, WIDTH);
-    c.tiles = (int)blocks_of(a->M, ROWS * CLUSTER) * c.columns;
-    if (!describe(a, &c.x, a->x, a->M, a->K, ROWS) || !describe(a, &c.w, a->w, a->N, a->K, WIDTH / CLUSTER) ||
+    c.tiles = (int)blocks_of(a->M, ROWS) * c.columns;
+    if (!describe(a, &c.x, a->x, a->M, a->K, ROWS) || !describe(a, &c.w, a->w, a->N, a->K, WIDTH) ||
         !describe(a, &c.y, a->y, a->M, a->N, 64))
         return tfi_fail(TF_STATUS_DEVICE, "LINEAR: no map for the copy engine of [%lld, %lld] and [%lld, %lld]",
                         (long long)a->M, (long long)a->K, (long long)a->N, (long long)a->K);
-    const int bytes = layout<WIDTH>::BYTES, clusters = l->multiprocessors / CLUSTER;
-    const cudaError_t error =
-        cudaFuncSetAttribute(many<bf16, WIDTH, CLUSTER>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    const int bytes = layout<WIDTH>::BYTES;
+    const cudaError_t error = cudaFuncSetAttribute(many<bf16, WIDTH>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return started("LINEAR", error);
-    return start_clusters(l, "LINEAR", CLUSTER, many<bf16, WIDTH, CLUSTER>, (c.tiles < clusters ? c.tiles : clusters) * CLUSTER,
-                          THREADS, (size_t)bytes, c);
+    return start(l, "LINEAR", many<bf16, WIDTH>, min(c.tiles, l->multiprocessors), THREADS, (size_t)bytes, c);
+}
+
+/* How often a block must take a tile. */
+int64_t rounds(const tfi_cuda_launch *l, const tfi_many_args *a, int width)
+{
+    return blocks_of((int64_t)blocks_of(a->M, ROWS) * blocks_of(a->N, width), l->multiprocessors);
+}
+
+template <bool bf16>
+tf_status launch_sized(const tfi_cuda_launch *l, const tfi_many_args *a)
+{
+    return rounds(l, a, 128) < 2 * rounds(l, a, 256) ? launch<bf16, 128>(l, a) : launch<bf16, 256>(l, a);
 }
 
 } // namespace
 
-/* Below 4096 rows there are too few tiles: the matrix library and FINISH are faster. */
+/* With fewer rows the matrix library and FINISH are as fast. */
 extern "C" int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
 {
 #if defined(TFI_KERNELS_WGMMA)
-    return capability == 90 && a->encode && a->type != TFI_F32 && a->activation == TFI_ACT_GELU && a->M >= 4096 &&
-           a->K > layout<256>::PIECES * SLICE - SLICE && a->K % 8 == 0 && in_vectors(a->N, a->x, a->w, a->bias, a->y);
+    return capability == 90 && a->encode && a->bias && a->type != TFI_F32 && a->activation == TFI_ACT_GELU && a->M > 256 &&
+           a->N % PIECE == 0 && a->K > (layout<256>::PIECES - 1) * SLICE && a->K % 8 == 0 &&
+           in_vectors(a->N, a->x, a->w, a->bias, a->y);
 #else
     (void)a, (void)capability;
     return 0;
@@ -370,5 +377,5 @@ extern "C" int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
 
 extern "C" tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a)
 {
-    return a->type == TFI_BF16 ? launch<true, 256, 1>(l, a) : launch<false, 256, 1>(l, a);
+    return a->type == TFI_BF16 ? launch_sized<true>(l, a) : launch_sized<false>(l, a);
 }

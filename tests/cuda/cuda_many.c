@@ -52,8 +52,9 @@ static void check_product_row(const product *p, const char *y, int64_t r)
 
 static void many(void)
 {
-    static const int64_t sizes[][3] = {{4096, 32, 512},  {4097, 160, 456},  {4223, 256, 768},  {4225, 288, 520},
-                                       {5000, 992, 776}, {4300, 480, 1024}, {9000, 1568, 640}, {4500, 4096, 512}};
+    /* The last two with tiles of 256 columns where there are 132 multiprocessors. */
+    static const int64_t sizes[][3] = {{257, 32, 512},     {300, 288, 520},  {512, 3072, 768},  {640, 480, 1024},
+                                       {2000, 2304, 1024}, {9000, 992, 640}, {8400, 2016, 520}, {4200, 4064, 456}};
     enum { COUNT = sizeof sizes / sizeof *sizes, SAMPLES = 24 };
 
     for (int i = 0; i < 2 * COUNT; i++) {
