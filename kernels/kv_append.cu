@@ -1,10 +1,11 @@
 /* KV_APPEND: keys and values of the run's rows into the store; what it computes: src/backend/ref/kv_append.c
  *
- * Shapes    x [R, x_stride] with H*D keys from `column` on and H*D values behind them; the store as kernels/kv.cuh says, any
- * mix of types Parallel  grid [R, 2*H*D / elements of a block]; each warp finds the row's sequence, before it waits for x; then
- * 8 elements a thread. Sequences of one row have theirs stored by attention_decode, on the way. Needs     D, x_stride and
- * column multiples of 8, 16-byte aligned buffers; otherwise one element a thread Floor     bytes of keys and values twice;
- * launch bound where R is small */
+ * Shapes    x [R, x_stride] with H*D keys from `column` on and H*D values behind them; the store as kernels/kv.cuh says; any
+ *           mix of types
+ * Parallel  grid [R, 2*H*D / elements of a block]; each warp finds the row's sequence, before it waits for x; then 8 elements
+ *           a thread. Where all sequences have one row attention_decode stores theirs on the way.
+ * Needs     D, x_stride and column multiples of 8, 16-byte aligned buffers; otherwise one element a thread
+ * Floor     bytes of keys and values twice; launch bound where R is small */
 #include "kv.cuh"
 #include "reduce.cuh"
 
