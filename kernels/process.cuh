@@ -8,9 +8,9 @@ tf_status tfi_cuda_constrain(const tfi_cuda_launch *l, const tfi_process_args *a
 tf_status tfi_cuda_warp(const tfi_cuda_launch *l, const tfi_process_args *a);
 
 /* How many blocks a row has. */
-inline unsigned process_parts(const tfi_cuda_launch *l, const tfi_process_args *a)
+inline unsigned process_parts(const tfi_cuda_launch *l, const tfi_process_args *a, int room)
 {
-    return l->capability >= 90 ? team_size(l, a->S) : (unsigned)TEAM_MAX;
+    return l->capability >= 90 ? team_size(l, a->S, room) : (unsigned)TEAM_MAX;
 }
 
 #ifdef __CUDACC__

@@ -1,12 +1,18 @@
 /* The second stage of LOGITS_PROCESS, in the order and arithmetic of src/backend/ref/process_warp.c, whose names these are.
  *
  * Shapes    x, y [S, V] fp32
- * Parallel  the blocks of a row have equal parts of it; where ids are taken away or the row is normalised they work as a team,
- * or the first alone does where a team is one block. What is left of a row, with -infinity for the rest, is in the members'
- *           shared memory, or in y where it is too long for that. Nothing is sorted: which ids stay follows from the last one
- * that does, and select_last() finds that in two or three passes Needs     nothing Floor     8*V bytes a row; filters: a pass
- * over shared memory for each of their sums, with a gather, and for each step of a selection, with an exchange and two gathers;
- * V=50257: 1 us and 2.5 us */
+ * Parallel  the blocks of a row have equal parts of it; where ids are taken away or the row is normalised they work as a
+ *           team, or the first alone does where a team is one block. What is left of a row, with -infinity for the rest, is
+ *           in the members' shared memory, or in y where it is too long for that. Nothing is sorted: which ids stay follows
+ *           from the last one that does, and select_last() finds that in two or three passes
+ * Needs     nothing
+ * Floor     8*V bytes a row; filters: a pass over shared memory for each of their sums, with a gather, and for each step of a
+ *           selection, with an exchange and two gathers; V=50257: 1 us and 2.5 us
+ * Measured  1.7 us where nothing is asked; top_p 21 us, after top_k 23 to 28: the first step of a selection takes 6 us, the
+ *           others, whose code has been read, 5; 64 rows 5.4, 64, 55; on H200. By one block a row: 77 and 35 us, and for 64
+ *           rows 92 and 41
+ * Tried     vectors of y from L2 with all of a thread's loads under way, and so 18 copies of each pass's code: top_p 25 us;
+ *           two blocks a multiprocessor with 64 registers each: 64 rows 80 and 96 */
 #include "process.cuh"
 #include "select.cuh"
 
@@ -33,15 +39,22 @@ struct survivors {
     room *r;
 };
 
-/* visit(index, id, score) for all that are left, always the same by a thread. Code is read once for each pass: one copy of it.
- */
+/* visit(index, id, score) for all that are left, always the same by a thread. There is one copy of the code, which is read once
+ * for each pass; the next number is on its way meanwhile. */
 template <typename Visit>
 __device__ void for_left(const survivors &l, Visit visit)
 {
+    const uint32_t count = (uint32_t)l.own.count;
+    uint32_t i = threadIdx.x;
+    float next = i < count ? l.scores[i] : 0;
+
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < (uint32_t)l.own.count; i += blockDim.x) {
-        const float score = l.scores[i];
-        if (score > -CUDART_INF_F) visit(i, (uint32_t)l.own.begin + i, score);
+    while (i < count) {
+        const uint32_t at = i;
+        const float score = next;
+        i += blockDim.x;
+        if (i < count) next = l.scores[i];
+        if (score > -CUDART_INF_F) visit(at, (uint32_t)l.own.begin + at, score);
     }
 }
 
@@ -311,7 +324,7 @@ __global__ void __launch_bounds__(TEAM_THREADS)
 tf_status tfi_cuda_warp(const tfi_cuda_launch *l, const tfi_process_args *a)
 {
     enum { STAGED_MAX = 180 << 10 };
-    const unsigned parts = process_parts(l, a);
+    const unsigned parts = process_parts(l, a, 1);
     const int64_t bytes = (a->V + parts - 1) / parts * (int64_t)sizeof(float);
     const bool is_staged = l->capability >= 90 && bytes <= STAGED_MAX;
 

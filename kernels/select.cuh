@@ -1,5 +1,5 @@
-/* The search for the best of many, over a team: nothing is sorted. Which keys are taken follows from the last one that is, and
- * a pass over all keys narrows its range to one of BINS bins: two or three passes do for floats as they come. */
+/* The search for the best of many, over a team: nothing is sorted. Which keys are taken follows from the last one that is,
+ * and a pass over all keys narrows its range to one of BINS bins: two or three passes do for floats as they come. */
 #ifndef TFI_KERNELS_SELECT_CUH
 #define TFI_KERNELS_SELECT_CUH
 
@@ -76,7 +76,9 @@ __device__ inline total total_of(const team &t, const bins *b, unsigned bin, boo
 {
     total of = {0, 0};
 
-    for (unsigned m = 0; m < t.size; m++) {
+#pragma unroll
+    for (unsigned m = 0; m < TEAM_MAX; m++) {
+        if (m >= t.size) break;
         const unsigned at = m * (BINS / t.size) + bin;
         of.count += b->all[0][at];
         for (int k = 0; weighted && k < PIECES; k++) of.sum += (uint64_t)b->all[1 + k][at] << (k * PIECE_BITS);
@@ -112,7 +114,8 @@ static __device__ __noinline__ found_bin find_bin(team &t, const bins *b, quota 
     }
     const total own = before;
     for (unsigned i = 1; i < WARP; i *= 2) {
-        const uint64_t count = __shfl_up_sync(0xffffffffu, before.count, i), sum = __shfl_up_sync(0xffffffffu, before.sum, i);
+        const uint32_t count = __shfl_up_sync(0xffffffffu, (uint32_t)before.count, i);
+        const uint64_t sum = __shfl_up_sync(0xffffffffu, before.sum, i);
         if (lane >= i) {
             before.count += count;
             before.sum += sum;

@@ -1,14 +1,9 @@
 /* STOP: what ends a sequence that SAMPLE has just given a token; what it computes: src/backend/ref/stop.c
  *
-<<<<<<< HEAD
  * Shapes    draws, choices [count]; a copy of the choices to the host, whatever op made them
- * Parallel  a thread a draw
-=======
- * Shapes    draws, choices [count]
  * Parallel  a thread a draw; settings are read before the wait
->>>>>>> 05e71b9 (The sampling path over blocks that share a row)
  * Needs     nothing
- * Floor     that of a launch */
+ * Floor     that of a launch: 1 us on H200 */
 #include "types.cuh"
 
 namespace

@@ -421,6 +421,7 @@ static void add_greedy(world *w, int32_t V, tfi_draw *draws, float *logits)
     CHECK(tfi_cuda_is_greedy(s));
     add_slot(w, s, device_sampling(s), count, TOKENS);
     draws[r] = (tfi_draw){.slot = r, .row = r};
+    for (int32_t k = 0, few = chance(20); few && k < V; k++) x[k] = floorf(x[k] / 8); /* many equal ones */
     if (chance(40)) x[s->eos[0]] = 90;
     for (int32_t k = 0; r == 2 && chance(30) && k < V; k++) x[k] = -INFINITY;
 }
