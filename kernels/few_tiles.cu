@@ -1,4 +1,21 @@
-/* LINEAR of 9 to 64 rows on tensor cores: the part of tfi_cuda_few() between a matrix by vectors and the matrix library. */
+/* LINEAR of 9 to 64 rows on tensor cores: the part of tfi_cuda_few() between a matrix by vectors and the matrix library.
+ *
+ * Shapes    x [M, K], w [N, K] in BF16 or F16; y [M, N] (gated: [M, N / 2]) in any type, with bias, activation, residual
+ * Parallel  w is the left operand of mma.sync m16n8k16, tokens are the columns (M rounded up to 16, 32, 48 or 64). A warp has
+ *           32 rows of w and every deep-th 32 of K; warps beside each other share the block's x. The blocks of a cluster
+ *           share K: each gets the sums of some slots straight into its shared memory, adds them up in the order of the
+ *           blocks and finishes them. The first weights are asked for before the results of the kernel before are waited
+ *           for; what counts is the way from there on: x through L2, products, exchange, end.
+ * Needs     K % 8 == 0, x and w aligned to 16 bytes, room for a block's x in shared memory, 8.0; clusters: 9.0. A norm is
+ *           left to its own kernel: every block would do it again.
+ * Floor     2 * N * K bytes of w at 4.55 TB/s (768 x 768: 0.3 us, 3072 x 768: 1.0 us, 50257 x 768: 17 us) and 0.72 us from
+ *           a kernel to the next; expected: 2.5 us for the products of BERT-base.
+ * Measured  MEASURED
+ * Tried     Weights in registers, in the order of the products: 170 to 240 registers leave no room for the next kernel's
+ *           blocks, up to 1.5 us more. Every warp's sums straight to the blocks that finish them: 0.6 to 1.5 us more for
+ *           N >= 2304 from 48 rows on, 0.1 to 0.3 us less at 16 rows. Blocks that go on to further tiles, x in two halves,
+ *           divisions on the device, a body of the activations for every element: 0.7 to 1.1 us more together; what runs once
+ *           waits for its instructions. */
 #include "few.cuh"
 
 namespace
@@ -6,7 +23,7 @@ namespace
 
 /* Rows of w that a warp multiplies, K of one turn of its loop, bytes of w in a turn; a slot: 16 rows of w by 8 tokens, one
  * float4 a lane. */
-enum { WARP_ROWS = 32, STEP = 32, STAGE_BYTES = WARP_ROWS * STEP * 2, SLOT_BYTES = 16 * WARP, WARPS_MOST = 8, SPLIT_MOST = 8 };
+enum { WARP_ROWS = 32, STEP = 32, STAGE_BYTES = WARP_ROWS * STEP * 2, SLOT_BYTES = 16 * WARP, WARPS_MOST = 16, SPLIT_MOST = 8 };
 
 struct plan {
     int wide, deep; /* warps of a block along w's rows, and along K */
@@ -321,45 +338,18 @@ struct slot_end {
     }
 };
 
+/* ---- the kernel ---- */
+
+/* A warp's turns; ring: its weights, x: its first columns of x. */
 template <tfi_dtype TYPE, int TOKENS>
-__global__ void __launch_bounds__(WARPS_MOST *WARP, 2) few_tiles(const tiles_call c)
+__device__ void multiply_turns(const plan &p, weight_stream &weights, uint32_t ring, uint32_t x, int live,
+                               float (&sums)[2][TOKENS][4])
 {
-    extern __shared__ __align__(128) char shared[];
-    const plan &p = c.p;
-    const int lane = (int)threadIdx.x, wide = (int)threadIdx.y, deep = (int)threadIdx.z, rank = (int)blockIdx.x;
-    const int warp = deep * p.wide + wide, warps = p.wide * p.deep, slots = p.wide * 2 * TOKENS, sources = p.split * p.deep;
-    const int begin = (rank * p.each + min(rank, p.more)) * STEP,
-              end = min(begin + (p.each + (rank < p.more)) * STEP, (int)c.few.a.K);
-    const uint32_t base = shared_address(shared), barrier = base + p.barrier_at;
-    const uint32_t ring = base + p.ring_at + warp * min(p.depth, p.turns) * STAGE_BYTES;
-
-    follow();
-    weight_stream weights(c, ring, ((int)blockIdx.y * p.wide + wide) * 2, begin + deep * STEP, end);
-    for (int i = 0; i < min(p.depth, p.turns); i++) weights.load();
-    close_group();
-    const int live = few_live(c.few);
-    const token_copy tokens(c, base, begin, warp * WARP + lane);
-    /* A block's warps share its slots, or every warp has its own. */
-    const bool alone = sources == 1;
-    const int first_at = wide * 2 * TOKENS * p.inverse >> 16, first_owner = wide * 2 * TOKENS - first_at * p.split;
-    const int end_begin = alone ? first_at : warp, end_step = alone ? 1 : warps,
-              end_limit = alone ? first_at + 2 * TOKENS : p.owned;
-    slot_end last;
-    last.begin<TOKENS>(c, end_begin * p.split + rank);
-    if (p.split > 1) prepare_to_receive(barrier, ((slots - rank + p.split - 1) * p.inverse >> 16) * sources * SLOT_BYTES);
-    wait_for_results();
-
-    tokens.start(c, (end - begin) / 8, live);
-    close_group();
-    last.join(c, live);
-    float sums[2][TOKENS][4];
-#pragma unroll
-    for (int i = 0; i < 2 * TOKENS * 4; i++) sums[i / 4 / TOKENS][i / 4 % TOKENS][i % 4] = 0;
+    const int lane = (int)threadIdx.x;
     const uint32_t matrix = ring + (lane / 8 % 2 * 8 + lane % 8) * 64 + (lane / 16 ^ lane % 8 / 2) * 16;
-    uint32_t x = base + lane % 8 * p.stride + deep * (STEP * 2) + lane / 8 * 16;
     int stage = 0;
-    wait_for_groups<0>();
-    __syncthreads();
+
+    x += lane % 8 * p.stride + lane / 8 * 16;
     for (int turn = 0; turn < p.turns; turn++) {
         uint32_t a[2][2][4];
         const uint32_t at = matrix + stage * STAGE_BYTES;
@@ -379,6 +369,7 @@ __global__ void __launch_bounds__(WARPS_MOST *WARP, 2) few_tiles(const tiles_cal
         }
 #pragma unroll
         for (int j = 0; j < TOKENS; j++) {
+            if (j == TOKENS - 1 && 8 * j >= live) break; /* rows are rounded up more often than not */
             uint32_t b[4];
             load_matrices(b, x + j * 8 * p.stride);
 #pragma unroll
@@ -389,35 +380,70 @@ __global__ void __launch_bounds__(WARPS_MOST *WARP, 2) few_tiles(const tiles_cal
         }
         x += p.deep * STEP * 2;
     }
+}
 
-    /* Every warp hands its sums to the slots' owners, who add them up in the order of the sources. */
-    const uint32_t received = base + p.sums_at + lane * 16;
-    const uint32_t mine = received + (rank * p.deep + deep) * p.owned * SLOT_BYTES;
-    int owner = first_owner, at = first_at;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-#pragma unroll
-        for (int j = 0; j < TOKENS; j++) {
-            if (p.split > 1) send_sums(mine + at * SLOT_BYTES, barrier, owner, sums[i][j]);
-            else keep_sums(mine + at * SLOT_BYTES, sums[i][j]);
-            if (++owner == p.split) {
-                owner = 0;
-                at++;
-            }
-        }
-    }
-    if (p.split > 1) wait_for_sums(barrier);
-    else if (!alone) __syncthreads();
-    for (int i = end_begin; i < end_limit && i * p.split + rank < slots; i += end_step) {
-        const slot_end now = last;
+/* The block's sums, its warps' added up, to the blocks of the cluster that finish them. kept: of every warp, all slots. */
+__device__ void exchange(const plan &p, uint32_t kept, uint32_t received, uint32_t barrier, int warp, int slots)
+{
+    for (int slot = warp; slot < slots; slot += p.wide * p.deep) {
+        const int at = slot * p.inverse >> 16;
         float total[4] = {0, 0, 0, 0};
-        const int next = (i + end_step) * p.split + rank;
-        if (i + end_step < end_limit && next < slots) {
-            last.begin<TOKENS>(c, next);
-            last.join(c, live);
+        for (int i = 0; i < p.deep; i++) add_sums(total, kept + (i * slots + slot) * SLOT_BYTES);
+        send_sums(received + ((int)blockIdx.x * p.owned + at) * SLOT_BYTES, barrier, slot - at * p.split, total);
+    }
+    wait_for_sums(barrier);
+}
+
+template <tfi_dtype TYPE, int TOKENS>
+__global__ void __launch_bounds__(WARPS_MOST *WARP, 1) few_tiles(const tiles_call c)
+{
+    extern __shared__ __align__(128) char shared[];
+    const plan &p = c.p;
+    const int lane = (int)threadIdx.x, wide = (int)threadIdx.y, deep = (int)threadIdx.z, rank = (int)blockIdx.x;
+    const int warp = deep * p.wide + wide, warps = p.wide * p.deep, slots = p.wide * 2 * TOKENS;
+    const int begin = (rank * p.each + min(rank, p.more)) * STEP;
+    const int end = min(begin + (p.each + (rank < p.more)) * STEP, (int)c.few.a.K);
+    const uint32_t base = shared_address(shared), barrier = base + p.barrier_at;
+    const uint32_t ring = base + p.ring_at + warp * min(p.depth, p.turns) * STAGE_BYTES;
+
+    follow();
+    weight_stream weights(c, ring, ((int)blockIdx.y * p.wide + wide) * 2, begin + deep * STEP, end);
+    for (int i = 0; i < min(p.depth, p.turns); i++) weights.load();
+    close_group();
+    const int live = few_live(c.few);
+    const token_copy tokens(c, base, begin, warp * WARP + lane);
+    slot_end next;
+    next.begin<TOKENS>(c, warp * p.split + rank);
+    if (p.split > 1) prepare_to_receive(barrier, ((slots - rank + p.split - 1) * p.inverse >> 16) * p.split * SLOT_BYTES);
+    wait_for_results();
+
+    tokens.start(c, (end - begin) / 8, live);
+    close_group();
+    next.join(c, live);
+    float sums[2][TOKENS][4] = {};
+    wait_for_groups<0>();
+    __syncthreads();
+    multiply_turns<TYPE, TOKENS>(p, weights, ring, base + deep * (STEP * 2), live, sums);
+
+    /* What blocks exchange is added up before, where x and the rings were: the way between them is narrow. */
+    const uint32_t kept = base + lane * 16, received = base + p.sums_at + lane * 16;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2 * TOKENS; i++) keep_sums(kept + (warp * 2 * TOKENS + i) * SLOT_BYTES, sums[i / TOKENS][i % TOKENS]);
+    __syncthreads();
+    if (p.split > 1) exchange(p, kept, received, barrier, warp, slots);
+    const uint32_t from = p.split > 1 ? received : kept;
+    const int sources = p.split > 1 ? p.split : p.deep;
+    for (int i = warp; i * p.split + rank < slots; i += warps) {
+        const slot_end now = next;
+        const int following = (i + warps) * p.split + rank;
+        float total[4] = {0, 0, 0, 0};
+        if (following < slots) {
+            next.begin<TOKENS>(c, following);
+            next.join(c, live);
         }
 #pragma unroll 4
-        for (int s = 0; s < sources; s++) add_sums(total, received + (s * p.owned + i) * SLOT_BYTES);
+        for (int k = 0; k < sources; k++) add_sums(total, from + (k * p.owned + i) * SLOT_BYTES);
         now.store(c, total, live);
     }
 }
@@ -439,7 +465,7 @@ void complete(const tfi_few_args *a, plan *p)
     p->each = steps / p->split;
     p->more = steps % p->split;
     p->turns = (int)blocks_of(p->each + (p->more > 0), p->deep);
-    p->depth = p->depth ? p->depth : p->turns > SHALLOW ? DEEP : SHALLOW;
+    if (p->depth == 0) p->depth = p->turns > SHALLOW ? DEEP : SHALLOW;
     p->columns = p->turns * p->deep * (STEP / 8);
     p->stride = p->columns * 16 + 16;
     p->team_shift = p->columns <= 8 ? 3 : p->columns <= 16 ? 4 : 5;
@@ -455,8 +481,10 @@ void complete(const tfi_few_args *a, plan *p)
     p->hop = p->gap * a->K * 2;
     p->leap = p->sixteen * a->K * 2;
     p->ring_at = (8 * eights * p->stride + 127) / 128 * 128;
-    p->sums_at = p->ring_at + warps * (p->depth < p->turns ? p->depth : p->turns) * STAGE_BYTES;
-    p->barrier_at = p->sums_at + p->owned * p->split * p->deep * SLOT_BYTES;
+    const int rings = p->ring_at + warps * (p->depth < p->turns ? p->depth : p->turns) * STAGE_BYTES;
+    const int kept = warps * 2 * eights * SLOT_BYTES;
+    p->sums_at = rings > kept ? rings : kept;
+    p->barrier_at = p->sums_at + (p->split > 1 ? p->owned * p->split * SLOT_BYTES : 0);
     p->shared = p->barrier_at + 8;
 }
 
@@ -481,11 +509,6 @@ tf_status run_plan(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows row
     return a->type == TFI_BF16 ? launch_tiles<TFI_BF16>(l, a, c) : launch_tiles<TFI_F16>(l, a, c);
 }
 
-} // namespace
-
-namespace
-{
-
 /* Shared memory a block can have. */
 int room(int capability)
 {
@@ -495,26 +518,33 @@ int room(int capability)
            1024;
 }
 
-/* By N: few rows of w are shared out along K among blocks that exchange their sums, many are not. */
+/* Few rows of w are shared out along K among blocks that exchange their sums; many are not. The numbers were measured. What has
+ * no room is made smaller. */
 bool choose(const tfi_few_args *a, int capability, plan *p)
 {
-    const bool clusters = capability >= 90;
-
     *p = {};
-    if (a->N <= 1536) *p = {.wide = 2, .deep = a->K > 1024 ? 2 : 1, .split = 8};
-    else if (a->N <= 8192) *p = {.wide = 4, .deep = a->M > 32 ? 2 : 1, .split = 4};
-    else if (a->N <= 32768) *p = {.wide = 4, .deep = 2, .split = 2};
-    else *p = {.wide = 6, .deep = 1, .split = 1};
-    if (!clusters) *p = {.wide = 2, .deep = 4, .split = 1};
-    complete(a, p);
-    return p->shared <= room(capability);
+    if (capability < 90) *p = {.wide = 2, .deep = 4, .split = 1};
+    else if (a->N <= 2048) *p = {.wide = a->K > 8192 ? 3 : 2, .deep = a->K > 1024 ? 4 : 3, .split = SPLIT_MOST};
+    else if (a->N <= 4096) *p = {.wide = 4, .deep = 3, .split = 4};
+    else if (a->N <= 8192) *p = {.wide = 6, .deep = 2, .split = 4};
+    else if (a->N <= 32768) *p = {.wide = 4, .deep = 4, .split = 1};
+    else *p = {.wide = 6, .deep = 2, .split = 1};
+    for (complete(a, p); p->shared > room(capability); complete(a, p)) {
+        if (p->depth > SHALLOW) p->depth = SHALLOW;
+        else if (p->deep > 1) p->deep--;
+        else if (p->wide > 1) p->wide--;
+        else return false;
+    }
+    return true;
 }
 
-/* The matrix library has the formula, and is as fast from about here on. */
+/* Where the matrix library has the formula and is as fast. Its rows of y must be aligned for that. */
 bool library_pays(const tfi_few_args *a)
 {
     const bool known = a->activation == TFI_ACT_NONE || a->activation == TFI_ACT_RELU || a->activation == TFI_ACT_GELU_TANH;
-    return a->M > 32 && known && !a->gated && a->K < 2048 && a->N < 32768 && (a->M > 48 || a->N > 1536);
+
+    if (!known || a->gated || a->N % 8 != 0 || a->N <= 2048) return false;
+    return a->M > (a->N <= 8192 ? 32 : 16) || a->N > 12288;
 }
 
 } // namespace
@@ -525,7 +555,7 @@ bool tfi_few_tiles_fits(const tfi_few_args *a, int capability)
     if (capability < 80 || (a->type != TFI_BF16 && a->type != TFI_F16) || a->out > TFI_F16 || a->norm.gain ||
         a->M > TFI_FEW_ROWS || a->K % 8 != 0 || ((uintptr_t)a->x | (uintptr_t)a->w) % 16 != 0 || library_pays(a))
         return false;
-    return (capability >= 90 || a->N >= 8192) && choose(a, capability, &p);
+    return (capability >= 90 || a->N >= 4096) && choose(a, capability, &p);
 }
 
 tf_status tfi_cuda_few_tiles(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)

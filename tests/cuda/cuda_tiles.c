@@ -160,8 +160,35 @@ static void tiles_in_place(void)
     device_end();
 }
 
+/* The library's, not the kernel's. */
+static void tiles_unfit(void)
+{
+    static char buffer[64];
+    char *aligned = buffer + (16 - (uintptr_t)buffer % 16);
+    const float gain = 1;
+    const tfi_few_args fit = {.x = aligned, .w = aligned, .M = 40, .N = 768, .K = 768, .type = TFI_F16, .out = TFI_F32};
+    tfi_few_args a = fit;
+
+    CHECK(tfi_cuda_few_fits(&a, 90) == 1);
+    CHECK(tfi_cuda_few_fits(&a, 75) == 0);
+    a.K = 772;
+    CHECK(tfi_cuda_few_fits(&a, 90) == 0);
+    a.K = 1 << 20; /* no room for x */
+    CHECK(tfi_cuda_few_fits(&a, 90) == 0);
+    a = fit;
+    a.w = aligned + 2;
+    CHECK(tfi_cuda_few_fits(&a, 90) == 0);
+    a = fit;
+    a.type = TFI_F32;
+    CHECK(tfi_cuda_few_fits(&a, 90) == 0);
+    a = fit;
+    a.norm.gain = &gain;
+    CHECK(tfi_cuda_few_fits(&a, 90) == 0);
+}
+
 void check_tile_kernels(int argc, char **argv)
 {
+    check_kind(argc, argv, "tiles_unfit", tiles_unfit);
     check_kind(argc, argv, "tiles", tiles);
     check_kind(argc, argv, "tiles_in_place", tiles_in_place);
 }
