@@ -10,7 +10,11 @@
  *           left to its own kernel: every block would do it again.
  * Floor     2 * N * K bytes of w at 4.55 TB/s (768 x 768: 0.3 us, 3072 x 768: 1.0 us, 50257 x 768: 17 us) and 0.72 us from
  *           a kernel to the next; expected: 2.5 us for the products of BERT-base.
- * Measured  MEASURED
+ * Measured  H200, CUDA 13.0, 2026-11-21: dependent launches in a graph, weights from memory; w N x K (cuBLASLt):
+ *           48 rows: 768 x 768 3.7 us (4.0), 768 x 3072 5.6 (7.7), 3072 x 768 with erf 5.7 (4.7 without), 2304 x 768 4.8 (4.6)
+ *           64 rows: 768 x 3072 6.1 (7.9), 2304 x 768 6.0 (5.0), 3072 x 768 7.5 (5.1), 50257 x 768 41 (113)
+ *           16 rows: 768 x 768 2.6 (4.1), 2304 x 768 3.5 (4.3), 768 x 3072 4.0 (7.3), 12288 x 1024 8.6 (8.8),
+ *           16384 x 1024 10.7 (10.3), 1024 x 16384 12.5 (13.6). What it does not win is left to the library.
  * Tried     Weights in registers, in the order of the products: 170 to 240 registers leave no room for the next kernel's
  *           blocks, up to 1.5 us more. Every warp's sums straight to the blocks that finish them: 0.6 to 1.5 us more for
  *           N >= 2304 from 48 rows on, 0.1 to 0.3 us less at 16 rows. Blocks that go on to further tiles, x in two halves,
@@ -525,7 +529,7 @@ bool choose(const tfi_few_args *a, int capability, plan *p)
     *p = {};
     if (capability < 90) *p = {.wide = 2, .deep = 4, .split = 1};
     else if (a->N <= 2048) *p = {.wide = a->K > 8192 ? 3 : 2, .deep = a->K > 1024 ? 4 : 3, .split = SPLIT_MOST};
-    else if (a->N <= 4096) *p = {.wide = 4, .deep = 3, .split = 4};
+    else if (a->N <= 4096 && !a->gated) *p = {.wide = 4, .deep = 3, .split = 4};
     else if (a->N <= 8192) *p = {.wide = 6, .deep = 2, .split = 4};
     else if (a->N <= 32768) *p = {.wide = 4, .deep = 4, .split = 1};
     else *p = {.wide = 6, .deep = 2, .split = 1};
