@@ -32,7 +32,10 @@ __device__ inline bool find_item(const attention_call &c, unsigned tile, int til
     const int B = c.live->rows[TFI_ROWS_SEQUENCES];
 
     if (B == 0) return false;
-    const int b = find_last(B, tile, [&](int k) { return offsets[k] / tile_rows + k; });
+    const int b = find_last((int)c.a.B, tile, [&](int k) {
+        const int from = offsets[k]; /* nonsense behind the live ones, but it need not wait for their count */
+        return k < B ? from / tile_rows + k : INT32_MAX;
+    });
     const int first = offsets[b], rows = offsets[b + 1] - first;
     const int64_t row = ((int64_t)tile - first / tile_rows - b) * tile_rows;
     if (row >= rows || (c.skip_single && rows == 1)) return false;
@@ -51,16 +54,22 @@ __device__ inline int visible_keys(const attention_call &c, const attention_item
     return c.causal ? min(item.keys, item.number + item.rows) : item.keys;
 }
 
+/* Element of a row of x where a head's query begins (part 0), its key (1) or its value (2). */
+__device__ inline int64_t x_element(const attention_call &c, int row, int part, int head)
+{
+    return (int64_t)row * (int)c.a.x_stride + (part * c.a.H + head) * c.a.D;
+}
+
 /* First element of key `key` of a head, or of its value; in the store or in x. */
 __device__ inline int64_t key_element(const attention_call &c, const attention_item &item, int key, int head, bool value)
 {
     if (item.table) return kv_key(c.kv, item.table, key, head, c.a.D) + (value ? c.kv.values_at : 0);
-    return (int64_t)(item.first + key) * (int)c.a.x_stride + (int64_t)((value ? 2 : 1) * c.a.H + head) * c.a.D;
+    return x_element(c, item.first + key, value ? 2 : 1, head);
 }
 
 __device__ inline int64_t query_element(const attention_call &c, const attention_item &item, int row, int head)
 {
-    return (int64_t)(item.first + item.row + row) * (int)c.a.x_stride + (int64_t)head * c.a.D;
+    return x_element(c, item.first + item.row + row, 0, head);
 }
 
 __device__ inline int64_t output_element(const attention_call &c, const attention_item &item, int row, int head)

@@ -73,14 +73,21 @@ __device__ void mark_scores(const attention_call &c, const float *bias, int firs
     const int column = threadIdx.x % 4 * 2, row = threadIdx.x % WARP / 4;
     const int ahead = first_key - number; /* of the first key to the first query */
 
-    if (scales_first(c)) {
-        const float scale = c.a.scale * LOG2E;
-        const float *at = bias ? bias_table<KEYS>::at(c, bias, ahead) + column - row : NULL;
+    if (bias) {
+        const float scale = c.a.scale * LOG2E, *at = bias_table<KEYS>::at(c, bias, ahead) + column - row;
+        float2 behind = make_float2(at[-8], at[-7]); /* of the row 8 behind, which is 8 keys further from all */
 #pragma unroll
-        for (int i = 0; i < KEYS / 2; i++) {
-            const float more = bias ? at[i / 4 * 8 + i % 2 - i % 4 / 2 * 8] : 0;
-            scores[i / 4][i % 4] = scores[i / 4][i % 4] * scale + more;
+        for (int j = 0; j < KEYS / 8; j++) {
+            const float2 here = make_float2(at[j * 8], at[j * 8 + 1]);
+            scores[j][0] = scores[j][0] * scale + here.x;
+            scores[j][1] = scores[j][1] * scale + here.y;
+            scores[j][2] = scores[j][2] * scale + behind.x;
+            scores[j][3] = scores[j][3] * scale + behind.y;
+            behind = here;
         }
+    } else if (scales_first(c)) {
+#pragma unroll
+        for (int i = 0; i < KEYS / 2; i++) scores[i / 4][i % 4] *= c.a.scale * LOG2E;
     }
     if (first_key + KEYS <= keys && (!c.causal || ahead + KEYS <= 1)) return; /* all rows see all keys */
     int seen[2]; /* keys that a lane's rows see, from its first column on */

@@ -1,19 +1,21 @@
 /* Attention of tiles of rows by warpgroups of 9.0; what it computes: src/backend/ref/attention.c
  *
  * Shapes    those of attention_mma.cu, D up to 128, padded with zeros to 64 or 128 in shared memory
- * Parallel  a warpgroup has 64 rows of a head. Scores are wgmma's of queries and keys in shared memory, softmax is made in the
- *           registers where they arrive, and as wgmma's first operand the weights stay there. Many rows: blocks of two
- *           warpgroups, which share the keys and values they read (D <= 64; one from D = 65 on, whose sums take more
- * registers), two blocks on a multiprocessor, so that one's softmax runs beside the other's products. Few rows: as many
+ * Parallel  a block has 64 rows of a head. Scores are wgmma's of queries and keys in shared memory, softmax is made in the
+ *           registers where they arrive, and as wgmma's first operand the weights stay there. Many rows: a warpgroup a block,
+ *           three to five blocks on a multiprocessor, so that one's softmax runs beside another's products. Few rows: several
  *           warpgroups have the same rows, each a part of the keys, and put their results together at the end. Keys and values
  *           come by cp.async, a step ahead.
  * Needs     vectors of 16 bytes; code for 9.0a
  * Floor     4*D*H flop and H exponentials a (row, key): BERT-base 128x384 is 58 GFLOP, 74 us at 790 TFLOP/s; 226 M
  *           exponentials at 16 a clock and multiprocessor are 63 us; 302 MB of x and y are 66 us
- * Measured  H200, CUDA 13.0, fp16: 128x384, H=12, D=64: 195 us, 298 TFLOP/s; 32x384, H=16, D=128: 124 us, 311 TFLOP/s;
- *           1x512, H=12: 7.3 us; 1x40, H=12: 2.35 us; 1x16, H=32, D=128, with bias: 2.9 us, each in a chain of its kind
- * Tried     128x384: tiles of 64 keys: 214 us, three warpgroups a block: 272 us, a third stage: 201 us. Queries kept in
- *           registers: nvcc 13.0 gives weights the same registers, and the second step is wrong. */
+ * Measured  H200, CUDA 13.0, fp16, each in a chain of its kind: 128x384, H=12, D=64: 169 us, 342 TFLOP/s; 128 sequences of 1 to
+ *           345: 72 us, 216; 32x384 with bias: 57 us, 252; 8x1024, causal: 50 us, 258; 32x384, H=16, D=128: 124 us, 311;
+ *           1x512, H=12: 6.8 us; 1x40, H=12: 2.4 us; 1x16, H=32, D=128, with bias: 2.7 us
+ * Tried     128x384: two warpgroups a block, 128 keys a step: 186 us; 64 keys: 195 us; four blocks of one: 190 us; three
+ *           warpgroups: 272 us. Queries kept in registers: nvcc 13.0 gives weights the same registers, and the second step is
+ *           wrong. A profile shows half of the issue slots used and no one stall that matters: more warps, fewer instructions.
+ */
 #include "attention_tile.cuh"
 
 namespace
@@ -24,10 +26,10 @@ enum { GROUP = 4 * WARP, GROUP_ROWS = 64, LINE = 64, LINE_BYTES = 128, ALIGNMENT
 /* A block of GROUPS warpgroups: each has 64 rows of its own and sees all keys of a step, or (SPLIT) all have the same 64 rows
  * and each its part of the keys. Tiles in shared memory are panels of 64 dimensions: a line of 128 bytes for each row or key,
  * its 16-byte chunks in the order wgmma calls a swizzle of 128 bytes. */
-template <int SIZE_, int GROUPS_, bool SPLIT_, int KEYS_, int STAGES_, int BLOCKS_>
+template <int SIZE_, int GROUPS_, bool SPLIT_, int KEYS_, int STAGES_, int BLOCKS_, bool PLAIN_ = false>
 struct shape_of {
     static constexpr int SIZE = SIZE_, GROUPS = GROUPS_, KEYS = KEYS_, STAGES = STAGES_, BLOCKS = BLOCKS_;
-    static constexpr bool SPLIT = SPLIT_;
+    static constexpr bool SPLIT = SPLIT_, PLAIN = PLAIN_; /* PLAIN: no bias, keys and values in x; takes fewer registers */
     static constexpr int threads = GROUPS * GROUP, panels = SIZE / LINE;
     static constexpr int rows = SPLIT ? GROUP_ROWS : GROUPS * GROUP_ROWS, step = SPLIT ? GROUPS * KEYS : KEYS;
     static constexpr int query_bytes = rows * panels * LINE_BYTES, tile_bytes = step * panels * LINE_BYTES;
@@ -43,6 +45,13 @@ struct shape_of {
 #ifdef COMPILED
 
 /* ---- instructions ---- */
+
+/* The same number in all lanes, as the compiler learns here: addresses of tiles and loop counts belong into uniform registers,
+ * or each product waits for the one before to have read its descriptors. */
+__device__ int uniform(int v)
+{
+    return __reduce_max_sync(0xffffffffu, v);
+}
 
 /* An operand in shared memory: lines of 128 bytes in groups of 8, swizzled. */
 __device__ uint64_t tile_descriptor(uint32_t address)
@@ -167,12 +176,13 @@ __device__ void copy_step(const attention_call &c, const attention_item &item, i
         }
     };
 
-    if (item.table) {
+    if (!SHAPE::PLAIN && c.kv.blocks) {
         const uint16_t *from = (const uint16_t *)c.kv.blocks + chunk * 8;
 #pragma unroll
         for (int i = 0; i < SHAPE::step / APART; i++) {
             const int key = first + line + i * APART;
-            copy_line(i, key < visible, from + (key < visible ? key_element(c, item, key, head, false) : 0), c.kv.values_at);
+            const uint32_t there = (uint32_t)min(key, visible - 1);
+            copy_line(i, key < visible, from + kv_key(c.kv, item.table, there, head, c.a.D), c.kv.values_at);
         }
     } else {
         const int stride = (int)c.a.x_stride, width = c.a.H * c.a.D;
@@ -266,20 +276,23 @@ __device__ void attend(const attention_call &c, int bias_from)
     extern __shared__ uint4 memory[];
     const uint32_t queries = (shared_address(memory) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
                    stages = queries + SHAPE::query_bytes;
-    const int group = threadIdx.x / GROUP, group_row = SHAPE::SPLIT ? 0 : group * GROUP_ROWS;
-    const int warp_row = group_row + threadIdx.x % GROUP / WARP * 16;
-    const int head = blockIdx.x % c.a.H, part = SHAPE::SPLIT ? group * KEYS : 0;
+    const int group = uniform(threadIdx.x / GROUP), group_row = SHAPE::SPLIT ? 0 : group * GROUP_ROWS;
+    const int warp_row = group_row + uniform(threadIdx.x % GROUP / WARP) * 16;
+    const int head = blockIdx.x, part = SHAPE::SPLIT ? group * KEYS : 0;
     float sums[SIZE / 8][4] = {};
     row_state state;
     attention_item item;
 
     follow();
-    const bool live = find_item(c, blockIdx.x / c.a.H, SHAPE::rows, &item);
+    const bool live = uniform(find_item(c, blockIdx.y, SHAPE::rows, &item));
     float *const stage_memory = (float *)((char *)memory + (stages - shared_address(memory)));
-    float *const bias = c.a.bias ? stage_memory + bias_from : NULL;
+    float *const bias = !SHAPE::PLAIN && c.a.bias ? stage_memory + bias_from : NULL;
     if (live && bias) bias_table<KEYS>::stage(c, head, bias);
     wait_for_results();
     if (!live) return;
+    item.rows = uniform(item.rows);
+    item.keys = uniform(item.keys);
+    item.number = uniform(item.number);
     const int visible = visible_keys(c, item);
     const int mine = SHAPE::SPLIT || group * GROUP_ROWS < item.rows
                          ? (c.causal ? min(visible, item.number + group_row + GROUP_ROWS) : visible)
@@ -292,31 +305,28 @@ __device__ void attend(const attention_call &c, int bias_from)
         close_copies();
     };
 
-    copy_queries<SHAPE>(c, item, head, queries);
+    /* Without a key nobody would wait for queries, and where they are is where rows go out by. */
+    if (SHAPE::PLAIN || steps > 0) copy_queries<SHAPE>(c, item, head, queries);
 #pragma unroll
     for (int i = 0; i < SHAPE::STAGES - 1; i++) copy(i);
+    const uint64_t query_tile = tile_descriptor(queries + group_row * LINE_BYTES);
     for (int i = 0; i < steps; i++) {
-        const uint32_t keys = stages + i % SHAPE::STAGES * SHAPE::stage_bytes + part * LINE_BYTES,
-                       values = keys + SHAPE::tile_bytes;
+        const uint64_t key_tile = tile_descriptor(stages + i % SHAPE::STAGES * SHAPE::stage_bytes + part * LINE_BYTES);
         const int first = i * SHAPE::step + part;
         float scores[KEYS / 8][4];
 
         wait_for_copies<SHAPE::STAGES - 2>();
-        if (first >= mine) {
-            copy(i + SHAPE::STAGES - 1);
-            continue;
-        }
+        copy(i + SHAPE::STAGES - 1);
+        if (first >= mine) continue;
         begin_products();
 #pragma unroll
         for (int k = 0; k < SIZE / 16; k++) {
-            const uint64_t a =
-                tile_descriptor(queries + group_row * LINE_BYTES + k / 4 * SHAPE::rows * LINE_BYTES + k % 4 * 32);
-            const uint64_t b = tile_descriptor(keys + k / 4 * SHAPE::step * LINE_BYTES + k % 4 * 32);
+            const uint64_t a = query_tile + (k / 4 * SHAPE::rows * LINE_BYTES + k % 4 * 32) / 16;
+            const uint64_t b = key_tile + (k / 4 * SHAPE::step * LINE_BYTES + k % 4 * 32) / 16;
 #pragma unroll
             for (int n = 0; n < KEYS / 64; n++) multiply_keys<T>(&scores[n * 8], a, b + n * (64 * LINE_BYTES / 16), k > 0);
         }
         close_products();
-        copy(i + SHAPE::STAGES - 1);
         wait_for_products<0>();
         settle<KEYS / 2>(scores);
         mark_scores<KEYS>(c, bias, first, item.number + warp_row, item.keys, scores);
@@ -332,7 +342,7 @@ __device__ void attend(const attention_call &c, int bias_from)
 #pragma unroll
             for (int p = 0; p < panels; p++)
                 multiply_values<T>(&sums[p * 8], weights[k],
-                                   tile_descriptor(values + p * SHAPE::step * LINE_BYTES + k * 16 * LINE_BYTES));
+                                   key_tile + (SHAPE::tile_bytes + (p * SHAPE::step + k * 16) * LINE_BYTES) / 16);
         }
         close_products();
         wait_for_products<0>();
@@ -369,25 +379,25 @@ tf_status launch(const tfi_cuda_launch *l, const attention_call *c, int64_t max_
     const int64_t steps = (max_keys + SHAPE::step - 1) / SHAPE::step;
     const int stages = (int)(steps < SHAPE::STAGES ? steps : SHAPE::STAGES) * SHAPE::stage_bytes;
     const int body = stages > SHAPE::partial_bytes ? stages : SHAPE::partial_bytes;
-    const int biases = c->a.bias ? bias_table<SHAPE::KEYS>::width(c->a.max_distance) * 4 : 0;
+    const int biases = !SHAPE::PLAIN && c->a.bias ? bias_table<SHAPE::KEYS>::width(c->a.max_distance) * 4 : 0;
     const int bytes = ALIGNMENT + SHAPE::query_bytes + body + biases;
-    const unsigned blocks = (unsigned)((c->a.R / SHAPE::rows + c->a.B) * c->a.H);
+    const dim3 grid((unsigned)c->a.H, (unsigned)(c->a.R / SHAPE::rows + c->a.B)); /* heads side by side, as in x */
 
     if (bytes > 48 * 1024)
         (void)cudaFuncSetAttribute(attention_by_groups<T, SHAPE>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    return start(l, "ATTENTION", attention_by_groups<T, SHAPE>, blocks, SHAPE::threads, bytes, *c, body / 4);
+    return start(l, "ATTENTION", attention_by_groups<T, SHAPE>, grid, SHAPE::threads, bytes, *c, body / 4);
 }
 
 template <tfi_dtype T, int SIZE>
 tf_status launch_sized(const tfi_cuda_launch *l, const attention_call *c, int64_t max_rows, int64_t max_keys)
 {
-    const int64_t tiles = (c->a.R + GROUP_ROWS - 1) / GROUP_ROWS * c->a.H;
+    const int64_t blocks = (c->a.R + GROUP_ROWS - 1) / GROUP_ROWS * c->a.H;
 
-    if (max_keys > 64 && tiles <= l->multiprocessors)
-        return launch<T, shape_of<SIZE, SIZE == 64 ? 4 : 2, true, 64, 2, 1>>(l, c, max_keys);
-    if (SIZE > 64 || max_rows <= GROUP_ROWS)
+    if (max_keys > 64 && blocks <= l->multiprocessors)
+        return launch<T, shape_of<SIZE, SIZE == 64 ? 4 : 2, true, 64, 3, 1>>(l, c, max_keys);
+    if (SIZE > 64 || c->kv.blocks || c->a.bias || blocks <= 4 * l->multiprocessors)
         return launch<T, shape_of<SIZE, 1, false, 64, 2, SIZE == 64 ? 4 : 3>>(l, c, max_keys);
-    return launch<T, shape_of<64, 2, false, 128, 2, 2>>(l, c, max_keys);
+    return launch<T, shape_of<64, 1, false, 64, 2, 5, true>>(l, c, max_keys);
 }
 
 template <tfi_dtype T>
@@ -401,7 +411,7 @@ tf_status launch_typed(const tfi_cuda_launch *l, const attention_call *c, int64_
 bool tfi_cuda_attention_wgmma_fits(const attention_call *c, int capability)
 {
 #ifdef TFI_SM_90A
-    return capability == 90 && c->vectors && c->a.D <= 128;
+    return capability == 90 && c->vectors && c->a.D <= 128 && c->a.R / GROUP_ROWS + c->a.B <= UINT16_MAX;
 #else
     (void)c, (void)capability;
     return false;
