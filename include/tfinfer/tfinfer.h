@@ -65,13 +65,13 @@ typedef enum tf_quantization { TF_QUANTIZATION_NONE = 0, TF_QUANTIZATION_INT8 = 
 
 typedef struct tf_model_options {
     uint64_t struct_size;
-    const char *device;            /**< "cpu", "cuda", "cuda:1" and so on, or "auto": "cuda" if this build has it and driver, GPU and cuBLASLt
-                                        are there, else "cpu"; tf_model_info and, if it is not the GPU, `log` tell. NULL: "auto" */
+    const char *device;            /**< "cpu", "cuda", "cuda:1" and so on, or "auto": "cuda" if this build has it and driver, GPU
+                                        and cuBLASLt are there, else "cpu"; tf_model_info tells, and `log` why. NULL: "auto" */
     int32_t dtype;                 /**< tf_dtype; unset: AUTO. What is asked for is never replaced: it runs or is UNSUPPORTED */
     int32_t quantization;          /**< tf_quantization; unset: NONE */
     int32_t threads;               /**< threads that compute, in [1, 1024]; unset: one a core this process may run on */
-    int32_t gemm_timing;           /**< of a GPU, 1: time what cuBLASLt suggests for a product and keep the fastest, 0: take its first
-                                        suggestion. Unset: 1 */
+    int32_t gemm_timing;           /**< of a GPU, 1: time what cuBLASLt suggests for a product and keep the fastest, 0: take
+                                        its first suggestion. Unset: 1 */
     int64_t memory_budget;         /**< bytes the model may take from the allocator; hard. Unset: no limit */
     const tf_allocator *allocator; /**< NULL: the C library's. Copied */
     tf_log_fn log;                 /**< NULL: none */
@@ -79,10 +79,10 @@ typedef struct tf_model_options {
     tf_progress_fn progress; /**< NULL: none. Called while the model loads, done and total in bytes */
     void *progress_user;
     const char *library_folder; /**< where libcublasLt lies; NULL: wherever the system finds it. Not read by the CPU */
-    const char *gemm_file;      /**< of a GPU: a file that keeps what was timed, so that the next open computes products the same way, to the bit.
-                                     Read at open, replaced when the last handle of the model closes if there was something new;
-                                     one that is damaged or for another device or cuBLASLt is reported to `log` and not used, one that is
-                                     no such file is left alone. NULL: none */
+    const char *gemm_file;      /**< of a GPU: a file that keeps what was timed, so that the next open computes products the same
+                                     way, to the bit. Read at open, replaced when the last handle of the model closes if there
+                                     was something new; one that is damaged or for another device or cuBLASLt is reported to
+                                     `log` and not used, one that is no such file is left alone. NULL: none */
 } tf_model_options;
 
 static inline void tf_model_options_init(tf_model_options *o)

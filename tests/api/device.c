@@ -59,7 +59,8 @@ static void without_a_driver(void)
         o.device = devices[i];
         CHECK_STATUS(tf_model_open(tiny_model_path(TINY_BASE), &o, &m), TF_STATUS_UNSUPPORTED);
         CHECK(strstr(tf_last_error(), devices[i]) != NULL);
-        CHECK(strstr(tf_last_error(), "no NVIDIA driver: libcuda.so.1") != NULL || strstr(tf_last_error(), "no CUDA backend") != NULL);
+        CHECK(strstr(tf_last_error(), "no NVIDIA driver: libcuda.so.1") != NULL ||
+              strstr(tf_last_error(), "no CUDA backend") != NULL);
         CHECK(m == NULL);
     }
     CHECK_TEXT(device_of("cpu"), "cpu");

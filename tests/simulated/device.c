@@ -328,7 +328,22 @@ typedef struct matrix {
     int64_t rows, cols, step; /* by columns */
 } matrix;
 
-enum { BACKWARDS = 77 }; /* in the record of a function */
+/* A function is its attributes, one beside the other: one number, and the custom option says whether sums are formed backwards.
+ */
+enum { FUNCTION = 7, BACKWARDS = 1 };
+
+static uint32_t *attribute_of(const cublasLtMatmulAlgo_t *a, cublasLtMatmulAlgoConfigAttributes_t which)
+{
+    assert(which <= CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID);
+    return (uint32_t *)(void *)a->data + which;
+}
+
+static cublasStatus_t algo_get(const cublasLtMatmulAlgo_t *a, cublasLtMatmulAlgoConfigAttributes_t which, void *out,
+                               size_t size, size_t *written)
+{
+    memcpy(out, attribute_of(a, which), *written = size);
+    return CUBLAS_STATUS_SUCCESS;
+}
 
 typedef struct product {
     description d;
@@ -415,7 +430,8 @@ static size_t library_version(void)
     return 130002;
 }
 
-/* Two suggestions that round differently, but none with an epilogue where N is odd: what follows a product is then another launch. */
+/* Two suggestions that round differently, but none with an epilogue where N is odd: what follows a product is then another
+ * launch. */
 static cublasStatus_t heuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                 cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t y, cublasLtMatmulPreference_t p, int wanted,
                                 cublasLtMatmulHeuristicResult_t *out, int *count)
@@ -424,7 +440,11 @@ static cublasStatus_t heuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d, cubl
 
     (void)h, (void)a, (void)b, (void)c, (void)p;
     memset(out, 0, (size_t)wanted * sizeof *out);
-    out[1].algo.data[7] = BACKWARDS;
+    for (int i = 0; i < 2; i++) {
+        out[i].algo.data[6] = (uint64_t)noise(); /* a record's other bytes need not come again */
+        *attribute_of(&out[i].algo, CUBLASLT_ALGO_CONFIG_ID) = FUNCTION;
+        *attribute_of(&out[i].algo, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION) = i ? BACKWARDS : 0;
+    }
     *count = ((description *)(void *)d)->epilogue != CUBLASLT_EPILOGUE_DEFAULT && n % 2 == 1 ? 0 : 2;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -472,7 +492,7 @@ static cublasStatus_t matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const v
                        *(matrix *)(void *)b,
                        *(matrix *)(void *)y,
                        *(const float *)beta,
-                       algorithm->data[7] == BACKWARDS,
+                       *attribute_of(algorithm, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION) == BACKWARDS,
                        A,
                        B,
                        C,
@@ -486,20 +506,10 @@ static cublasStatus_t matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const v
 tf_status tfi_cublas_lt_open(const char *folder, tfi_cublas_lt *out)
 {
     (void)folder;
-    *out = (tfi_cublas_lt){NULL,
-                           create,
-                           destroy,
-                           library_version,
-                           matmul,
-                           desc_create,
-                           desc_destroy,
-                           desc_set,
-                           layout_create,
-                           layout_destroy,
-                           preference_create,
-                           preference_destroy,
-                           preference_set,
-                           heuristic};
+    *out = (tfi_cublas_lt){NULL,           create,         destroy,           library_version,
+                           matmul,         desc_create,    desc_destroy,      desc_set,
+                           layout_create,  layout_destroy, preference_create, preference_destroy,
+                           preference_set, heuristic,      algo_get};
     return TF_STATUS_OK;
 }
 

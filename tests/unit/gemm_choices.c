@@ -35,7 +35,7 @@ static void fill(int count)
         tfi_gemm_choice *e = tfi_gemm_choices_find(&written, &s);
         e->shape = s;
         e->state = (tfi_gemm_state)(1 + check_random() % 4);
-        for (int k = 0; k < TFI_GEMM_RECORD; k++) e->record[k] = (unsigned char)check_random();
+        for (int k = 0; k < TFI_GEMM_CONFIG; k++) e->config[k] = (uint32_t)check_random();
     }
 }
 
@@ -85,7 +85,7 @@ static void what_was_timed_comes_back(void)
             if (e->state < TFI_GEMM_TIMED) continue;
             const tfi_gemm_choice *again = tfi_gemm_choices_find(&read_back, &e->shape);
             kept++;
-            CHECK(again && again->state == TFI_GEMM_READ && memcmp(again->record, e->record, sizeof e->record) == 0);
+            CHECK(again && again->state == TFI_GEMM_READ && memcmp(again->config, e->config, sizeof e->config) == 0);
         }
         CHECK_INT(count_of(&read_back), kept);
     }

@@ -17,6 +17,9 @@
 
 enum { CANDIDATES = 8, TIMED_RUNS = 4, ALIGNMENT = 64 };
 
+/* Where a sum is split, its parts are added up in fp32. */
+#define REDUCTIONS (uint32_t)(CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)
+
 struct tfi_gemm {
     tfi_cuda *cuda;
     cublasLtHandle_t handle;
@@ -172,11 +175,12 @@ static int suggest(const tfi_gemm *g, const product *p, cublasLtMatmulHeuristicR
 {
     const tfi_cublas_lt *lt = &g->cuda->lt;
     const uint64_t workspace = TFI_GEMM_WORKSPACE;
-    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, alignment = ALIGNMENT;
+    const uint32_t reductions = REDUCTIONS, alignment = ALIGNMENT;
     cublasLtMatmulPreference_t wish;
     int count = 0, kept = 0;
 
-    memset(results, 0, CANDIDATES * sizeof *results); /* records are compared as bytes, and the library leaves some as they are */
+    memset(results, 0,
+           CANDIDATES * sizeof *results); /* records are compared as bytes, and the library leaves some as they are */
     if (lt->preference_create(&wish) != CUBLAS_STATUS_SUCCESS) return 0;
     (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
     (void)lt->preference_set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
@@ -190,16 +194,17 @@ static int suggest(const tfi_gemm *g, const product *p, cublasLtMatmulHeuristicR
     return kept;
 }
 
-/* Milliseconds of some runs in a row; negative: it does not run. */
-static float time_one(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const cublasLtMatmulAlgo_t *algorithm,
+/* Milliseconds of some runs in a row; negative: it does not run. The library may write to the record it runs: this is a copy.
+ */
+static float time_one(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, cublasLtMatmulAlgo_t algorithm,
                       void *workspace, cudaStream_t stream, const cudaEvent_t events[2])
 {
     float ms = -1;
 
-    if (multiply(g, c, p, algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
+    if (multiply(g, c, p, &algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
     if (cudaEventRecord(events[0], stream) != cudaSuccess) return -1;
     for (int i = 0; i < TIMED_RUNS; i++)
-        if (multiply(g, c, p, algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
+        if (multiply(g, c, p, &algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
     if (cudaEventRecord(events[1], stream) != cudaSuccess || cudaEventSynchronize(events[1]) != cudaSuccess) return -1;
     return cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess ? ms : -1;
 }
@@ -213,7 +218,7 @@ static int fastest(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, 
 
     if (cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess) {
         for (int i = 0; i < count; i++) {
-            const float ms = time_one(g, c, p, &results[i].algo, workspace, stream, events);
+            const float ms = time_one(g, c, p, results[i].algo, workspace, stream, events);
             if (ms < 0 || (best_ms >= 0 && ms >= best_ms)) continue;
             best_ms = ms;
             best = i;
@@ -226,29 +231,80 @@ static int fastest(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, 
 
 _Static_assert(sizeof(cublasLtMatmulAlgo_t) == TFI_GEMM_RECORD, "the library's record of a function");
 
-/* The function for a class, from suggestions for its rounded number of rows: they are the same whichever number is met first.
- * Says whether it was timed just now. */
+/* ---- names ---- */
+
+/* What names a function: its number and its settings. (The library's record of it has more, some of which changes as it runs.)
+ */
+static const struct {
+    cublasLtMatmulAlgoConfigAttributes_t attribute;
+    size_t size; /* bytes */
+} config[TFI_GEMM_CONFIG] = {
+    {CUBLASLT_ALGO_CONFIG_ID, 4},
+    {CUBLASLT_ALGO_CONFIG_TILE_ID, 4},
+    {CUBLASLT_ALGO_CONFIG_STAGES_ID, 4},
+    {CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 4},
+    {CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, 4},
+    {CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, 4},
+    {CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, 4},
+    {CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, 2},
+    {CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 2},
+};
+
+static void find_name(const tfi_gemm *g, const cublasLtMatmulAlgo_t *algorithm, uint32_t name[TFI_GEMM_CONFIG])
+{
+    size_t written;
+
+    memset(name, 0, TFI_GEMM_CONFIG * sizeof *name);
+    for (int i = 0; i < TFI_GEMM_CONFIG; i++) /* little endian */
+        if (g->cuda->lt.algo_get(algorithm, config[i].attribute, &name[i], config[i].size, &written) != CUBLAS_STATUS_SUCCESS)
+            name[i] = 0;
+}
+
+/* The first suggestion of that name; -1: none. */
+static int find_named(const tfi_gemm *g, const cublasLtMatmulHeuristicResult_t *results, int count,
+                      const uint32_t wanted[TFI_GEMM_CONFIG])
+{
+    uint32_t name[TFI_GEMM_CONFIG];
+
+    for (int i = 0; i < count; i++) {
+        find_name(g, &results[i].algo, name);
+        if (memcmp(name, wanted, sizeof name) == 0) return i;
+    }
+    return -1;
+}
+
+/* ---- classes ---- */
+
+/* The function for a class, of those suggested for its rounded number of rows: they are the same whichever number is met first.
+ * A file's choice holds if it is among them. Says whether the file lacks the choice. */
 static int choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
                   tfi_gemm_choice *e)
 {
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     tfi_gemm_call rounded = *c;
     product of_class;
-    int count = 0, best = 0;
+    int count = 0, chosen = -1, is_new = 0;
 
     rounded.M = e->shape.M;
     if (describe(g, &rounded, &of_class)) count = suggest(g, &of_class, results);
     forget(g, &of_class);
-    for (int i = 0; i < count && e->state == TFI_GEMM_READ; i++)
-        if (memcmp(e->record, &results[i].algo, sizeof e->record) == 0) {
-            e->state = TFI_GEMM_TIMED;
-            return 0;
-        }
-    e->state = count == 0 ? TFI_GEMM_REFUSED : g->timing && c->may_time ? TFI_GEMM_TIMED : TFI_GEMM_FIRST;
-    if (count == 0) return 0;
-    if (count > 1 && e->state == TFI_GEMM_TIMED) best = fastest(g, c, p, results, count, workspace, stream);
-    memcpy(e->record, &results[best].algo, sizeof e->record);
-    return e->state == TFI_GEMM_TIMED;
+    if (e->state == TFI_GEMM_READ) chosen = find_named(g, results, count, e->config);
+    if (chosen >= 0) {
+        e->state = TFI_GEMM_TIMED;
+    } else if (count == 0) {
+        e->state = TFI_GEMM_REFUSED;
+        return 0;
+    } else if (g->timing && c->may_time) {
+        find_name(g, &results[count > 1 ? fastest(g, c, p, results, count, workspace, stream) : 0].algo, e->config);
+        chosen = find_named(g, results, count, e->config);
+        e->state = TFI_GEMM_TIMED;
+        is_new = 1;
+    } else {
+        chosen = 0;
+        e->state = TFI_GEMM_FIRST;
+    }
+    memcpy(e->record, &results[chosen].algo, sizeof e->record);
+    return is_new;
 }
 
 /* The library's first suggestion, for a call that has no place in the table: timing would come again with every call. */
@@ -303,7 +359,8 @@ tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cud
     }
     e = choice_of(g, c, &p, workspace, stream);
     done = multiply_as(g, c, &p, &e, workspace, stream);
-    if (done == CUBLAS_STATUS_NOT_SUPPORTED && e.shape.M != c->M) { /* chosen for another number of rows of its class */
+    if (done == CUBLAS_STATUS_NOT_SUPPORTED &&
+        e.state != TFI_GEMM_REFUSED) { /* chosen for another number of rows of its class */
         e.shape.M = c->M;
         e = first_choice(g, c, &p, e.shape);
         done = multiply_as(g, c, &p, &e, workspace, stream);

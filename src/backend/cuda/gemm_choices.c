@@ -52,50 +52,36 @@ typedef struct cursor {
     const char *p, *end;
 } cursor;
 
-/* A number in [min, max] and the blank behind it. */
-static int read_number(cursor *c, int64_t min, int64_t max, int64_t *out)
+/* A number in [min, max] and what ends it. */
+static int read_number(cursor *c, int64_t min, int64_t max, char end, int64_t *out)
 {
     int64_t n = 0;
     const char *begin = c->p;
 
     for (; c->p < c->end && *c->p >= '0' && *c->p <= '9'; c->p++)
         if ((n = 10 * n + (*c->p - '0')) > max) return 0;
-    if (c->p == begin || c->p == c->end || *c->p++ != ' ' || n < min) return 0;
+    if (c->p == begin || c->p == c->end || *c->p++ != end || n < min) return 0;
     *out = n;
     return 1;
-}
-
-static int digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int read_record(cursor *c, unsigned char record[TFI_GEMM_RECORD])
-{
-    if (c->end - c->p < 2 * TFI_GEMM_RECORD + 1) return 0;
-    for (int i = 0; i < TFI_GEMM_RECORD; i++, c->p += 2) {
-        const int high = digit(c->p[0]), low = digit(c->p[1]);
-        if (high < 0 || low < 0) return 0;
-        record[i] = (unsigned char)(16 * high + low);
-    }
-    return *c->p++ == '\n';
 }
 
 static int read_choice(cursor *c, tfi_gemm_choice *e)
 {
     tfi_gemm_shape *s = &e->shape;
-    int64_t n[4];
+    int64_t n[4 + TFI_GEMM_CONFIG];
 
-    if (!read_number(c, 1, EXTENT_MAX, &s->M) || !read_number(c, 1, EXTENT_MAX, &s->N) || !read_number(c, 1, EXTENT_MAX, &s->K))
+    if (!read_number(c, 1, EXTENT_MAX, ' ', &s->M) || !read_number(c, 1, EXTENT_MAX, ' ', &s->N) ||
+        !read_number(c, 1, EXTENT_MAX, ' ', &s->K))
         return 0;
-    for (int i = 0; i < 4; i++)
-        if (!read_number(c, 0, INT32_MAX, &n[i])) return 0;
+    for (int i = 0; i < 4 + TFI_GEMM_CONFIG; i++)
+        if (!read_number(c, 0, i < 4 ? INT32_MAX : UINT32_MAX, i + 1 < 4 + TFI_GEMM_CONFIG ? ' ' : '\n', &n[i])) return 0;
     s->type = (int32_t)n[0];
     s->out = (int32_t)n[1];
     s->epilogue = (int32_t)n[2];
     s->residual = (int32_t)n[3];
+    for (int i = 0; i < TFI_GEMM_CONFIG; i++) e->config[i] = (uint32_t)n[4 + i];
     e->state = TFI_GEMM_READ;
-    return s->M == tfi_bucket(s->M) && read_record(c, e->record);
+    return s->M == tfi_bucket(s->M);
 }
 
 /* Whether the last line is the checksum of those before; they remain. */
@@ -199,11 +185,11 @@ static void put(writer *w, const char *text, size_t size)
 static void put_choice(writer *w, const tfi_gemm_choice *e)
 {
     const tfi_gemm_shape *s = &e->shape;
-    char line[160 + 2 * TFI_GEMM_RECORD];
-    int n = snprintf(line, sizeof line, "%lld %lld %lld %d %d %d %d ", (long long)s->M, (long long)s->N, (long long)s->K,
+    char line[160 + 11 * TFI_GEMM_CONFIG];
+    int n = snprintf(line, sizeof line, "%lld %lld %lld %d %d %d %d", (long long)s->M, (long long)s->N, (long long)s->K,
                      (int)s->type, (int)s->out, (int)s->epilogue, (int)s->residual);
 
-    for (int i = 0; i < TFI_GEMM_RECORD; i++) n += snprintf(line + n, sizeof line - (size_t)n, "%02x", e->record[i]);
+    for (int i = 0; i < TFI_GEMM_CONFIG; i++) n += snprintf(line + n, sizeof line - (size_t)n, " %u", (unsigned)e->config[i]);
     line[n++] = '\n';
     put(w, line, (size_t)n);
 }

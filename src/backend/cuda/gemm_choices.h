@@ -1,9 +1,9 @@
 /* Which function of the matrix library computes a class of products, kept in memory and, where the options name one, in a file.
  *
- * The file is text of one version: a title; the device and the library that the choices hold for (others' are their own business); a
- * line a class with M N K, the dtypes of x and y, epilogue, residual, and the library's record of the function in hexadecimal; the
- * FNV-1a sum of all before. What is read is never handed to the library: a record counts where the library suggests the same bytes
- * for the class again. */
+ * The file is text of one version: a title; the device and the library that the choices hold for (others' are their own
+ * business); a line a class with M N K, the dtypes of x and y, epilogue, residual, and the numbers that name the function to
+ * the library; the FNV-1a sum of all before. What is read never reaches the library: a choice holds if a function of that name
+ * is among those that the library suggests for the class. */
 #ifndef TFI_BACKEND_CUDA_GEMM_CHOICES_H
 #define TFI_BACKEND_CUDA_GEMM_CHOICES_H
 
@@ -12,7 +12,7 @@
 
 #include "base/memory.h"
 
-enum { TFI_GEMM_CLASSES = 1024, TFI_GEMM_RECORD = 64 /* bytes */ };
+enum { TFI_GEMM_CLASSES = 1024, TFI_GEMM_CONFIG = 9, TFI_GEMM_RECORD = 64 /* bytes */ };
 
 typedef struct tfi_gemm_shape {
     int64_t M, N, K; /* M rounded up as programs do */
@@ -30,7 +30,8 @@ typedef enum tfi_gemm_state {
 typedef struct tfi_gemm_choice {
     tfi_gemm_shape shape;
     tfi_gemm_state state;
-    unsigned char record[TFI_GEMM_RECORD];
+    uint32_t config[TFI_GEMM_CONFIG];      /* the function's name, of TIMED and READ */
+    unsigned char record[TFI_GEMM_RECORD]; /* the function, as the library has it; of FIRST and TIMED */
 } tfi_gemm_choice;
 
 /* A hash table; zero is empty. */

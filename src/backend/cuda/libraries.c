@@ -57,7 +57,8 @@ tf_status tfi_cublas_lt_open(const char *folder, tfi_cublas_lt *lt)
                              {"cublasLtMatmulPreferenceCreate", &lt->preference_create},
                              {"cublasLtMatmulPreferenceDestroy", &lt->preference_destroy},
                              {"cublasLtMatmulPreferenceSetAttribute", &lt->preference_set},
-                             {"cublasLtMatmulAlgoGetHeuristic", &lt->heuristic}};
+                             {"cublasLtMatmulAlgoGetHeuristic", &lt->heuristic},
+                             {"cublasLtMatmulAlgoConfigGetAttribute", &lt->algo_get}};
     char path[4096], why[512] = "";
 
     for (int in_folder = folder != NULL; in_folder >= 0 && !lt->handle; in_folder--) {

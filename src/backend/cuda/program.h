@@ -34,8 +34,8 @@ typedef struct tfi_step {
     const void *bias;     /* of LINEAR, in y's dtype */
 } tfi_step;
 
-/* Device memory that the driver takes for a captured graph, an op: 1.5 to 1.7 KB a launch on an H200 with driver 580. (It keeps what a
- * graph gives back for the next one; of host memory it takes 3.1 KB a launch, which nobody counts.) */
+/* Device memory that the driver takes for a captured graph, an op: 1.5 to 1.7 KB a launch on an H200 with driver 580. It keeps
+ * what a graph gives back for the next one. (Of host memory it takes 3.1 KB a launch, which nobody counts.) */
 enum { TFI_GRAPH_OP_BYTES = 2048 };
 
 enum { TFI_GRAPHS = 32, TFI_GRAPH_ROWS = 4096, TFI_TAPS_PENDING = 64, TFI_TAP_STAGING = 16 << 20 };
