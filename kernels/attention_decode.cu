@@ -2,7 +2,7 @@
  *
  * Shapes    q [H*D] a sequence; keys and values in blocks of 16 tokens (kernels/kv.cuh) of one type; softmax and sums in fp32
  * Parallel  a block of 2 to 8 warps for each (sequence, head, split of its keys). A warp takes whole blocks of the store, in
- *           tiles of 4 to 16 tokens, and has two tiles under way (decode.cuh). Warps meet in shared memory; splits in that of
+ *           tiles of 4 to 16 tokens, and has two tiles under way (its .cuh). Warps meet in shared memory; splits in that of
  *           their cluster's first block (from 9.0 on), else in scratch and a second kernel. As many warps as it takes to have
  *           all keys of a short context under way at once, and splits, a power of two up to 8, for longer ones, both only
  *           while the device has room for them.
@@ -25,7 +25,7 @@
  *           140 tokens take 4.9.
  * Tried     Tensor cores (a lane's vectors are operands as they lie, if dimensions change places): no gain at D=64, a tenth
  *           at D=128. 16 warps of one tile: 2.3 for 140 tokens, 3.6 at D=128, 12 for 64 x 140. */
-#include "decode.cuh"
+#include "attention_decode.cuh"
 
 namespace
 {

@@ -1,6 +1,6 @@
 /* Attention of single rows (attention_decode.cu): the call, which keys a block has, and what a warp does with its share. */
-#ifndef TFI_KERNELS_DECODE_CUH
-#define TFI_KERNELS_DECODE_CUH
+#ifndef TFI_KERNELS_ATTENTION_DECODE_CUH
+#define TFI_KERNELS_ATTENTION_DECODE_CUH
 
 #include "attention.cuh"
 
