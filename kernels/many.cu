@@ -7,7 +7,7 @@
  * slice. A warpgroup that has started a product does not get far before the product is over, so the two take turns: while one
  * starts the products of a slice, the other computes ends. Needs     9.0 exactly (wgmma); K % 8 == 0, N % 32 == 0, 16-byte
  * aligned buffers, slices enough to hide the end behind Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us,
- * which is also what this kernel takes without the end Measured  355 us on H200 (the matrix library and FINISH 490); M=22110
+ * which is also what this kernel takes without the end Measured  356 us on H200 (the matrix library and FINISH 490); M=22110
  * 167 (230), 4096 34 (43), 2048 20 (25), 512 7.9 (9.0) Tried     no turns: 372 us, 388 with the end between the products of a
  * slice, 385 with a quarter of it after each product; turns of half a slice: 361; pairs of blocks that fetch w for each other:
  * 350 to 359, M=22110 170 to 195 */
@@ -239,12 +239,12 @@ struct consumer {
         if (piece >= 0) load_bias(t, piece, bias);
         barrier_wait(b.full(at.stage), at.phase);
         const uint64_t x = tile_descriptor(b.x(at.stage) + group * CHUNK_BYTES), w = tile_descriptor(b.w(at.stage));
-        if (piece >= 0) wait_for_turn(group);
+        wait_for_turn(group);
         products_begin();
 #pragma unroll
         for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, x + 2 * k, w + 2 * k, !first | k); /* 32 bytes on */
         products_commit();
-        if (piece >= 0) give_turn(1 - group);
+        give_turn(1 - group);
         if (piece >= 0 && t.any) end_piece(t, piece, bias);
         products_wait<0>();
         release();
