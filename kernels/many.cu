@@ -1,16 +1,19 @@
 /* LINEAR of many rows with GELU (the erf form, which the matrix library has not) at its end: y = gelu(x w^T + bias)
  *
  * Shapes    x [M, K], w [N, K], y [M, N] of one 16-bit type; bias [N] fp32; sums fp32, rounded to the type once, before bias
- * and GELU are added in fp32 Parallel  A block a multiprocessor, which takes tiles of 128 rows and 256 or 128 columns in turn.
- * One thread has the copy engine fill a ring of slices of x and w, 64 columns each; two warpgroups multiply, 64 rows each. A
- * finished tile waits in registers, rounded to 16 bits, while the next one is multiplied: its end is computed 32 columns a
- * slice. A warpgroup that has started a product does not get far before the product is over, so the two take turns: while one
- * starts the products of a slice, the other computes ends. Needs     9.0 exactly (wgmma); K % 8 == 0, N % 32 == 0, 16-byte
- * aligned buffers, slices enough to hide the end behind Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us,
- * which is also what this kernel takes without the end Measured  356 us on H200 (the matrix library and FINISH 490); M=22110
- * 167 (230), 4096 34 (43), 2048 20 (25), 512 7.9 (9.0) Tried     no turns: 372 us, 388 with the end between the products of a
- * slice, 385 with a quarter of it after each product; turns of half a slice: 361; pairs of blocks that fetch w for each other:
- * 350 to 359, M=22110 170 to 195 */
+ *           and GELU are added in fp32
+ * Parallel  A block a multiprocessor, which takes tiles of 128 rows and 256 or 128 columns in turn. One thread has the copy
+ *           engine fill a ring of slices of x and w, 64 columns each; two warpgroups multiply, 64 rows each. A finished tile
+ *           waits in registers, rounded to 16 bits, while the next one is multiplied: its end is computed 32 columns a slice.
+ *           A warpgroup that has started a product does not get far before the product is over, so the two take turns: while
+ *           one starts the products of a slice, the other computes ends.
+ * Needs     9.0 exactly (wgmma); K % 8 == 0, N % 32 == 0, 16-byte aligned buffers, slices enough to hide the end behind
+ * Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us, which is also what this kernel takes without the end
+ * Measured  356 us on H200 (the matrix library and FINISH 490); M=22110 166 (230), 4096 34 (43), 2048 20 (25), 512 7.9 (9.0)
+ * Tried     no turns: 372 us; with the end between the products of a slice 388, with a quarter of it after each product 385;
+ *           turns of half a slice 361, only in slices with an end 355; pairs of blocks that fetch w for each other 359,
+ *           M=22110 195. RELU in GELU's place: 323. While products run, the 230 instructions of an end of 32 columns take a
+ *           warp about 1000 cycles: fewer of them are what would help next. */
 #include "hopper.cuh"
 
 #include "activation.cuh"
