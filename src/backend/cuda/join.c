@@ -52,17 +52,15 @@ void tfi_cuda_find_joins(tfi_program *p)
     for (int32_t i = 0; i < p->graph->op_count; i++) find_parts(p, i);
 }
 
-static int is_tapped(const tfi_run *run, int32_t v)
+static int is_tapped(const tfi_pass *s, int32_t v)
 {
-    for (int32_t i = 0; i < run->tap_count; i++)
-        if (run->taps[i].value == v) return 1;
-    return 0;
+    return (s->program->wanted[v] & TFI_WANTED_BY_TAP) != 0;
 }
 
-/* The value is written and read inside one launch: nobody sees it. */
-static int can_vanish(const tfi_pass *s, int32_t op)
+/* Taps are taken behind the launch of their own op. */
+static int can_join(const tfi_pass *s, int32_t op)
 {
-    return s->program->steps[op].needed && !s->program->steps[op].feed && !is_tapped(s->run, op_at(s->program, op)->y);
+    return s->program->steps[op].needed && !s->program->steps[op].feed && !is_tapped(s, op_at(s->program, op)->y);
 }
 
 /* One launch reads `read` and writes `written`, which the plan of memory did not know of. */
@@ -117,7 +115,7 @@ static void describe(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_f
                               .eps = norm->eps};
     a->norm_x = p->steps[f->norm].types.x;
     a->norm_residual = p->steps[f->norm].types.residual;
-    if (!feeds_next_alone(p->graph, f->norm) || is_tapped(s->run, norm->y)) a->norm.y = tfi_cuda_value(p, norm->y);
+    if (!feeds_next_alone(p->graph, f->norm)) a->norm.y = tfi_cuda_value(p, norm->y);
 }
 
 static int fits(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
@@ -134,13 +132,13 @@ static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
     tfi_few_parts f = p->steps[i].parts;
     int32_t y = op->y;
 
-    if (f.glu >= 0 && can_vanish(s, i) && p->steps[f.glu].needed && are_apart(p, op->x, op_at(p, f.glu)->y))
+    if (f.glu >= 0 && can_join(s, i) && can_join(s, f.glu) && are_apart(p, op->x, op_at(p, f.glu)->y))
         y = op_at(p, f.glu)->y;
     else f.glu = -1;
-    if (f.gather >= 0 && !can_vanish(s, f.gather)) f.gather = -1;
+    if (f.gather >= 0 && !can_join(s, f.gather)) f.gather = -1;
     const tfi_op *norm = f.norm >= 0 ? op_at(p, f.norm) : NULL;
     const int32_t x = f.gather >= 0 ? op_at(p, f.gather)->x : norm ? norm->x : op->x;
-    if (norm && (!p->steps[f.norm].needed || p->steps[f.norm].feed || !are_apart(p, x, norm->y) ||
+    if (norm && (!can_join(s, f.norm) || !are_apart(p, x, norm->y) ||
                  !are_apart(p, norm->residual, norm->y) || !are_apart(p, norm->residual, y)))
         f.norm = f.gather = -1;
     if (!are_apart(p, x, y)) f.norm = f.gather = -1;

@@ -255,7 +255,7 @@ static int is_there(const tfi_program *p, const tfi_run *run, int32_t v)
 
 static void want(tfi_program *p, const tfi_run *run, int32_t v)
 {
-    if (v >= 0 && !is_there(p, run, v)) p->wanted[v] = 1;
+    if (v >= 0 && !is_there(p, run, v)) p->wanted[v] |= TFI_WANTED;
 }
 
 static int has_effect(const tfi_program *p, const tfi_run *run, const tfi_op *op)
@@ -316,12 +316,16 @@ void tfi_cuda_mark(tfi_program *p, const tfi_run *run)
     const tfi_graph *g = p->graph;
 
     memset(p->wanted, 0, (size_t)g->value_count);
-    for (int32_t i = 0; i < run->tap_count; i++) want(p, run, run->taps[i].value);
+    for (int32_t i = 0; i < run->tap_count; i++) {
+        want(p, run, run->taps[i].value);
+        p->wanted[run->taps[i].value] |= TFI_WANTED_BY_TAP;
+    }
     for (int32_t i = g->op_count; i-- > 0;) {
         const tfi_op *op = &g->ops[i];
         tfi_step *s = &p->steps[i];
-        s->feed = op->y >= 0 && p->wanted[op->y] ? feed_of(run, op->y) : NULL;
-        s->needed = op->y >= 0 ? p->wanted[op->y] : has_effect(p, run, op);
+        const int wanted = op->y >= 0 && p->wanted[op->y] & TFI_WANTED;
+        s->feed = wanted ? feed_of(run, op->y) : NULL;
+        s->needed = op->y < 0 ? has_effect(p, run, op) : wanted ? p->wanted[op->y] : 0;
         if (s->needed && !s->feed) {
             want(p, run, op->x);
             want(p, run, op->residual);

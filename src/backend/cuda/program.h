@@ -29,7 +29,7 @@ typedef struct tfi_few_parts {
 typedef struct tfi_step {
     tfi_few_parts parts; /* of LINEAR */
     tfi_op_types types;
-    int needed;           /* in this run */
+    int needed;           /* in this run: 0, or what its value is wanted for */
     const tfi_feed *feed; /* what the op would write is given by the caller */
     const void *bias;     /* of LINEAR, in y's dtype */
 } tfi_step;
@@ -68,7 +68,7 @@ struct tfi_program {
     int64_t limits[TFI_LIMIT_COUNT]; /* rows rounded up */
     tfi_step *steps;                 /* [op_count], behind this struct */
     int64_t *offsets;                /* [value_count] of values in block */
-    int8_t *wanted;                  /* [value_count] in this run: to be computed */
+    int8_t *wanted;                  /* [value_count] in this run: TFI_WANTED_ bits */
     cudaStream_t stream;             /* where the caller gives none, and to capture on */
     char *block;                     /* device: values, then the parts below */
     int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, workspace_at, scratch_at;
@@ -98,6 +98,9 @@ typedef struct tfi_pass {
     int64_t parts_bytes;
     int capturing;
 } tfi_pass;
+
+/* To be computed; to be copied to the caller. */
+enum { TFI_WANTED = 1, TFI_WANTED_BY_TAP = 2 };
 
 /* program.c: what the run needs; launch it all, in order. */
 void tfi_cuda_mark(tfi_program *p, const tfi_run *run);
