@@ -41,7 +41,11 @@ class Tally:
         return 6e-6 if (tfi.DEVICE or b"").startswith(b"cuda") else 2e-6
 
     def invariance(self, dtype):
-        return self.fp32_invariance if dtype == "fp32" else 1e-2
+        """The same for a dtype. In bf16 a device's other kernels round other numbers on the way: two logits of a row were seen 2.5e-2
+        apart, as two computations in bf16 are; wider outputs stay below 1e-2."""
+        if dtype == "fp32":
+            return self.fp32_invariance
+        return 4e-2 if (tfi.DEVICE or b"").startswith(b"cuda") else 1e-2
 
     def near(self, kind, got, want, bound, what="", least=2e-2):
         """Relative L2 error of `got` must be at most `bound`: a number, or a function called if `least` is not met."""
