@@ -80,6 +80,12 @@ static tf_status read_file(tfi_gemm *g, const char *path)
     return TF_STATUS_OK;
 }
 
+static tf_status status_of(cublasStatus_t failed)
+{
+    if (failed == CUBLAS_STATUS_ALLOC_FAILED) return TF_STATUS_NOMEM;
+    return failed == CUBLAS_STATUS_NOT_SUPPORTED ? TF_STATUS_UNSUPPORTED : TF_STATUS_DEVICE;
+}
+
 tf_status tfi_gemm_open(tfi_cuda *c, const tfi_cuda_options *o, tfi_gemm **out)
 {
     tfi_gemm *g = tfi_zalloc(c->memory, sizeof *g);
@@ -91,9 +97,10 @@ tf_status tfi_gemm_open(tfi_cuda *c, const tfi_cuda_options *o, tfi_gemm **out)
     g->log_user = o->log_user;
     (void)pthread_mutex_init(&g->lock, NULL);
     *out = g; /* closed by the device's close from here on */
-    if (c->lt.create(&g->handle) == CUBLAS_STATUS_SUCCESS) return o->gemm_file ? read_file(g, o->gemm_file) : TF_STATUS_OK;
+    const cublasStatus_t made = c->lt.create(&g->handle);
+    if (made == CUBLAS_STATUS_SUCCESS) return o->gemm_file ? read_file(g, o->gemm_file) : TF_STATUS_OK;
     g->handle = NULL;
-    return tfi_fail(TF_STATUS_DEVICE, "libcublasLt cannot be started on this device");
+    return tfi_fail(status_of(made), "libcublasLt cannot be started on this device: its status %d", (int)made);
 }
 
 void tfi_gemm_close(tfi_gemm *g)
@@ -367,7 +374,7 @@ tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cud
     }
     forget(g, &p);
     if (done == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;
-    return tfi_fail(done == CUBLAS_STATUS_NOT_SUPPORTED ? TF_STATUS_UNSUPPORTED : TF_STATUS_DEVICE,
+    return tfi_fail(status_of(done),
                     "device \"%s\": cublasLt status %d for a product of [%lld, %lld] %s and [%lld, %lld] giving %s",
                     g->cuda->name, (int)done, (long long)c->M, (long long)c->K, tfi_dtype_name(c->type), (long long)c->N,
                     (long long)c->K, tfi_dtype_name(c->out));
