@@ -87,7 +87,7 @@ function(tfi_cuda_choose_architectures)
     if(NOT codes)
         message(FATAL_ERROR "CUDA: none of the architectures ${wanted} is known to ${tfi_cuda_nvcc}")
     endif()
-    if("90a" IN_LIST wanted)
+    if("${codes}" MATCHES "sm_90a")
         list(APPEND codes -DTFI_SM_90A) # for host code, which cannot see the suffix: there are kernels of it to launch
     endif()
     set(tfi_cuda_codes ${codes} PARENT_SCOPE)

@@ -1,11 +1,11 @@
 /* Attention of tiles of rows in fp32, without tensor cores; what it computes: src/backend/ref/attention.c
  *
  * Shapes    as attention_mma, any mix of types of x, store and y; D padded with zeros to 64, 128 or 256 in shared memory
- * Parallel  a block of 16 x 16 threads for each (tile of 64 rows, of 32 from D = 65 on; head). A thread has 4 (2) rows: 4 (2,
- * 1) keys of each tile's scores, then D / 16 dimensions of their sums in registers. Keys, then values of a tile lie in the same
- * shared memory, read 16 bytes at a time; weights go through shared memory. Needs     D % 8 == 0 and 16-byte aligned buffers,
- * otherwise tiles are read element by element Floor     4*D*H flop a (row, key) at 60 TFLOP/s of fp32: BERT-base 1x512 1.6
- * GFLOP, 27 us; 128x384 58 GFLOP, 0.97 ms */
+ * Parallel  a block of 16 x 16 threads for each (tile of 64 rows, of 32 from D = 65 on; head). A thread has 4 (2) rows: 4 (2, 1)
+ *           keys of each tile's scores, then D / 16 dimensions of their sums in registers. Keys, then values of a tile lie in
+ *           the same shared memory, read 16 bytes at a time; weights go through shared memory.
+ * Needs     D % 8 == 0 and 16-byte aligned buffers, otherwise tiles are read element by element
+ * Floor     4*D*H flop a (row, key) at 60 TFLOP/s of fp32: BERT-base 1x512 1.6 GFLOP, 27 us; 128x384 58 GFLOP, 0.97 ms */
 #include "attention.cuh"
 
 namespace

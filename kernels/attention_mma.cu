@@ -9,7 +9,7 @@
  *           traffic a product; they are taken up to D = 64 where they still fill the device.
  * Needs     D % 8 == 0, x_stride % 8 == 0 and 16-byte aligned buffers; otherwise tiles are read element by element
  * Floor     4*D*H flop a (row, key): BERT-base 128x384 is 58 GFLOP, 74 us at 790 TFLOP/s. On 9.0 it reaches 142 TFLOP/s and
- *           attention_wgmma.cu 298, which leaves it D > 128 and what is not aligned there */
+ *           attention_wgmma.cu 342, which leaves it D > 128 and what is not aligned there */
 #include "attention_tile.cuh"
 
 namespace

@@ -2,8 +2,9 @@
  *
  * Shapes    x [S, V] fp32, targets [S], y [S, 1] fp32
  * Parallel  a block a row; each thread has a running maximum and a sum that is scaled when the maximum grows, so that the row
- * is read once Needs     nothing: V of GPT-2 is odd, rows are not aligned, and 4 bytes a thread of a full warp are coalesced
- * all the same Floor     4*S*V bytes; V=50257, S=64: 12.9 MB, from L2 */
+ *           is read once
+ * Needs     nothing: V of GPT-2 is odd, rows are not aligned, and 4 bytes a thread of a full warp are coalesced all the same
+ * Floor     4*S*V bytes; V=50257, S=64: 12.9 MB, from L2 */
 #include "reduce.cuh"
 #include "types.cuh"
 

@@ -368,7 +368,7 @@ tf_status launch_sized(const tfi_cuda_launch *l, const tfi_many_args *a)
 /* With fewer rows the matrix library and FINISH are as fast. */
 extern "C" int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
 {
-#if defined(TFI_KERNELS_WGMMA)
+#if defined(TFI_SM_90A)
     return capability == 90 && a->encode && a->bias && a->type != TFI_F32 && a->activation == TFI_ACT_GELU && a->M > 256 &&
            a->N % PIECE == 0 && a->K > (layout<256>::PIECES - 1) * SLICE && a->K % 8 == 0 &&
            in_vectors(a->N, a->x, a->w, a->bias, a->y);

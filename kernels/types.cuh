@@ -1,7 +1,6 @@
 /* Elements of F32, BF16 and F16 in device memory, read and written as floats, V at a time: 8 where rows and pointers are
- * 16-byte aligned, else
- * 1. Kernels that memory bounds take the type as an argument: the branch is uniform and costs less than one kernel for each mix
- * of types. Loading and widening are apart, so that all loads of a thread are under way before the first is waited for. */
+ * 16-byte aligned, otherwise one. Kernels that memory bounds take the type as an argument: the branch is uniform and costs less
+ * than one kernel for each mix of types. Loading and widening are apart, so that all loads of a thread are under way before the first is waited for. */
 #ifndef TFI_KERNELS_TYPES_CUH
 #define TFI_KERNELS_TYPES_CUH
 

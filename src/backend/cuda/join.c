@@ -1,7 +1,7 @@
-/* Ops that one launch does together. Which ones could be is found when a program is opened: by their places in the graph and
- * who reads what; whether they are is decided in every walk, by the run's rows and taps: GATHER_ROWS, NORM, LINEAR, GLU   where
- * the product has few rows; each but LINEAR may be missing KV_APPEND, ATTENTION             where every sequence has one row An
- * op that is done with another one is named by it (tfi_step.with), and left out of the walk. */
+/* Ops that one launch does together. Which ones could be is found when a program is opened, by their places in the graph and who
+ * reads what; whether they are is decided in every walk, by the run's rows and taps, and the walk leaves out what another does:
+ *   GATHER_ROWS, NORM, LINEAR, GLU   where the product has few rows; each but LINEAR may be missing
+ *   KV_APPEND, ATTENTION             where every sequence has one row */
 #include <string.h>
 
 #include "backend/cuda/program.h"
