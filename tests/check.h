@@ -9,8 +9,16 @@
 
 #include <tfinfer/base.h>
 
+#ifdef __cplusplus
+#include <atomic>
+#define CHECK_ATOMIC(type) std::atomic<type>
+extern "C" {
+#else
+#define CHECK_ATOMIC(type) _Atomic(type)
+#endif
+
 void check_failed(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
-extern _Atomic int64_t check_count; /* checks made so far; checks may be made on any thread */
+extern CHECK_ATOMIC(int64_t) check_count; /* checks made so far; checks may be made on any thread */
 
 #define CHECK(condition)                                                                                                 \
     do {                                                                                                                 \
@@ -67,13 +75,17 @@ double check_relative_l2(const float *a, const float *b, int64_t n);
  * 0: never). fail_hit tells whether it did. */
 typedef struct check_memory {
     tf_allocator hooks;
-    _Atomic int64_t live_bytes, live_blocks, peak_bytes, fail_at;
-    _Atomic int fail_hit;
+    CHECK_ATOMIC(int64_t) live_bytes, live_blocks, peak_bytes, fail_at;
+    CHECK_ATOMIC(int) fail_hit;
 } check_memory;
 void check_memory_init(check_memory *m);
 
 /* A file or folder below the test's scratch folder, which is removed at exit. Returned text is static until the next 8 calls. */
 const char *check_path(const char *name);
 void check_write(const char *path, const void *data, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

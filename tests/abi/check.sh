@@ -1,7 +1,8 @@
 #!/bin/bash
 # The binary interface: tests/abi/check.sh LIBRARY
 # 1. the library exports the names in symbols.txt and nothing else, all in the node of the release that added them;
-# 2. the public headers declare those names, each compiles by itself as C99, C11 and C++17;
+# 2. the public headers declare those names, each compiles by itself as C99, C11 and C++17; those for C++ too, under every warning that
+#    a program may be built with, with and without exceptions, and they use all of those names;
 # 3. it is linked with few libraries, and none of CUDA's: those are opened when a GPU is asked for;
 # 4. abidiff finds no incompatible change against the last release's description (libtfinfer.abi), where there is one.
 set -u
@@ -56,6 +57,38 @@ for header in "$root"/include/tfinfer/*.h; do
     done
 done
 if [ $headers_failed = 1 ]; then failed=1; else echo "abi: headers compile by themselves as C99, C11 and C++17"; fi
+
+compiles_cxx() { # COMPILER STANDARD FILE FLAGS...
+    local compiler=$1 standard=$2 file=$3
+    shift 3
+    $compiler -x c++ -std="$standard" -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror -fsyntax-only "$@" \
+        -I"$root/include" -I"$root/tests" -I"$root/tests/api" "$file" 2>"$work/log" && return
+    echo "abi: ${file##*/} does not compile as $standard with $compiler $*:"
+    grep -m5 -E 'error|warning' "$work/log"
+    headers_failed=1
+}
+
+# The tests of the C++ headers, for that instantiates what they have; that the compilers are different ones is worth the time.
+headers_failed=0
+compilers=""
+for compiler in "${CXX:-c++}" clang++ clang++-14; do
+    command -v "${compiler%% *}" >/dev/null || continue
+    case $compiler in clang++-14) command -v clang++ >/dev/null && continue ;; esac
+    compilers="$compilers $compiler"
+    for standard in c++17 c++20; do
+        compiles_cxx "$compiler" $standard "$root/tests/api/hpp.cpp"
+        compiles_cxx "$compiler" $standard "$root/tests/api/hpp_returning.cpp" -DTFINFER_EXPECTED
+        compiles_cxx "$compiler" $standard "$root/tests/api/hpp_returning.cpp" -fno-exceptions -fno-rtti
+    done
+    for header in "$root"/include/tfinfer/*.hpp; do
+        echo "#include <tfinfer/${header##*/}>" >"$work/alone.cpp"
+        compiles_cxx "$compiler" c++17 "$work/alone.cpp"
+    done
+done
+while read -r name; do
+    grep -qwh "$name" "$root"/include/tfinfer/*.hpp || { echo "abi: the C++ headers have nothing for $name"; headers_failed=1; }
+done <"$work/listed"
+if [ $headers_failed = 1 ]; then failed=1; else echo "abi: C++ headers: all names, C++17 and C++20, with and without exceptions:$compilers"; fi
 
 baseline=$here/libtfinfer.abi
 if [ ! -e "$baseline" ]; then

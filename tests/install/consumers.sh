@@ -1,7 +1,8 @@
 #!/bin/bash
 # What a host program's build sees: consumers.sh BUILD_DIR WRITE_TINY_MODEL
-# Installs the build to a temporary prefix, then builds README.md's C program with pkg-config and with find_package (shared and
-# static) against nothing but that prefix, and runs each on a tiny model, as well as the installed tfinfer program.
+# Installs the build to a temporary prefix, then builds README.md's C and C++ programs with pkg-config and with find_package (shared and
+# static) against nothing but that prefix, and runs each on a tiny model, as well as the installed tfinfer program. Without a C++ compiler
+# the C++ program is left out.
 set -eu
 build=$1
 write_tiny_model=$2
@@ -17,9 +18,13 @@ fi
 
 cmake --install "$build" --prefix "$work/prefix" >"$work/install.log"
 "$write_tiny_model" "$work/model"
-sed -n '/<!-- program begin -->/,/<!-- program end -->/p' "$root/README.md" | sed '/^<!--/d; /^```/d' >"$work/program.c"
+extract() { # MARKER FILE
+    sed -n "/<!-- $1 begin -->/,/<!-- $1 end -->/p" "$root/README.md" | sed '/^<!--/d; /^```/d' >"$2"
+    [ "$(wc -l <"$2")" -ge 10 ] || { echo "README.md has no program between the markers '$1'"; exit 1; }
+}
+extract program "$work/program.c"
+extract "c++ program" "$work/program.cpp"
 lines=$(wc -l <"$work/program.c")
-[ "$lines" -ge 10 ] || { echo "README.md has no program between its markers"; exit 1; }
 
 runs() { # TITLE PROGRAM
     "$2" "$work/model" >"$work/out" || { echo "$1: failed"; cat "$work/out"; exit 1; }
@@ -33,16 +38,29 @@ version=$(pkg-config --modversion tfinfer)
 # shellcheck disable=SC2046 # flags are split on purpose
 cc -std=c99 -Wall -Wextra -Werror $(pkg-config --cflags tfinfer) "$work/program.c" $(pkg-config --libs tfinfer) -o "$work/program"
 LD_LIBRARY_PATH=$library_dir runs "README program ($lines lines), pkg-config $version" "$work/program"
+if command -v c++ >/dev/null; then
+    # shellcheck disable=SC2046
+    c++ -std=c++17 -Wall -Wextra -Werror $(pkg-config --cflags tfinfer) "$work/program.cpp" $(pkg-config --libs tfinfer) -o "$work/program++"
+    LD_LIBRARY_PATH=$library_dir runs "README C++ program, pkg-config" "$work/program++"
+fi
 
 mkdir "$work/project"
 cat >"$work/project/CMakeLists.txt" <<EOF
 cmake_minimum_required(VERSION 3.25)
 project(consumer LANGUAGES C)
+include(CheckLanguage)
+check_language(CXX)
 find_package(tfinfer $version REQUIRED)
 add_executable(shared $work/program.c)
 target_link_libraries(shared PRIVATE tfinfer::tfinfer)
 add_executable(static $work/program.c)
 target_link_libraries(static PRIVATE tfinfer::static)
+if(CMAKE_CXX_COMPILER)
+    enable_language(CXX)
+    add_executable(cxx $work/program.cpp)
+    target_compile_features(cxx PRIVATE cxx_std_17)
+    target_link_libraries(cxx PRIVATE tfinfer::tfinfer)
+endif()
 EOF
 if ! { cmake -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/prefix" &&
     cmake --build "$work/project/build"; } >"$work/log" 2>&1; then
@@ -51,6 +69,7 @@ if ! { cmake -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$w
 fi
 runs "find_package, tfinfer::tfinfer" "$work/project/build/shared"
 runs "find_package, tfinfer::static" "$work/project/build/static"
+[ ! -e "$work/project/build/cxx" ] || runs "find_package, C++" "$work/project/build/cxx"
 if ldd "$work/project/build/static" | grep -q libtfinfer; then
     echo "tfinfer::static links the shared library"
     exit 1
