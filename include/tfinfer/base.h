@@ -15,11 +15,12 @@
 extern "C" {
 #endif
 
-/* The version's only home: the build reads it from here. */
-#define TFINFER_VERSION_MAJOR 0
-#define TFINFER_VERSION_MINOR 1
-#define TFINFER_VERSION_PATCH 0
+/* The version's only home: the build reads it from here, and packages and manual pages have it from the build. */
+#define TFINFER_VERSION_MAJOR 0 /**< of these headers; the library's number, which changes with what breaks programs */
+#define TFINFER_VERSION_MINOR 1 /**< changes with what is new */
+#define TFINFER_VERSION_PATCH 0 /**< changes with what was repaired */
 
+/** Marks what the library exports. */
 #if defined(__GNUC__)
 #define TF_API __attribute__((visibility("default")))
 #else
@@ -48,6 +49,7 @@ extern "C" {
     X(END, -14, "nothing is left to do or to hand out")                                                                  \
     X(TIMEOUT, -15, "the time given ran out; nothing is lost")
 
+/** How a call went: the names of TF_STATUS_LIST with TF_STATUS_ before them. */
 typedef enum tf_status {
 #define TF_STATUS_ENUM(name, value, text) TF_STATUS_##name = value,
     TF_STATUS_LIST(TF_STATUS_ENUM)
@@ -85,6 +87,7 @@ typedef struct tf_allocator {
     void *user;
 } tf_allocator;
 
+/** How much a line of the log matters. */
 typedef enum tf_log_level { TF_LOG_DEBUG = 0, TF_LOG_INFO = 1, TF_LOG_WARNING = 2 } tf_log_level;
 
 /**
@@ -102,8 +105,8 @@ typedef int32_t (*tf_progress_fn)(void *user, int64_t done, int64_t total);
 
 /** A piece of UTF-8 text, not owned. `size` in bytes; a negative size means `data` ends with a NUL. data may be NULL if size is 0. */
 typedef struct tf_text {
-    const char *data;
-    int64_t size;
+    const char *data; /**< UTF-8 */
+    int64_t size;     /**< bytes */
 } tf_text;
 
 /** A tf_text over a NUL-terminated string. */

@@ -45,6 +45,7 @@ typedef struct tf_id_lists {
     int64_t count;       /**< 0: none */
 } tf_id_lists;
 
+/** When beam search ends: at the first complete beams, or when no better ones can come. */
 typedef enum tf_early_stopping { TF_EARLY_STOPPING_OFF = 0, TF_EARLY_STOPPING_ON = 1, TF_EARLY_STOPPING_NEVER = 2 } tf_early_stopping;
 
 /**
@@ -88,7 +89,7 @@ typedef struct tf_generate_options {
     /* what acts on the logits, in this order */
     const float *sequence_bias_values; /**< [sequence_bias.count] added to the logit of a sequence's last token where the rest precedes it;
                                             of equal sequences the last counts */
-    tf_id_lists sequence_bias;
+    tf_id_lists sequence_bias;        /**< what sequence_bias_values are for; none */
     float encoder_repetition_penalty; /**< > 0; 1. Of the source's tokens; of the prompt's with GPT-2 */
     float repetition_penalty;         /**< > 0; 1 */
     float presence_penalty;           /**< subtracted from the logit of every token generated so far; 0. No part of transformers */
@@ -99,14 +100,14 @@ typedef struct tf_generate_options {
     int32_t forced_bos_id;            /**< the token behind a prompt of one token, as T5's is; none. -1: none, whatever the checkpoint says */
     int32_t remove_invalid_values;    /**< 1: NaN and infinity among the logits are replaced; 0: TF_STATUS_NUMERIC */
     const int32_t *forced_eos_ids;    /**< [forced_eos_count] forced as the last token when max_length is reached */
-    int64_t forced_eos_count;
+    int64_t forced_eos_count;         /**< 0: nothing is forced */
     int32_t decay_start;              /**< exponential_decay_length_penalty: new tokens after which it acts; with decay_factor */
     float decay_factor;               /**< the end token's logit grows by |logit| * (factor^n - 1); where it is -INFINITY, TF_STATUS_NUMERIC
                                            (transformers goes on with NaN) */
     const int32_t *suppress_ids;      /**< [suppress_count] never generated */
-    int64_t suppress_count;
+    int64_t suppress_count;           /**< 0: none */
     const int32_t *begin_suppress_ids; /**< [begin_suppress_count] not generated as the first token */
-    int64_t begin_suppress_count;
+    int64_t begin_suppress_count;      /**< 0: none */
     tf_logits_fn logits;              /**< NULL: none */
     void *logits_user;
     float temperature;                /**< > 0; 1. From here to eta_cutoff with do_sample alone */
@@ -123,7 +124,7 @@ typedef struct tf_generate_options {
                                            without do_sample: the result is the same for every seed */
     /* decoder's prompt of T5 */
     const int32_t *decoder_ids;       /**< [decoder_count] begins with the decoder's start token, or it is put before; NULL: that token alone */
-    int64_t decoder_count;
+    int64_t decoder_count;            /**< of decoder_ids */
     /* what is kept for tf_generate_result and tf_generate_scores */
     int32_t logprobs;                 /**< 1: the model's log-probability of each new token, before any processing; 0 */
     int32_t prompt_logprobs;          /**< 1: of each prompt token but the first (GPT-2; T5: of decoder_ids); 0 */
@@ -153,6 +154,7 @@ TF_API tf_status tf_generate_open(tf_session *s, const tf_input *in, const tf_ge
 /** Ends the request, finished or not, and frees it. Takes NULL. Not from one of its own callbacks. */
 TF_API void tf_generate_close(tf_generate *g);
 
+/** Why a sequence ended. */
 typedef enum tf_finish {
     TF_FINISH_NONE = 0,      /**< still running */
     TF_FINISH_EOS = 1,       /**< an end-of-sequence token, which is the last id */
@@ -170,7 +172,7 @@ typedef struct tf_generated_token {
     float logprob;       /**< with options.logprobs, else 0 */
     int32_t finish;      /**< tf_finish; not NONE with the last record of a sequence */
     const char *text;    /**< what the token adds to the text: whole UTF-8 characters, maybe none; "" without a tokenizer */
-    int64_t text_bytes;
+    int64_t text_bytes;  /**< of text */
 } tf_generated_token;
 
 static inline void tf_generated_token_init(tf_generated_token *t)
@@ -195,9 +197,9 @@ TF_API tf_status tf_generate_wait(tf_generate *g, int32_t timeout_ms);
 typedef struct tf_generated {
     uint64_t struct_size;
     const int32_t *ids;            /**< [count] new tokens, the eos token included */
-    int64_t count;
+    int64_t count;                 /**< new tokens */
     const char *text;              /**< of the new tokens; NUL-terminated; "" without a tokenizer */
-    int64_t text_bytes;
+    int64_t text_bytes;            /**< of text */
     const float *logprobs;         /**< [count] with options.logprobs, else NULL */
     const float *prompt_logprobs;  /**< [prompt_count], the first is 0; with options.prompt_logprobs, else NULL */
     int64_t prompt_count;          /**< decoder's tokens before the first new one */
@@ -216,6 +218,7 @@ static inline void tf_generated_init(tf_generated *r)
 /** Result of sequence `sequence` in [0, num_return_sequences), the best first with beams. @return OK, INVALID, NOMEM. */
 TF_API tf_status tf_generate_result(tf_generate *g, int32_t sequence, tf_generated *out);
 
+/** Which logits tf_generate_scores() gives: the model's, or what was sampled from. */
 typedef enum tf_scores { TF_SCORES_LOGITS = 0, TF_SCORES_PROCESSED = 1 } tf_scores;
 
 /**

@@ -52,6 +52,7 @@ typedef struct tf_result tf_result;   /**< records that a task found, grouped by
 
 /* ---------------------------------------------------------------- model ---- */
 
+/** Number format of weights and activations. */
 typedef enum tf_dtype {
     TF_DTYPE_AUTO = 0, /**< GPU: what is stored (fp16 for bf16 that it lacks). CPU: bf16 for a 16-bit checkpoint where the processor
                             has bf16 instructions, else fp32 */
@@ -61,8 +62,10 @@ typedef enum tf_dtype {
     TF_DTYPE_FP16 = 4
 } tf_dtype;
 
+/** Format of the weights of matrix products. */
 typedef enum tf_quantization { TF_QUANTIZATION_NONE = 0, TF_QUANTIZATION_INT8 = 1, TF_QUANTIZATION_FP8 = 2 } tf_quantization;
 
+/** Settings of tf_model_open(). */
 typedef struct tf_model_options {
     uint64_t struct_size;
     const char *device;            /**< "cpu", "cuda", "cuda:1" and so on, or "auto": "cuda" if this build has it and driver, GPU
@@ -139,11 +142,11 @@ typedef struct tf_model_info {
     int32_t dtype;            /**< tf_dtype that was chosen for weights and activations */
     int32_t tasks;            /**< tf_task bits */
     int32_t layers;           /**< transformer layers; there are layers + 1 hidden states */
-    int32_t heads;
-    int32_t head_size;
+    int32_t heads;            /**< of attention */
+    int32_t head_size;        /**< width of one */
     int32_t width;            /**< of the hidden states */
     int32_t input_width;      /**< of input embeddings given in place of ids (differs from width in some ELECTRA models) */
-    int32_t vocab_size;
+    int32_t vocab_size;       /**< rows of the word embeddings: ids are below it */
     int32_t type_count;       /**< token types that ids may have, 0 if the family has none */
     int32_t max_input_tokens; /**< the longest sequence the position table holds; INT32_MAX: T5 has none */
     int32_t embedding_width;  /**< floats tf_embed writes a text */
@@ -161,9 +164,9 @@ typedef struct tf_model_info {
                                      0: it does not generate */
     int32_t bos_id, eos_id, pad_id, decoder_start_id; /**< as generation uses them; -1: none */
     int64_t parameters;       /**< elements of the tensors that were loaded */
-    const char *const *label_names;
-    const char *const *prompt_names;
-    const char *const *prompt_texts;
+    const char *const *label_names;  /**< [labels] */
+    const char *const *prompt_names; /**< [prompts] of sentence-transformers */
+    const char *const *prompt_texts; /**< [prompts] what each puts before a text */
 } tf_model_info;
 
 static inline void tf_model_info_init(tf_model_info *i)
@@ -180,6 +183,7 @@ TF_API tf_status tf_model_get_info(const tf_model *m, tf_model_info *info);
  */
 TF_API tf_status tf_model_tokenizer(const tf_model *m, const tf_tokenizer **out);
 
+/** Settings of tf_session_open(). */
 typedef struct tf_session_options {
     uint64_t struct_size;
     void *stream;            /**< a CUDA stream of the model's device to work on; NULL: one of the session's own. Ignored by the CPU */
@@ -226,6 +230,7 @@ static inline void tf_plan_init(tf_plan *p)
  */
 TF_API tf_status tf_model_plan(const char *path, const tf_model_options *options, const tf_session_options *session, tf_plan *out);
 
+/** How tf_model_graph() writes: lines, or Graphviz source. */
 typedef enum tf_graph_format { TF_GRAPH_TEXT = 0, TF_GRAPH_DOT = 1 } tf_graph_format;
 
 /**
@@ -245,6 +250,7 @@ TF_API tf_status tf_model_graph(const tf_model *m, int32_t format, char *text, i
 TF_API tf_status tf_session_open(tf_model *m, const tf_session_options *options, tf_session **out);
 TF_API void tf_session_close(tf_session *s);
 
+/** What a session has done so far. */
 typedef struct tf_session_stats {
     uint64_t struct_size;
     int64_t calls;     /**< tasks finished */
@@ -259,6 +265,7 @@ static inline void tf_session_stats_init(tf_session_stats *s)
     s->struct_size = sizeof *s;
 }
 
+/** Fill `stats`; its struct_size set, at most that many bytes are written. @return OK or INVALID. Any thread. */
 TF_API tf_status tf_session_get_stats(tf_session *s, tf_session_stats *stats);
 
 /* ---------------------------------------------------------------- tasks ---- */
@@ -270,7 +277,7 @@ TF_API tf_status tf_session_get_stats(tf_session *s, tf_session_stats *stats);
  */
 typedef struct tf_input {
     uint64_t struct_size;
-    int64_t count;
+    int64_t count;            /**< texts or sequences */
     const tf_text *texts;     /**< [count] UTF-8 */
     const tf_text *pairs;     /**< [count] second texts, or NULL. For tf_answer texts are questions, pairs are contexts */
     const int32_t *ids;       /**< [sum(lens)] */
@@ -312,13 +319,13 @@ static inline void tf_input_init(tf_input *i)
 typedef struct tf_encode_output {
     uint64_t struct_size;
     const int32_t *layers;    /**< [layer_count] hidden states wanted: 0 is the embeddings' output, tf_model_info.layers the last */
-    int64_t layer_count;
+    int64_t layer_count;      /**< of layers */
     float *hidden;            /**< [layer_count, tokens, width] */
     float *pooled;            /**< [count, pooled_width] */
     float *token_logits;      /**< [rows or tokens, tf_model_info.token_logits] */
     float *sequence_logits;   /**< [count, tf_model_info.sequence_logits] */
     const int64_t *rows;      /**< [row_count] tokens (numbered over all sequences, ascending) whose token_logits are wanted; NULL: all */
-    int64_t row_count;
+    int64_t row_count;        /**< of rows */
 } tf_encode_output;
 
 static inline void tf_encode_output_init(tf_encode_output *o)
@@ -340,6 +347,7 @@ static inline void tf_encode_output_init(tf_encode_output *o)
  */
 TF_API tf_status tf_encode(tf_session *s, const tf_input *in, const tf_encode_output *out);
 
+/** Settings of tf_embed(). */
 typedef struct tf_embed_options {
     uint64_t struct_size;
     int32_t normalize;       /**< 1: L2-normalise; unset: what modules.json says, else 0 */
@@ -366,8 +374,10 @@ static inline void tf_embed_options_init(tf_embed_options *o)
  */
 TF_API tf_status tf_embed(tf_session *s, const tf_input *in, const tf_embed_options *options, float *out, int64_t out_stride);
 
+/** From logits to scores. */
 typedef enum tf_activation { TF_ACTIVATION_NONE = 0, TF_ACTIVATION_SIGMOID = 1, TF_ACTIVATION_SOFTMAX = 2 } tf_activation;
 
+/** Settings of tf_classify(). */
 typedef struct tf_classify_options {
     uint64_t struct_size;
     int32_t activation; /**< tf_activation from logits to scores; unset: regression NONE, multi-label or one label SIGMOID, else SOFTMAX */
@@ -389,7 +399,8 @@ static inline void tf_classify_options_init(tf_classify_options *o)
  */
 TF_API tf_status tf_classify(tf_session *s, const tf_input *in, const tf_classify_options *options, float *logits, float *scores);
 
-typedef enum tf_aggregation { /* what transformers' token-classification pipeline calls aggregation_strategy */
+/** From tokens to entities: what transformers' token-classification pipeline calls aggregation_strategy. */
+typedef enum tf_aggregation {
     TF_AGGREGATION_NONE = 0,
     TF_AGGREGATION_SIMPLE = 1,
     TF_AGGREGATION_FIRST = 2,
@@ -397,6 +408,7 @@ typedef enum tf_aggregation { /* what transformers' token-classification pipelin
     TF_AGGREGATION_MAX = 4
 } tf_aggregation;
 
+/** Settings of tf_token_classify(). */
 typedef struct tf_token_classify_options {
     uint64_t struct_size;
     int32_t aggregation; /**< tf_aggregation; unset: SIMPLE */
@@ -427,6 +439,7 @@ typedef struct tf_entity {
 /** Find entities. Records: tf_entity, by position, through tf_result_entity. Close *out with tf_result_close. */
 TF_API tf_status tf_token_classify(tf_session *s, const tf_input *in, const tf_token_classify_options *options, tf_result **out);
 
+/** Settings of tf_answer(). */
 typedef struct tf_answer_options {
     uint64_t struct_size;
     int32_t top_k;             /**< answers a question, >= 1; unset: 1 */
@@ -454,7 +467,7 @@ static inline void tf_answer_options_init(tf_answer_options *o)
 typedef struct tf_span {
     uint64_t struct_size;
     float score; /**< product of start and end probability, in [0, 1] */
-    int32_t reserved;
+    int32_t reserved; /**< 0 */
     int64_t byte_begin, byte_end, char_begin, char_end; /**< in the context text */
     int64_t token_begin, token_end;                     /**< in the sequence of the window it was found in */
 } tf_span;
@@ -462,6 +475,7 @@ typedef struct tf_span {
 /** Find answers to questions (texts) in contexts (pairs). Records: tf_span, best first, through tf_result_span. */
 TF_API tf_status tf_answer(tf_session *s, const tf_input *in, const tf_answer_options *options, tf_result **out);
 
+/** Settings of tf_fill_mask(). */
 typedef struct tf_fill_mask_options {
     uint64_t struct_size;
     int32_t top_k;          /**< candidates a mask, >= 1; unset: 5 */
@@ -485,7 +499,7 @@ static inline void tf_fill_mask_options_init(tf_fill_mask_options *o)
 typedef struct tf_fill {
     uint64_t struct_size;
     float score;       /**< probability over the whole vocabulary, in [0, 1] */
-    int32_t id;
+    int32_t id;        /**< of the candidate */
     int32_t position;  /**< the mask's token position in the sequence */
     int32_t mask;      /**< number of the mask in the input, from 0 */
     const char *token; /**< the vocabulary's spelling; NULL without a tokenizer. Belongs to the model */
@@ -499,11 +513,13 @@ TF_API tf_status tf_fill_mask(tf_session *s, const tf_input *in, const tf_fill_m
 TF_API int64_t tf_result_count(const tf_result *r, int64_t input);
 
 /**
- * Copy record `index` of input `input`; the caller sets out->struct_size, at most that many bytes are written.
+ * Copy record `index` of input `input` of tf_token_classify(); the caller sets out->struct_size, at most that many bytes are written.
  * @return OK; INVALID if a number is out of range or the result holds records of another kind.
  */
 TF_API tf_status tf_result_entity(const tf_result *r, int64_t input, int64_t index, tf_entity *out);
+/** The same of tf_answer(). */
 TF_API tf_status tf_result_span(const tf_result *r, int64_t input, int64_t index, tf_span *out);
+/** The same of tf_fill_mask(). */
 TF_API tf_status tf_result_fill(const tf_result *r, int64_t input, int64_t index, tf_fill *out);
 TF_API void tf_result_close(tf_result *r);
 

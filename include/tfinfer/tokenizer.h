@@ -40,6 +40,7 @@ typedef struct tf_tokenizer tf_tokenizer; /**< a vocabulary with its rules; immu
 typedef struct tf_encoding tf_encoding;   /**< the reusable result of tf_tokenizer_encode */
 typedef struct tf_stream tf_stream;       /**< ids to text, one id after the other */
 
+/** Settings of tf_tokenizer_open(). */
 typedef struct tf_tokenizer_options {
     uint64_t struct_size;
     const tf_allocator *allocator; /**< NULL: the C library's */
@@ -77,7 +78,7 @@ typedef struct tf_tokenizer_info {
     const char *model;        /**< "WordPiece", "BPE" (byte-level), "Unigram" or "ByT5"; static */
     int32_t vocab_size;       /**< ids are in [0, vocab_size) */
     int32_t model_max_length; /**< tokens a text may have by tokenizer_config.json; INT32_MAX if it sets no limit */
-    int32_t unk_id, pad_id, cls_id, sep_id, mask_id, bos_id, eos_id;
+    int32_t unk_id, pad_id, cls_id, sep_id, mask_id, bos_id, eos_id; /**< special tokens */
     int32_t special_tokens_single; /**< tokens the post-processor adds around one text */
     int32_t special_tokens_pair;   /**< the same around a pair */
     int32_t lowercase;             /**< 1 if text is lower-cased before it is split */
@@ -101,6 +102,7 @@ TF_API tf_status tf_tokenizer_token(const tf_tokenizer *t, int32_t id, const cha
 /** The id of a token string. @return OK, or NOT_FOUND (then *id is -1; the last error is left as it was). */
 TF_API tf_status tf_tokenizer_id(const tf_tokenizer *t, tf_text token, int32_t *id);
 
+/** Which text loses tokens where there is no room for all. */
 typedef enum tf_truncation {
     TF_TRUNCATION_NONE = 0,
     TF_TRUNCATION_LONGEST_FIRST = 1, /**< of a pair, the longer text loses tokens first */
@@ -108,8 +110,10 @@ typedef enum tf_truncation {
     TF_TRUNCATION_ONLY_SECOND = 3
 } tf_truncation;
 
+/** An end of a text. */
 typedef enum tf_side { TF_SIDE_RIGHT = 0, TF_SIDE_LEFT = 1 } tf_side;
 
+/** Settings of tf_tokenizer_encode(). */
 typedef struct tf_tokenize_options {
     uint64_t struct_size;
     int32_t add_special_tokens; /**< 0 or 1; unset: 1 */
@@ -161,7 +165,7 @@ TF_API tf_status tf_tokenizer_encode(const tf_tokenizer *t, const tf_text *texts
  */
 typedef struct tf_encoding_data {
     uint64_t struct_size;
-    int64_t rows, tokens;
+    int64_t rows, tokens;       /**< how many there are in all */
     const int64_t *row_start;   /**< [rows + 1] */
     const int64_t *row_text;    /**< [rows] index of the text in the call */
     const int32_t *ids;         /**< [tokens] */
@@ -182,6 +186,7 @@ static inline void tf_encoding_data_init(tf_encoding_data *d)
 /** Fill `data`; see there. @return OK or INVALID. */
 TF_API tf_status tf_encoding_get(const tf_encoding *e, tf_encoding_data *data);
 
+/** Settings of tf_tokenizer_decode() and tf_stream_open(). */
 typedef struct tf_decode_options {
     uint64_t struct_size;
     int32_t skip_special_tokens; /**< unset: 0 */
