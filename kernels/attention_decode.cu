@@ -56,36 +56,6 @@ __device__ bool is_settled(const decode_call &p, const decode_item &item, int bl
 
 /* ---- meetings ---- */
 
-/* What up to 8 rows have together; get(row, i) is number i of a row's. */
-enum { ROWS_MOST = 8 };
-static_assert((int)DECODE_WARPS_MOST <= ROWS_MOST && (int)DECODE_SPLITS_MAX <= ROWS_MOST, "all meet in one go");
-
-struct meeting {
-    float highest, total, sum;
-};
-
-template <typename Get>
-__device__ meeting meet(int count, int d, Get get)
-{
-    meeting m = {-INFINITY, 0, 0};
-    float highest[ROWS_MOST], totals[ROWS_MOST], sums[ROWS_MOST];
-
-#pragma unroll
-    for (int i = 0; i < ROWS_MOST; i++) {
-        highest[i] = i < count ? get(i, HIGHEST) : -INFINITY;
-        totals[i] = i < count ? get(i, TOTAL) : 0;
-        sums[i] = i < count ? get(i, SUMS + d) : 0;
-        m.highest = fmaxf(m.highest, highest[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < ROWS_MOST; i++) {
-        const float factor = highest[i] == -INFINITY ? 0 : exp2f(highest[i] - m.highest); /* 0: it had no key */
-        m.total += factor * totals[i];
-        m.sum += factor * sums[i];
-    }
-    return m;
-}
-
 __device__ void write_y(const attention_call &c, int64_t row, int d, const meeting &m)
 {
     const float v[1] = {m.total == 0 ? 0 : m.sum / m.total}; /* no keys: zeros */

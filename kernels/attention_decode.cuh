@@ -27,6 +27,36 @@ struct decode_item {
  * weighted. */
 enum { HIGHEST, TOTAL, SUMS };
 
+/* What up to 8 rows have together; get(row, i) is number i of a row's. */
+enum { ROWS_MOST = 8 };
+static_assert((int)DECODE_WARPS_MOST <= ROWS_MOST && (int)DECODE_SPLITS_MAX <= ROWS_MOST, "all meet in one go");
+
+struct meeting {
+    float highest, total, sum;
+};
+
+template <typename Get>
+__device__ inline meeting meet(int count, int d, Get get)
+{
+    meeting m = {-INFINITY, 0, 0};
+    float highest[ROWS_MOST], totals[ROWS_MOST], sums[ROWS_MOST];
+
+#pragma unroll
+    for (int i = 0; i < ROWS_MOST; i++) {
+        highest[i] = i < count ? get(i, HIGHEST) : -INFINITY;
+        totals[i] = i < count ? get(i, TOTAL) : 0;
+        sums[i] = i < count ? get(i, SUMS + d) : 0;
+        m.highest = fmaxf(m.highest, highest[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < ROWS_MOST; i++) {
+        const float factor = highest[i] == -INFINITY ? 0 : exp2f(highest[i] - m.highest); /* 0: it had no key */
+        m.total += factor * totals[i];
+        m.sum += factor * sums[i];
+    }
+    return m;
+}
+
 /* First elements of a head's queries and new keys in x. */
 __device__ inline int64_t decode_query(const decode_call &p, const decode_item &item)
 {

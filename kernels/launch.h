@@ -113,7 +113,7 @@ typedef struct tfi_link {
         } product;
         struct {
             const float *bias;   /* by distance, [H, 2 * max_distance + 1], or NULL */
-            int32_t layer, H, D; /* x: [M, >= H * D] queries; those of a cache: H * D of new keys at `column`, then values */
+            int32_t layer, H, D; /* x: [M, H * D] queries; a cache's: [M, column + 2 * H * D], new keys at `column` */
             int32_t column, max_distance;
             float scale;
             uint8_t source; /* keys and values of the source, else the sequence's own */

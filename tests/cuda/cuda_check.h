@@ -68,6 +68,7 @@ void check_draw_kernels(int argc, char **argv);
 void check_few_kernels(int argc, char **argv);
 void check_tile_kernels(int argc, char **argv);
 void check_many_kernels(int argc, char **argv);
+void check_chain_kernels(int argc, char **argv);
 /* Run a kind's cases and print its line. */
 void check_kind(int argc, char **argv, const char *name, void (*body)(void));
 void bench_norm(void);

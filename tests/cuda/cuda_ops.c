@@ -34,5 +34,6 @@ int main(int argc, char **argv)
     check_few_kernels(argc, argv);
     check_tile_kernels(argc, argv);
     check_many_kernels(argc, argv);
+    check_chain_kernels(argc, argv);
     return check_done();
 }
