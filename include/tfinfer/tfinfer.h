@@ -86,6 +86,7 @@ typedef struct tf_model_options {
                                      way, to the bit. Read at open, replaced when the last handle of the model closes if there
                                      was something new; one that is damaged or for another device or cuBLASLt is reported to
                                      `log` and not used, one that is no such file is left alone. NULL: none */
+    const char *mecab_dictionary; /**< as in tf_tokenizer_options */
 } tf_model_options;
 
 static inline void tf_model_options_init(tf_model_options *o)
@@ -104,6 +105,7 @@ static inline void tf_model_options_init(tf_model_options *o)
     o->progress_user = NULL;
     o->library_folder = NULL;
     o->gemm_file = NULL;
+    o->mecab_dictionary = NULL;
 }
 
 /**

@@ -46,6 +46,8 @@ typedef struct tf_tokenizer_options {
     const tf_allocator *allocator; /**< NULL: the C library's */
     tf_log_fn log;                 /**< NULL: none */
     void *log_user;
+    const char *mecab_dictionary;  /**< folder of the MeCab dictionary that a Japanese BERT's tokenizer_config.json names (mecab_dic):
+                                        dicrc, sys.dic, unk.dic, matrix.bin, char.bin. NULL: none, such checkpoints are refused */
 } tf_tokenizer_options;
 
 static inline void tf_tokenizer_options_init(tf_tokenizer_options *o)
@@ -54,6 +56,7 @@ static inline void tf_tokenizer_options_init(tf_tokenizer_options *o)
     o->allocator = NULL;
     o->log = NULL;
     o->log_user = NULL;
+    o->mecab_dictionary = NULL;
 }
 
 /**

@@ -137,9 +137,15 @@ static tf_status plan_weights(tf_model *m)
 }
 
 /* The directory's tokenizer, or why there is none: the model works without, on ids. */
-static tf_status open_tokenizer(tf_model *m, tfi_files *files)
+static tf_status open_tokenizer(tf_model *m, tfi_files *files, const char *mecab_dictionary)
 {
-    m->tokenizer_status = tfi_tokenizer_open_files(files, &m->memory, m->log, m->log_user, &m->tokenizer);
+    tf_tokenizer_options options;
+
+    tf_tokenizer_options_init(&options);
+    options.log = m->log;
+    options.log_user = m->log_user;
+    options.mecab_dictionary = mecab_dictionary;
+    m->tokenizer_status = tfi_tokenizer_open_files(files, &m->memory, &options, &m->tokenizer);
     if (m->tokenizer_status == TF_STATUS_OK || m->tokenizer_status == TF_STATUS_NOMEM) return m->tokenizer_status;
     snprintf(m->tokenizer_error, sizeof m->tokenizer_error, "%s",
              m->tokenizer_status == TF_STATUS_NOT_FOUND ? "the checkpoint has no tokenizer" : tf_last_error());
@@ -166,7 +172,7 @@ static tf_status describe(tf_model *m, const char *path, const tf_model_options 
     if (m->def.tasks & TF_TASK_GENERATE && (st = tfi_generation_read(&source->files, m->def.vocab_size, &m->arena, &m->memory, m->log,
                                                                      m->log_user, &m->generation)) < 0)
         return st;
-    return open_tokenizer(m, &source->files);
+    return open_tokenizer(m, &source->files, o->mecab_dictionary);
 }
 
 static tf_status make_model(const tf_model_options *o, tf_model **out)

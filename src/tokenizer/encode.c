@@ -30,6 +30,7 @@ typedef struct rows {
 typedef struct settings {
     int32_t special, truncation, side, overflow, replace, threads;
     int64_t max_length, stride;
+    int first_keeps_more; /* of the tokenizer */
 } settings;
 
 typedef struct worker {
@@ -161,14 +162,14 @@ static tf_status cut(const settings *set, int64_t text, windows *w, int64_t keep
 }
 
 /* How many tokens the longest-first rule leaves of a pair of lengths n1, n2 where `room` is too small for both. */
-static void longest_first(int64_t room, int64_t *n1, int64_t *n2)
+static void longest_first(int64_t room, int first_keeps_more, int64_t *n1, int64_t *n2)
 {
     int64_t *shorter = *n1 > *n2 ? n2 : n1, *longer = *n1 > *n2 ? n1 : n2;
 
     *longer = *shorter > room ? *shorter : *shorter > room - *shorter ? *shorter : room - *shorter;
     if (*shorter + *longer > room) {
-        *shorter = room / 2;
-        *longer = *shorter + room % 2;
+        *(first_keeps_more ? n2 : shorter) = room / 2;
+        *(first_keeps_more ? n1 : longer) = room - room / 2;
     }
 }
 
@@ -187,7 +188,7 @@ static tf_status truncate(const settings *set, int64_t text, int is_pair, int32_
     if (room == 0) {
         keep[0] = keep[1] = 0;
     } else if (set->truncation == TF_TRUNCATION_LONGEST_FIRST) {
-        if (is_pair) longest_first(room, &keep[0], &keep[1]);
+        if (is_pair) longest_first(room, set->first_keeps_more, &keep[0], &keep[1]);
         else keep[0] = room;
     } else {
         const int target = set->truncation == TF_TRUNCATION_ONLY_SECOND;
@@ -402,7 +403,8 @@ static tf_status read_settings(const tf_tokenizer *t, const tf_tokenize_options 
                       .replace = o.replace_invalid == TF_UNSET ? 0 : o.replace_invalid,
                       .threads = o.threads == TF_UNSET ? 1 : o.threads,
                       .max_length = o.max_length == TF_UNSET ? t->model_max_length : o.max_length,
-                      .stride = o.stride == TF_UNSET ? 0 : o.stride};
+                      .stride = o.stride == TF_UNSET ? 0 : o.stride,
+                      .first_keeps_more = t->first_keeps_more};
     const struct {
         const char *name;
         int64_t value, min, max;

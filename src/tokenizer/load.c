@@ -284,6 +284,7 @@ static tf_status read_template(tfi_loading *l)
 
     switch (l->rules) {
     case TFI_RULES_BERT:
+    case TFI_RULES_BERT_JAPANESE:
     case TFI_RULES_ROBERTA:
         return class_template(l);
     case TFI_RULES_XLM_ROBERTA:
@@ -353,10 +354,11 @@ static tf_status read_class(tfi_loading *l, const char **unk)
         status = tfi_read_vocab_json(t, l->bpe_vocab.object, l->bpe_vocab.file, &l->entries);
         if (status == TF_STATUS_OK) status = tfi_read_merges_txt(t, &l->merges, l->merges_name);
     } else if (model == TFI_MODEL_WORDPIECE) {
-        status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, &l->entries);
+        status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, l->rules != TFI_RULES_BERT_JAPANESE, &l->entries);
     }
     if (status < 0) return status;
     if (model == TFI_MODEL_UNIGRAM) return tfi_read_unigram_class(l);
+    if (l->rules == TFI_RULES_BERT_JAPANESE) return tfi_read_japanese(l);
     return model == TFI_MODEL_BPE ? read_bpe_settings(l) : read_bert_settings(l);
 }
 
@@ -460,6 +462,10 @@ static tf_status choose(tfi_loading *l)
     if ((status = tfi_json_string(l->model, "tokenizer_class", &class)) < 0) return status;
     if ((status = tfi_json_string(l->config, "tokenizer_class", &class)) < 0) return status;
     if ((status = tfi_json_string(l->model, "model_type", &type)) < 0) return status;
+    if (class && strcmp(class, "BertJapaneseTokenizer") == 0) {
+        close_json(&l->tokens); /* its class reads none */
+        return l->rules = TFI_RULES_BERT_JAPANESE, TF_STATUS_OK;
+    }
     if ((status = check_kinds(l)) < 0) return status;
     if (class) {
         const size_t n = strlen(class), cut = n >= 4 && strcmp(class + n - 4, "Fast") == 0 ? n - 4 : n;
@@ -566,11 +572,17 @@ static tf_status load_file(tfi_loading *l, const char *name)
 }
 
 /* Fill *t, or close it. `name`: the one file that is wanted, or NULL. */
-static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, tf_tokenizer **out)
+static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, const tf_tokenizer_options *options,
+                      tf_tokenizer **out)
 {
     tfi_loading l = {.t = t, .files = files, .entries = {.memory = t->memory}};
 
     t->arena.memory = t->memory;
+    if (options) {
+        t->log = options->log;
+        t->log_user = options->log_user;
+        l.mecab_dictionary = options->mecab_dictionary;
+    }
     const tf_status status = name ? load_file(&l, name) : load_directory(&l);
     loading_close(&l);
     if (status < 0) tf_tokenizer_close(t);
@@ -578,16 +590,15 @@ static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, tf_to
     return status;
 }
 
-tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, tf_log_fn log, void *log_user, tf_tokenizer **out)
+tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options,
+                                   tf_tokenizer **out)
 {
     tf_tokenizer *t = tfi_zalloc(memory, sizeof *t);
 
     *out = NULL;
     if (!t) return TF_STATUS_NOMEM;
     t->memory = memory;
-    t->log = log;
-    t->log_user = log_user;
-    return load(t, files, NULL, out);
+    return load(t, files, NULL, options, out);
 }
 
 /* Split a file's path into its directory and its name. */
@@ -622,7 +633,5 @@ tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *
     if (!(t = tfi_zalloc(&memory, sizeof *t))) return TF_STATUS_NOMEM;
     tfi_memory_init(&t->own, options->allocator, TF_UNSET);
     t->memory = &t->own;
-    t->log = options->log;
-    t->log_user = options->log_user;
-    return load(t, &files, name, out);
+    return load(t, &files, name, options, out);
 }

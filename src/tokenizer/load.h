@@ -32,6 +32,7 @@ typedef enum tfi_rules {
     TFI_RULES_XLM_ROBERTA,
     TFI_RULES_CAMEMBERT,
     TFI_RULES_BYT5,
+    TFI_RULES_BERT_JAPANESE,
     TFI_RULES_SPM, /* a .model file's own, with T5's special tokens around the text if a class asks for them */
     TFI_RULES_COUNT
 } tfi_rules;
@@ -62,6 +63,7 @@ typedef struct tfi_spm_layout {
 typedef struct tfi_loading {
     tf_tokenizer *t;
     tfi_files *files;
+    const char *mecab_dictionary; /* NULL: none */
     tfi_json config;      /* tokenizer_config.json */
     tfi_json model;       /* config.json */
     tfi_json tokens;      /* tokenizer.json */
@@ -101,11 +103,15 @@ tf_status tfi_read_names(tfi_loading *l, int with_map);
 /* All added tokens in the reference's order; needs names and vocabulary. */
 tf_status tfi_add_tokens(tfi_loading *l, int legacy);
 
-/* vocab.txt: one token a line, ids are line numbers from 0, a repeated token has its last one. Fills t->vocab too. */
-tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, tfi_entries *out);
+/* vocab.txt: one token a line, ids are line numbers from 0, a repeated token has its last one. Fills t->vocab too. trims: white space
+ * at a line's end is not part of it. */
+tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, int trims, tfi_entries *out);
 
 /* {"token": id, ...}, a file's root or a member of it. Fills t->vocab too. */
 tf_status tfi_read_vocab_json(tf_tokenizer *t, const json_t *vocab, const char *file, tfi_entries *out);
+
+/* load_japanese.c: BertJapaneseTokenizer's settings and dictionary. */
+tf_status tfi_read_japanese(tfi_loading *l);
 
 /* The bytes that are ByT5's vocabulary. */
 tf_status tfi_read_byt5(tfi_loading *l);

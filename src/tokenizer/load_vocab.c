@@ -23,12 +23,13 @@ static size_t trim(const tf_tokenizer *t, const uint8_t *line, size_t size)
     return size;
 }
 
-static tf_status add_line(tf_tokenizer *t, const char *name, const uint8_t *line, size_t size, tfi_entries *out)
+static tf_status add_line(tf_tokenizer *t, const char *name, const uint8_t *line, size_t size, int trims, tfi_entries *out)
 {
     int32_t *id;
     tf_status status;
 
-    size = trim(t, line, size);
+    if (trims) size = trim(t, line, size);
+    else if (size > 0 && line[size - 1] == '\r') size--;
     if (out->count > TFI_TOKEN_ID_MAX)
         return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: more than %d lines", name, TFI_TOKEN_ID_MAX + 1);
     if ((status = tfi_trie_add(&t->vocab, line, size, &id)) < 0) return tfi_fail_prefix(status, "%s: ", name);
@@ -41,7 +42,7 @@ static tf_status add_line(tf_tokenizer *t, const char *name, const uint8_t *line
     return TF_STATUS_OK;
 }
 
-tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, tfi_entries *out)
+tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, int trims, tfi_entries *out)
 {
     uint32_t bad = 0;
     const size_t good = tfi_utf8_valid(file->data, file->size, &bad);
@@ -53,7 +54,7 @@ tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *
     for (size_t at = 0; at < file->size;) {
         const uint8_t *end = memchr(file->data + at, '\n', file->size - at);
         const size_t size = end ? (size_t)(end - file->data) - at : file->size - at;
-        if ((status = add_line(t, name, file->data + at, size, out)) < 0) return status;
+        if ((status = add_line(t, name, file->data + at, size, trims, out)) < 0) return status;
         at += size + 1;
     }
     return TF_STATUS_OK;

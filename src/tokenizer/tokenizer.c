@@ -25,7 +25,7 @@ tf_status tf_tokenizer_get_info(const tf_tokenizer *t, tf_tokenizer_info *info)
                                    .eos_id = t->eos_id,
                                    .special_tokens_single = t->single.specials,
                                    .special_tokens_pair = t->pair.specials,
-                                   .lowercase = t->lowercase};
+                                   .lowercase = t->lowercase || t->japanese.lowercase};
     return tfi_result_write(info, &all, sizeof all, "tf_tokenizer_info");
 }
 
@@ -75,6 +75,7 @@ void tf_tokenizer_close(tf_tokenizer *t)
     tfi_trie_close(&t->vocab);
     tfi_bpe_close(&t->bpe, t->memory);
     tfi_unigram_close(&t->unigram);
+    tfi_mecab_close(t->japanese.mecab, t->memory);
     tfi_trie_close(&t->added_ids);
     tfi_trie_close(&t->raw.trie);
     tfi_trie_close(&t->folded.trie);

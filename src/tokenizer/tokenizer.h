@@ -5,7 +5,8 @@
  *   decode.c  ids -> text                     tokenizer.c  the small public calls
  *
  * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE, unigram.c with normalizer.c, charsmap.c
- * and spm.c Unigram, byt5.c bytes. Another model kind gets a file of its own beside them; rows, added tokens and decoding stay.
+ * and spm.c Unigram, byt5.c bytes, japanese.c
+ * with mecab.c what goes before WordPiece in Japanese. Another model kind gets a file of its own beside them; rows, added tokens and decoding stay.
  */
 #ifndef TFI_TOKENIZER_TOKENIZER_H
 #define TFI_TOKENIZER_TOKENIZER_H
@@ -15,12 +16,14 @@
 #include "base/files.h"
 #include "base/memory.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/japanese.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/unigram.h"
 
-/* Open the tokenizer of a checkpoint's files; `memory` must outlive it. NOT_FOUND (with text) if there is none. */
-tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, tf_log_fn log, void *log_user, tf_tokenizer **out);
+/* Open the tokenizer of a checkpoint's files; `memory` must outlive it and takes the place of the options' allocator. options may be
+ * NULL. NOT_FOUND (with text) if there is no tokenizer. */
+tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options, tf_tokenizer **out);
 
 /* The same for a path, a directory's or a file's, with memory of its own. */
 tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out);
@@ -94,6 +97,7 @@ struct tf_tokenizer {
     tfi_token_model model;
     tfi_bpe bpe;
     tfi_unigram unigram;
+    tfi_japanese japanese;
 
     /* Normalizer, of WordPiece alone. The order of application is that of the fields. */
     int clean_text, split_cjk, strip_accents, lowercase;
@@ -133,6 +137,7 @@ struct tf_tokenizer {
     uint32_t decoder_prefix_size;
     uint32_t token_size_max; /* bytes of the longest string */
     int32_t model_max_length, truncation_side;
+    int first_keeps_more; /* of two texts cut to an odd number of tokens; else the longer one does */
 };
 
 /* The id of a token string: added tokens first, then the vocabulary; TFI_TRIE_NONE if there is none. */
@@ -230,6 +235,7 @@ typedef struct tfi_scratch {
     uint64_t *heap; /* merges that may come next */
     tfi_node *nodes;
     uint8_t *piece;
+    void *lattice; /* libmecab's */
     size_t sorted_count, node_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
@@ -310,7 +316,8 @@ tf_status tfi_unigram_segment(tfi_reading *x, uint32_t begin, uint32_t end);
 /* Append the tokens of the normal form's code points [begin, end) (s->normal, s->chars). OK or NOMEM. */
 tf_status tfi_unigram_chars(tfi_reading *x, size_t begin, size_t end, int is_first);
 
-/* byt5.c */
+/* byt5.c, japanese.c */
 tf_status tfi_byt5_segment(tfi_reading *x, uint32_t begin, uint32_t end);
+tf_status tfi_japanese_segment(tfi_reading *x, uint32_t begin, uint32_t end);
 
 #endif

@@ -39,6 +39,7 @@ void tfi_scratch_close(tfi_scratch *s)
     tfi_free(s->memory, s->repairs, s->repair_capacity * sizeof *s->repairs);
     tfi_free(s->memory, s->symbols, s->symbol_capacity * sizeof *s->symbols);
     tfi_free(s->memory, s->heap, s->heap_capacity * sizeof *s->heap);
+    tfi_mecab_lattice_close(s->lattice);
     *s = (tfi_scratch){.memory = s->memory};
 }
 
@@ -374,10 +375,11 @@ static tf_status pieces(tfi_reading *x, const tfi_added_set *set, uint32_t begin
     return taken < size ? rest(x, begin + taken, end) : TF_STATUS_OK;
 }
 
-/* Byte-level BPE has no normalizer: tokens that wait for the normal form are found in the text as it is. */
-static tf_status bpe_segment(tfi_reading *x, uint32_t begin, uint32_t end)
+/* Byte-level BPE has no normalizer, and that of Japanese comes later: tokens that wait for the normal form are found in the text
+ * as it is. */
+static tf_status unnormalized(tfi_reading *x, uint32_t begin, uint32_t end)
 {
-    return pieces(x, &x->t->folded, begin, end, tfi_bpe_segment);
+    return pieces(x, &x->t->folded, begin, end, x->t->japanese.mecab ? tfi_japanese_segment : tfi_bpe_segment);
 }
 
 tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size)
@@ -386,13 +388,13 @@ tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, 
 
     switch (t->model) {
     case TFI_MODEL_BPE:
-        return pieces(&x, &t->raw, 0, size, bpe_segment);
+        return pieces(&x, &t->raw, 0, size, unnormalized);
     case TFI_MODEL_UNIGRAM:
         return pieces(&x, &t->raw, 0, size, tfi_unigram_segment);
     case TFI_MODEL_BYT5:
         return pieces(&x, &t->raw, 0, size, tfi_byt5_segment);
     default:
-        return pieces(&x, &t->raw, 0, size, segment);
+        return pieces(&x, &t->raw, 0, size, t->japanese.mecab ? unnormalized : segment);
     }
 }
 

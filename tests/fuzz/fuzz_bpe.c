@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         held[2].data = (const uint8_t *)config;
         held[2].size = sizeof config - 1;
     }
-    if (tfi_tokenizer_open_files(&files, &memory, NULL, NULL, &t) == TF_STATUS_OK) {
+    if (tfi_tokenizer_open_files(&files, &memory, NULL, &t) == TF_STATUS_OK) {
         use(t, &text);
         tf_tokenizer_close(t);
     }

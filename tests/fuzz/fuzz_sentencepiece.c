@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         held[1].name = "tokenizer_config.json";
         held[1].data = (const uint8_t *)cases[i][1];
         held[1].size = strlen(cases[i][1]);
-        if (tfi_tokenizer_open_files(&files, &memory, NULL, NULL, &t) == TF_STATUS_OK) {
+        if (tfi_tokenizer_open_files(&files, &memory, NULL, &t) == TF_STATUS_OK) {
             use(t, &text);
             tf_tokenizer_close(t);
         }

@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     held[1].name = split ? "tokenizer_config.json" : NULL;
     held[1].data = split ? split + 1 : NULL;
     held[1].size = split ? size - held[0].size - 1 : 0;
-    if (tfi_tokenizer_open_files(&files, &memory, NULL, NULL, &t) == TF_STATUS_OK) {
+    if (tfi_tokenizer_open_files(&files, &memory, NULL, &t) == TF_STATUS_OK) {
         use(t);
         tf_tokenizer_close(t);
     }

@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     held[1].name = split ? "tokenizer_config.json" : NULL;
     held[1].data = split ? split + 1 : NULL;
     held[1].size = split ? size - held[0].size - 1 : 0;
-    if (tfi_tokenizer_open_files(&files, &memory, NULL, NULL, &t) == TF_STATUS_OK) {
+    if (tfi_tokenizer_open_files(&files, &memory, NULL, &t) == TF_STATUS_OK) {
         const tf_text text = {(const char *)data, (int64_t)size};
         tf_tokenize_options_init(&o);
         o.replace_invalid = 1;

@@ -1,0 +1,111 @@
+/* libmecab's calls. The model is shared by all threads; each has a lattice of its own. What libmecab allocates is its own and
+ * not counted in the library's memory. */
+#include "tokenizer/mecab.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/status.h"
+
+#ifdef TFINFER_WITH_MECAB
+
+#include <mecab.h>
+
+struct tfi_mecab {
+    mecab_model_t *model;
+    mecab_t *tagger;
+};
+
+tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder)
+{
+    char directory[1024], settings[1024 + sizeof "/dicrc"];
+    char name[] = "mecab", d[] = "-d", r[] = "-r";
+    /* The dictionary's own settings in place of the mecabrc that it would look for elsewhere. */
+    char *arguments[] = {name, d, directory, r, settings};
+    const tf_status status = tfi_mecab_check(folder);
+    tfi_mecab *m;
+
+    *out = NULL;
+    if (status < 0) return status;
+    if ((size_t)snprintf(directory, sizeof directory, "%s", folder) >= sizeof directory)
+        return tfi_fail(TF_STATUS_INVALID, "%.64s...: the dictionary's path is too long", folder);
+    snprintf(settings, sizeof settings, "%s/dicrc", folder);
+    if (!(m = tfi_zalloc(memory, sizeof *m))) return TF_STATUS_NOMEM;
+    if ((m->model = mecab_model_new(5, arguments)) != NULL) m->tagger = mecab_model_new_tagger(m->model);
+    if (m->tagger) return *out = m, TF_STATUS_OK;
+    tfi_mecab_close(m, memory);
+    return tfi_fail(TF_STATUS_CORRUPT, "%s: libmecab does not open this dictionary", folder);
+}
+
+void tfi_mecab_close(tfi_mecab *m, tfi_memory *memory)
+{
+    if (!m) return;
+    if (m->tagger) mecab_destroy(m->tagger);
+    if (m->model) mecab_model_destroy(m->model);
+    tfi_free(memory, m, sizeof *m);
+}
+
+tf_status tfi_mecab_parse(const tfi_mecab *m, void **lattice, const uint8_t *text, uint32_t size)
+{
+    if (!*lattice && !(*lattice = mecab_model_new_lattice(m->model)))
+        return tfi_fail(TF_STATUS_NOMEM, "libmecab has no memory for a text");
+    mecab_lattice_set_sentence2(*lattice, (const char *)text, size);
+    if (!mecab_parse_lattice(m->tagger, *lattice)) return tfi_fail(TF_STATUS_NOMEM, "libmecab gives no words for a text");
+    return TF_STATUS_OK;
+}
+
+void tfi_mecab_lattice_close(void *lattice)
+{
+    if (lattice) mecab_lattice_destroy(lattice);
+}
+
+int tfi_mecab_next(void *lattice, const void **node, uint32_t *begin, uint32_t *end)
+{
+    const mecab_node_t *n = *node ? ((const mecab_node_t *)*node)->next : mecab_lattice_get_bos_node(lattice)->next;
+
+    *node = n;
+    if (!n || n->stat == MECAB_EOS_NODE) return 0;
+    *begin = (uint32_t)(n->surface - mecab_lattice_get_sentence(lattice));
+    *end = *begin + n->length;
+    return 1;
+}
+
+#else
+
+tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder)
+{
+    (void)memory;
+    *out = NULL;
+    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: this build has no MeCab, which needs libmecab", folder);
+}
+
+void tfi_mecab_close(tfi_mecab *m, tfi_memory *memory)
+{
+    (void)m;
+    (void)memory;
+}
+
+tf_status tfi_mecab_parse(const tfi_mecab *m, void **lattice, const uint8_t *text, uint32_t size)
+{
+    (void)m;
+    (void)lattice;
+    (void)text;
+    (void)size;
+    return TF_STATUS_UNSUPPORTED;
+}
+
+void tfi_mecab_lattice_close(void *lattice)
+{
+    (void)lattice;
+}
+
+int tfi_mecab_next(void *lattice, const void **node, uint32_t *begin, uint32_t *end)
+{
+    (void)lattice;
+    (void)node;
+    (void)begin;
+    (void)end;
+    return 0;
+}
+
+#endif
