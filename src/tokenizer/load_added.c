@@ -299,6 +299,19 @@ static tf_status add_class_tokens(tfi_loading *l, int legacy)
     return TF_STATUS_OK;
 }
 
+/* A class written in Python takes the ids that its files claim. They are the ones that follow from the vocabulary, or the file is
+ * refused. */
+static tf_status check_id(const tfi_loading *l, const struct tfi_declared *d)
+{
+    const int32_t id = tfi_token_id(l->t, d->token.text, d->token.size);
+
+    if (id == d->id) return TF_STATUS_OK;
+    return tfi_fail(TF_STATUS_UNSUPPORTED,
+                    "%s: the added token \"%.64s\" says id %lld, but comes after the vocabulary as %d, which is not supported "
+                    "for its class",
+                    l->files->label, d->token.text, (long long)d->id, (int)id);
+}
+
 /* All added tokens in the reference's order. */
 tf_status tfi_add_tokens(tfi_loading *l, int legacy)
 {
@@ -319,6 +332,7 @@ tf_status tfi_add_tokens(tfi_loading *l, int legacy)
         if (i + 1 < l->declared_count && l->declared[i + 1].id == l->declared[i].id) continue; /* the last one counts */
         l->declared[i].token.special |= is_named(l, &l->declared[i].token, 0);
         if ((status = tfi_added_token(l->t, &l->declared[i].token)) < 0) return status;
+        if (l->rules == TFI_RULES_BERT_JAPANESE && (status = check_id(l, &l->declared[i])) < 0) return status;
     }
     for (int i = 0; i < TFI_NAMED; i++) {
         if (!l->names[i].text) continue;

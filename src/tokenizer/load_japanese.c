@@ -35,6 +35,7 @@ static tf_status read_mecab(tfi_loading *l)
                         "it lies",
                         l->files->label, l->config.file, name);
     status = tfi_mecab_open(&l->t->japanese.mecab, l->t->memory, l->mecab_dictionary);
+    if (status == TF_STATUS_NOT_FOUND) status = TF_STATUS_INVALID; /* of the option: the checkpoint has a tokenizer */
     return status < 0 ? tfi_fail_prefix(status, "the MeCab dictionary (%s): ", name) : TF_STATUS_OK;
 }
 

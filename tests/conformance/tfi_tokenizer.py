@@ -42,6 +42,10 @@ class EncodingData(c.Structure):
     )
 
 
+class TokenizerOptions(c.Structure):
+    _fields_ = [("struct_size", c.c_uint64), ("allocator", c.c_void_p), ("log", c.c_void_p), ("log_user", c.c_void_p), ("mecab_dictionary", c.c_char_p)]
+
+
 class TfinferError(Exception):
     def __init__(self, status):
         super().__init__("%d: %s" % (status, library.tf_last_error().decode("utf-8", "replace")))
@@ -87,9 +91,11 @@ class Row:
 
 
 class Tokenizer:
-    def __init__(self, path):
+    def __init__(self, path, mecab_dictionary=None):
         self.handle, self.encoding = c.c_void_p(), c.c_void_p()
-        check(library.tf_tokenizer_open(os.fsencode(path), None, c.byref(self.handle)))
+        o = TokenizerOptions(struct_size=c.sizeof(TokenizerOptions))
+        o.mecab_dictionary = None if mecab_dictionary is None else os.fsencode(mecab_dictionary)
+        check(library.tf_tokenizer_open(os.fsencode(path), c.byref(o), c.byref(self.handle)))
         check(library.tf_encoding_open(self.handle, c.byref(self.encoding)))
 
     def __del__(self):

@@ -2,7 +2,8 @@
 # What a host program's build sees: consumers.sh BUILD_DIR WRITE_TINY_MODEL
 # Installs the build to a temporary prefix, then builds README.md's C and C++ programs with pkg-config and with find_package (shared and
 # static) against nothing but that prefix, and runs each on a tiny model, as well as the installed tfinfer program. Without a C++ compiler
-# the C++ program is left out.
+# the C++ program is left out. The tokenizer's library is used the same two
+# ways by examples/tokenize.c.
 set -eu
 build=$1
 write_tiny_model=$2
@@ -61,6 +62,8 @@ if(CMAKE_CXX_COMPILER)
     target_compile_features(cxx PRIVATE cxx_std_17)
     target_link_libraries(cxx PRIVATE tfinfer::tfinfer)
 endif()
+add_executable(tokenize $root/examples/tokenize.c)
+target_link_libraries(tokenize PRIVATE tfinfer::tokenizer)
 EOF
 if ! { cmake -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/prefix" &&
     cmake --build "$work/project/build"; } >"$work/log" 2>&1; then
@@ -74,6 +77,19 @@ if ldd "$work/project/build/static" | grep -q libtfinfer; then
     echo "tfinfer::static links the shared library"
     exit 1
 fi
+
+# shellcheck disable=SC2046 # flags are split on purpose
+cc -std=c99 -Wall -Wextra -Werror $(pkg-config --cflags tfinfer-tokenizer) "$root/examples/tokenize.c" \
+    $(pkg-config --libs tfinfer-tokenizer) -o "$work/tokenize"
+for program in "$work/tokenize" "$work/project/build/tokenize"; do
+    "$program" "$work/model" "the cat sat" >"$work/out" || { echo "$program: failed"; cat "$work/out"; exit 1; }
+    grep -q "text: the cat sat" "$work/out" || { echo "$program: printed another text:"; cat "$work/out"; exit 1; }
+    if ldd "$program" | grep -qE 'libtfinfer|libdnnl'; then
+        echo "$program: the tokenizer's library leans on the rest"
+        exit 1
+    fi
+    echo "tfinfer::tokenizer: $(wc -l <"$work/out") lines"
+done
 
 [ "$("$work/prefix/bin/tfinfer" --version)" = "tfinfer $version" ] || { echo "the installed program tells another version"; exit 1; }
 "$work/prefix/bin/tfinfer" embed --json "$work/model" "the cat sat" >"$work/out"

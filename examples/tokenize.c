@@ -1,0 +1,64 @@
+/* tokenize PATH [TEXT...]: the tokens of texts, or of the lines of standard input, with their places; and what they decode to. PATH is a
+ * checkpoint's directory, or a tokenizer.json, vocab.txt or *.model. Linked with the tokenizer's library alone. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <tfinfer/tokenizer.h>
+
+static void check(tf_status status)
+{
+    if (status >= 0) return;
+    fprintf(stderr, "%s\n%s\n", tf_status_string(status), tf_last_error());
+    exit(1);
+}
+
+static void decode(const tf_tokenizer *tokenizer, const tf_encoding_data *d)
+{
+    tf_decode_options options;
+    int64_t size = 0;
+
+    tf_decode_options_init(&options);
+    options.skip_special_tokens = 1;
+    (void)tf_tokenizer_decode(tokenizer, d->ids, d->tokens, &options, NULL, 0, &size);
+    char *text = malloc((size_t)size + 1);
+    if (!text) check(TF_STATUS_NOMEM);
+    check(tf_tokenizer_decode(tokenizer, d->ids, d->tokens, &options, text, size, &size));
+    printf("  text: %.*s\n", (int)size, text);
+    free(text);
+}
+
+static void show(const tf_tokenizer *tokenizer, tf_encoding *encoding, const char *line)
+{
+    const tf_text text = tf_text_of(line);
+    tf_encoding_data d;
+
+    check(tf_tokenizer_encode(tokenizer, &text, NULL, 1, NULL, encoding));
+    tf_encoding_data_init(&d);
+    check(tf_encoding_get(encoding, &d));
+    for (int64_t i = 0; i < d.tokens; i++) {
+        const char *token;
+        check(tf_tokenizer_token(tokenizer, d.ids[i], &token));
+        printf("%8d  %-16s %.*s\n", (int)d.ids[i], token, (int)(d.byte_end[i] - d.byte_begin[i]), line + d.byte_begin[i]);
+    }
+    decode(tokenizer, &d);
+}
+
+int main(int argc, char **argv)
+{
+    static char line[1 << 16];
+    tf_tokenizer *tokenizer;
+    tf_encoding *encoding;
+
+    if (argc < 2) return fprintf(stderr, "usage: tokenize PATH [TEXT...]\n"), 2;
+    check(tf_tokenizer_open(argv[1], NULL, &tokenizer));
+    check(tf_encoding_open(tokenizer, &encoding));
+    for (int i = 2; i < argc; i++) show(tokenizer, encoding, argv[i]);
+    while (argc == 2 && fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        show(tokenizer, encoding, line);
+    }
+    tf_encoding_close(encoding);
+    tf_tokenizer_close(tokenizer);
+    return 0;
+}
