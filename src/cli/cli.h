@@ -36,7 +36,7 @@ typedef struct cli_words {
 typedef struct cli_settings {
     const char *command;
     const char *model, *file, *prompt, *prompt_name, *query_prompt_name, *question, *context, *lengths, *targets;
-    const char *device, *library_folder, *gemm_file;
+    const char *device, *library_folder, *gemm_file, *mecab_dictionary;
     int32_t gemm_timing, dtype, threads, max_step_tokens;
     int32_t json, quiet, help, replace_invalid;                                                     /* flags: 1 or TF_UNSET */
     int32_t dot, pair, decode, skip_special, no_special, truncate, keep_all, allow_none;            /* flags */

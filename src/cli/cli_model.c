@@ -115,6 +115,7 @@ void cli_model_options(tf_model_options *o, const cli_settings *s)
     o->device = s->device;
     o->library_folder = s->library_folder;
     o->gemm_file = s->gemm_file;
+    o->mecab_dictionary = s->mecab_dictionary;
     o->gemm_timing = s->gemm_timing;
     o->dtype = s->dtype; /* the choices stand in the order of tf_dtype */
     o->threads = s->threads;

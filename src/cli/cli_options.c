@@ -28,6 +28,7 @@ static const cli_option options[] = {
     {"context", CLI_TEXT, FIELD(context), "TEXT", "where to look; without it all of --file or of standard input"},
     {"device", CLI_TEXT, FIELD(device), "NAME", "cpu, cuda, cuda:1 and so on; auto: a GPU if there is one (auto)"},
     {"library-folder", CLI_TEXT, FIELD(library_folder), "DIR", "where libcublasLt lies, if the system does not find it"},
+    {"mecab-dictionary", CLI_TEXT, FIELD(mecab_dictionary), "DIR", "of the dictionary that a Japanese BERT splits words with"},
     {"gemm-file", CLI_TEXT, FIELD(gemm_file), "FILE", "keeps how a GPU computes matrix products best; made at first use"},
     {"gemm-timing", CLI_CHOICE, FIELD(gemm_timing), NULL, "try several ways to compute a product on a GPU (yes)", 0, 0, "no|yes"},
     {"dtype", CLI_CHOICE, FIELD(dtype), NULL, "number format to compute in", 0, 0, "auto|fp32|tf32|bf16|fp16"},

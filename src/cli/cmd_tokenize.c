@@ -185,6 +185,7 @@ void cli_tokenize(const cli_settings *s)
 
     tf_tokenizer_options_init(&o);
     if (!cli_on(s->quiet)) o.log = cli_log;
+    o.mecab_dictionary = s->mecab_dictionary;
     cli_check(s, tf_tokenizer_open(cli_model_path(s), &o, &t));
     (cli_on(s->decode) ? decode : encode)(s, t);
     tf_tokenizer_close(t);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL_OPTIONS "model device library-folder gemm-file gemm-timing dtype threads json quiet"
+#define MODEL_OPTIONS "model device library-folder gemm-file gemm-timing dtype threads mecab-dictionary json quiet"
 #define TASK_OPTIONS MODEL_OPTIONS " file max-step-tokens replace-invalid"
 
 static const cli_command commands[] = {
@@ -24,7 +24,7 @@ static const cli_command commands[] = {
      "One line an operation, or Graphviz source:\n\n  tfinfer graph --dot all-MiniLM-L6-v2 | dot -Tsvg > graph.svg\n",
      cli_graph},
     {"tokenize", "text to token ids and back", "DIR [TEXT...]",
-     "model json quiet file pair no-special truncation max-length stride replace-invalid decode skip-special",
+     "model mecab-dictionary json quiet file pair no-special truncation max-length stride replace-invalid decode skip-special",
      "Needs the tokenizer's files alone; DIR may be a tokenizer.json or vocab.txt too. With --stride, what\n"
      "truncation cuts away comes as further windows. With --decode the texts are token ids.\n\n"
      "  tfinfer tokenize all-MiniLM-L6-v2 'Hello, wordpiece!'\n"
