@@ -5,6 +5,7 @@ that drift shows. The library comes from the environment variable TFINFER_LIBRAR
 """
 
 import ctypes as C
+import functools
 import os
 
 import numpy as np
@@ -48,17 +49,26 @@ class Struct(C.Structure):
 
     def __init__(self, **values):
         super().__init__()
-        for name, kind in self._fields_:
-            if name == "struct_size":
-                setattr(self, name, C.sizeof(self))
-            elif kind in (C.c_int32, C.c_int64):
-                setattr(self, name, UNSET)
-            elif kind is C.c_float:
-                setattr(self, name, float("nan"))
+        unset, names = blank(type(self))
+        C.memmove(C.byref(self), unset, len(unset))
         for name, value in values.items():
-            if name not in dict(self._fields_):
+            if name not in names:
                 raise TypeError(f"{type(self).__name__} has no field {name}")
             setattr(self, name, value)
+
+
+@functools.cache
+def blank(kind):
+    """The bytes of a struct in which nothing is set but its size; its fields' names."""
+    out = C.Structure.__new__(kind)
+    for name, field in kind._fields_:
+        if name == "struct_size":
+            setattr(out, name, C.sizeof(kind))
+        elif field in (C.c_int32, C.c_int64):
+            setattr(out, name, UNSET)
+        elif field is C.c_float:
+            setattr(out, name, float("nan"))
+    return bytes(out), {name for name, _ in kind._fields_}
 
 
 def fields(text):

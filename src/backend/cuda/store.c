@@ -246,8 +246,7 @@ static tf_status upload_slot(tfi_cuda_store *s, int32_t i, cudaStream_t stream)
     s->beams[i] = slot.beams;
     if ((st = send(s, m.device, m.host, image_bytes, stream)) == TF_STATUS_OK)
         st = send(s, s->base.slots + i, &slot, sizeof slot, stream);
-    /* The image is ordinary memory: the copies are done with it when they return, but for the largest ones. */
-    if (st == TF_STATUS_OK) st = TFI_CUDA(s->cuda, cudaStreamSynchronize(stream));
+    /* The image is ordinary memory: its bytes are in the driver's own when cudaMemcpyAsync returns. */
     tfi_free(s->base.memory, m.host, (size_t)image_bytes);
     return st;
 }
