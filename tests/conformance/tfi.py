@@ -111,7 +111,7 @@ class ModelOptions(Struct):
         ptr log_user
         progress progress
         ptr progress_user
-        text library_folder gemm_file""")
+        text library_folder gemm_file mecab_dictionary""")
 
 
 class ModelInfo(Struct):
