@@ -1,6 +1,6 @@
 /* A CUDA device that is none: the part of the runtime, the driver and cuBLASLt that src/backend/cuda calls, over ordinary
- * memory. With launches.c the host side of the backend (staging, plans, inputs, graphs, taps, slots) so runs, and is tested, where
- * there is no GPU. What is recorded during a capture is done when the graph is launched. fp32 and bf16. */
+ * memory. With launches.c and links.c the host side of the backend (staging, plans, inputs, graphs, chains, taps, slots) so runs,
+ * and is tested, where there is no GPU. What is recorded during a capture is done when the graph is launched. fp32 and bf16. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <math.h>
@@ -30,10 +30,13 @@ typedef struct stream {
     graph *recording;
 } stream;
 
+int simulated_launches;
+
 void simulated_issue(cudaStream_t on, void (*run)(const void *), const void *data, size_t size)
 {
     stream *s = (stream *)(void *)on;
 
+    simulated_launches++;
     if (!s || !s->recording) {
         run(data);
         return;
@@ -153,6 +156,12 @@ cudaError_t CUDARTAPI cudaMemset(void *p, int value, size_t size)
     return cudaSuccess;
 }
 
+cudaError_t CUDARTAPI cudaMemsetAsync(void *p, int value, size_t size, cudaStream_t s)
+{
+    if (s && ((stream *)(void *)s)->recording) return cudaErrorStreamCaptureUnsupported; /* the backend records none */
+    return cudaMemset(p, value, size);
+}
+
 cudaError_t CUDARTAPI cudaMemcpy(void *to, const void *from, size_t size, enum cudaMemcpyKind kind)
 {
     (void)kind;
@@ -245,10 +254,14 @@ const char *CUDARTAPI cudaGetErrorString(cudaError_t e)
     return e == cudaErrorMemoryAllocation ? "out of memory" : "simulated";
 }
 
+int simulated_capability = 90;
+
 cudaError_t CUDARTAPI cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr a, int device)
 {
     (void)device;
-    *out = a == cudaDevAttrComputeCapabilityMajor ? 9 : a == cudaDevAttrComputeCapabilityMinor ? 0 : 132;
+    *out = a == cudaDevAttrComputeCapabilityMajor   ? simulated_capability / 10
+           : a == cudaDevAttrComputeCapabilityMinor ? simulated_capability % 10
+                                                    : 132;
     return cudaSuccess;
 }
 

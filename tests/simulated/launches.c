@@ -294,11 +294,8 @@ static void *few_input(const tfi_few_args *a, int64_t rows)
     return z;
 }
 
-static void multiply_few(const void *data)
+void simulated_multiply(const tfi_few_args *a, int64_t rows)
 {
-    const few_launch *l = data;
-    const tfi_few_args *a = &l->a;
-    const int64_t rows = l->live->rows[l->rows];
     const tfi_worker one_worker = {0, 1, NULL};
     const tfi_weight weight = {.rows = a->N, .cols = a->K, .dtype = a->type};
     const tfi_weight_form form = {.data = (void *)(uintptr_t)a->w};
@@ -322,6 +319,12 @@ static void multiply_few(const void *data)
             &(tfi_glu_args){.x = sums, .y = a->y, .R = rows, .F = a->N / 2, .activation = a->activation}, &one_worker);
     free(sums);
     free(x);
+}
+
+static void multiply_few(const void *data)
+{
+    const few_launch *l = data;
+    simulated_multiply(&l->a, l->live->rows[l->rows]);
 }
 
 int tfi_cuda_few_fits(const tfi_few_args *a, int capability)

@@ -1,4 +1,4 @@
-/* What the two halves of the simulated device share. */
+/* What the parts of the simulated device share, and what tests may ask it. */
 #ifndef SIMULATED_H
 #define SIMULATED_H
 
@@ -11,5 +11,21 @@ void simulated_issue(cudaStream_t on, void (*run)(const void *), const void *dat
 
 /* Element i of type F32 or BF16. */
 float simulated_element(const void *p, cudaDataType t, int64_t i);
+
+/* 90 for 9.0; of devices that are opened from now on. */
+extern int simulated_capability;
+
+/* Rows of a product as in tfi_few_args. */
+void simulated_multiply(const tfi_few_args *a, int64_t rows);
+
+/* All launches so far, and the chains among them. */
+enum { SIMULATED_CHAINS = 16 };
+typedef struct simulated_chain {
+    const tfi_cuda_live *live;
+    tfi_chain_args a; /* its links are these: */
+    tfi_link links[TFI_CHAIN_LINKS];
+} simulated_chain;
+extern int simulated_launches, simulated_chain_count;
+extern simulated_chain simulated_chains[SIMULATED_CHAINS]; /* the last, in turn */
 
 #endif

@@ -117,6 +117,7 @@ void tfi_cuda_shape_run(tfi_pass *s)
     h->draws = rounded(run->draw_count, p->limits[TFI_ROWS_SEQUENCES]);
     h->copies = run->inputs[TFI_INPUT_KV_COPIES] ? rounded(run->copy_count, p->limits[TFI_ROWS_SEQUENCES]) : 0;
     h->longest = tfi_bucket(longest_row(run));
+    h->single = h->longest == 1 && run->rows[TFI_ROWS_TOKENS] == run->rows[TFI_ROWS_SEQUENCES];
     h->longest_stored = tfi_power_of_two(longest_stored(p, run));
     if (p->has_cache && run->inputs[TFI_INPUT_KV_TABLES]) h->kv_stride = tfi_power_of_two(run->table_stride);
     if (p->has_source && run->inputs[TFI_INPUT_SOURCE_TABLES]) h->source_stride = tfi_power_of_two(run->source_stride);
@@ -162,6 +163,7 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
                           .published = s->flight->choices};
     tf_status st;
 
+    if ((st = tfi_cuda_next_tag(s, &live.tag)) < 0) return st;
     for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = (int32_t)run->rows[i];
     memcpy(s->flight->inputs + s->parts[TFI_PART_LIVE], &live, sizeof live);
     if (run->draw_count > 0)

@@ -1,7 +1,8 @@
 /* Ops that one launch does together. Which ones could be is found when a program is opened, by their places in the graph and who
  * reads what; whether they are is decided in every walk, by the run's rows and taps, and the walk leaves out what another does:
  *   GATHER_ROWS, NORM, LINEAR, GLU   where the product has few rows; each but LINEAR may be missing
- *   KV_APPEND, ATTENTION             where every sequence has one row */
+ *   KV_APPEND, ATTENTION             where every sequence has one row
+ * What a chain does (chain.c) is not joined here again. */
 #include <string.h>
 
 #include "backend/cuda/program.h"
@@ -35,9 +36,10 @@ static void find_parts(tfi_program *p, int32_t i)
     const tfi_graph *g = p->graph;
     tfi_few_parts *f = &p->steps[i].parts;
 
-    *f = (tfi_few_parts){-1, -1, -1};
+    *f = (tfi_few_parts){-1, -1, -1, 0};
     if (g->ops[i].kind != TFI_OP_LINEAR) return;
     if (i > 0 && g->ops[i - 1].kind == TFI_OP_NORM && g->ops[i - 1].y == g->ops[i].x) f->norm = i - 1;
+    f->norm_shown = f->norm >= 0 && !feeds_next_alone(g, f->norm);
     const int32_t first = f->norm >= 0 ? f->norm : i;
     if (first > 0 && g->ops[first - 1].kind == TFI_OP_GATHER_ROWS && feeds_next_alone(g, first - 1) &&
         g->ops[first].residual < 0)
@@ -52,19 +54,19 @@ void tfi_cuda_find_joins(tfi_program *p)
     for (int32_t i = 0; i < p->graph->op_count; i++) find_parts(p, i);
 }
 
-static int is_tapped(const tfi_pass *s, int32_t v)
+int tfi_cuda_is_tapped(const tfi_pass *s, int32_t v)
 {
     return (s->program->wanted[v] & TFI_WANTED_BY_TAP) != 0;
 }
 
 /* Taps are taken behind the launch of their own op. */
-static int can_join(const tfi_pass *s, int32_t op)
+int tfi_cuda_can_join(const tfi_pass *s, int32_t op)
 {
-    return s->program->steps[op].needed && !s->program->steps[op].feed && !is_tapped(s, op_at(s->program, op)->y);
+    return s->program->steps[op].needed && !s->program->steps[op].feed && !tfi_cuda_is_tapped(s, op_at(s->program, op)->y);
 }
 
 /* One launch reads `read` and writes `written`, which the plan of memory did not know of. */
-static int are_apart(const tfi_program *p, int32_t read, int32_t written)
+int tfi_cuda_are_apart(const tfi_program *p, int32_t read, int32_t written)
 {
     if (read < 0) return 1;
     const tfi_value *a = &p->graph->values[read], *b = &p->graph->values[written];
@@ -76,7 +78,7 @@ static int are_apart(const tfi_program *p, int32_t read, int32_t written)
 /* ---- a product of few rows ---- */
 
 /* The call that does LINEAR `i` with these parts. */
-static void describe(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
+void tfi_cuda_describe_few(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
 {
     const tfi_program *p = s->program;
     const tfi_op *op = op_at(p, i), *out = f->glu >= 0 ? op_at(p, f->glu) : op;
@@ -115,12 +117,12 @@ static void describe(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_f
                               .eps = norm->eps};
     a->norm_x = p->steps[f->norm].types.x;
     a->norm_residual = p->steps[f->norm].types.residual;
-    if (!feeds_next_alone(p->graph, f->norm)) a->norm.y = tfi_cuda_value(p, norm->y);
+    if (f->norm_shown) a->norm.y = tfi_cuda_value(p, norm->y);
 }
 
 static int fits(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
 {
-    describe(s, i, f, a);
+    tfi_cuda_describe_few(s, i, f, a);
     return tfi_cuda_few_fits(a, s->program->cuda->capability);
 }
 
@@ -132,16 +134,16 @@ static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
     tfi_few_parts f = p->steps[i].parts;
     int32_t y = op->y;
 
-    if (f.glu >= 0 && can_join(s, i) && can_join(s, f.glu) && are_apart(p, op->x, op_at(p, f.glu)->y))
+    if (f.glu >= 0 && tfi_cuda_can_join(s, i) && tfi_cuda_can_join(s, f.glu) && tfi_cuda_are_apart(p, op->x, op_at(p, f.glu)->y))
         y = op_at(p, f.glu)->y;
     else f.glu = -1;
-    if (f.gather >= 0 && !can_join(s, f.gather)) f.gather = -1;
+    if (f.gather >= 0 && !tfi_cuda_can_join(s, f.gather)) f.gather = -1;
     const tfi_op *norm = f.norm >= 0 ? op_at(p, f.norm) : NULL;
     const int32_t x = f.gather >= 0 ? op_at(p, f.gather)->x : norm ? norm->x : op->x;
-    if (norm && (!can_join(s, f.norm) || !are_apart(p, x, norm->y) ||
-                 !are_apart(p, norm->residual, norm->y) || !are_apart(p, norm->residual, y)))
+    if (norm && (!tfi_cuda_can_join(s, f.norm) || !tfi_cuda_are_apart(p, x, norm->y) ||
+                 !tfi_cuda_are_apart(p, norm->residual, norm->y) || !tfi_cuda_are_apart(p, norm->residual, y)))
         f.norm = f.gather = -1;
-    if (!are_apart(p, x, y)) f.norm = f.gather = -1;
+    if (!tfi_cuda_are_apart(p, x, y)) f.norm = f.gather = -1;
     return f;
 }
 
@@ -150,7 +152,7 @@ static int choose(const tfi_pass *s, int32_t i, tfi_few_parts *f, tfi_few_args *
 {
     const tfi_op *op = op_at(s->program, i);
 
-    if (s->shape.rows[s->program->graph->values[op->y].rows] > TFI_FEW_ROWS) return 0;
+    if (s->program->steps[i].link >= 0 || s->shape.rows[s->program->graph->values[op->y].rows] > TFI_FEW_ROWS) return 0;
     *f = able_parts(s, i);
     if (fits(s, i, f, a)) return 1;
     f->norm = f->gather = -1; /* a norm of its own may pay */
@@ -183,6 +185,7 @@ int tfi_cuda_is_joined(const tfi_pass *s, int32_t i)
     tfi_few_parts f;
     tfi_few_args a;
 
+    if (s->program->steps[i].link >= 0) return s->program->steps[i].chain == 0;
     switch (g->ops[i].kind) {
     case TFI_OP_KV_APPEND:
         return i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_ATTENTION && tfi_cuda_appends_inside(s, i + 1);

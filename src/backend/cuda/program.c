@@ -13,7 +13,28 @@
 static int64_t head_bytes(const tfi_graph *g)
 {
     return (int64_t)sizeof(tfi_program) + g->op_count * (int64_t)sizeof(tfi_step) +
-           g->value_count * (int64_t)(sizeof(int64_t) + sizeof(int8_t));
+           tfi_cuda_link_room(g) * (int64_t)(sizeof(tfi_link) + sizeof(tfi_linked)) +
+           g->value_count * (int64_t)(sizeof(int64_t) + 2 * sizeof(int32_t) + sizeof(int8_t));
+}
+
+/* A program with its arrays behind it, and what its graph alone decides. */
+static tfi_program *make_head(const tfi_graph *g, tfi_memory *memory)
+{
+    tfi_program *p = tfi_zalloc(memory, (size_t)head_bytes(g));
+
+    if (!p) return NULL;
+    p->graph = g;
+    p->memory = memory;
+    p->link_room = tfi_cuda_link_room(g);
+    p->steps = (tfi_step *)(p + 1);
+    p->offsets = (int64_t *)(p->steps + g->op_count);
+    p->links = (tfi_link *)(p->offsets + g->value_count);
+    p->linked = (tfi_linked *)(p->links + p->link_room);
+    p->last_read = (int32_t *)(p->linked + p->link_room);
+    p->writer = p->last_read + g->value_count;
+    p->wanted = (int8_t *)(p->writer + g->value_count);
+    tfi_cuda_find_joins(p);
+    return p;
 }
 
 static void round_limits(const int64_t limits[TFI_LIMIT_COUNT], int64_t out[TFI_LIMIT_COUNT])
@@ -67,6 +88,7 @@ static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi
     tf_status st;
 
     round_limits(limits, p->limits);
+    tfi_cuda_prepare_chains(p);
     p->has_cache = reads_store(g, TFI_ATTEND_CACHE);
     p->has_source = reads_store(g, TFI_ATTEND_SOURCE);
     if ((st = tfi_plan_values(g, p->limits, 0, memory, p->offsets, &at)) < 0) return st;
@@ -80,7 +102,8 @@ static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi
         if (bytes > scratch) scratch = bytes;
         at += bias_bytes(g, &g->ops[i]);
     }
-    p->workspace_at = at;
+    p->exchange_at = at;
+    p->workspace_at = at += tfi_cuda_aligned(p->exchange_words * (int64_t)sizeof(uint64_t));
     p->scratch_at = at += TFI_GEMM_WORKSPACE;
     p->block_bytes = at + tfi_cuda_aligned(scratch);
     p->pinned_bytes = 2 * (tfi_cuda_aligned(p->input_bytes) + choice_bytes(p)) + TFI_TAP_STAGING;
@@ -90,16 +113,13 @@ static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi
 tf_status tfi_cuda_program_bytes(tfi_backend *b, const tfi_graph *g, const int64_t limits[TFI_LIMIT_COUNT], int64_t *bytes)
 {
     tfi_cuda *c = (tfi_cuda *)b;
-    const size_t size = sizeof(tfi_program) + (size_t)g->value_count * sizeof(int64_t);
-    tfi_program *p = tfi_zalloc(c->memory, size);
+    tfi_program *p = make_head(g, c->memory);
     tf_status st;
 
     if (!p) return TF_STATUS_NOMEM;
-    p->graph = g;
-    p->offsets = (int64_t *)(p + 1);
     st = plan(p, limits, c->memory);
     if (st == TF_STATUS_OK) *bytes = head_bytes(g) + p->block_bytes + p->pinned_bytes + graph_bytes(g);
-    tfi_free(c->memory, p, size);
+    tfi_free(c->memory, p, (size_t)head_bytes(g));
     return st;
 }
 
@@ -180,7 +200,6 @@ static tf_status fill(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT])
 
     for (int32_t i = 0; i < p->graph->op_count; i++)
         if ((st = resolve(p, &p->graph->ops[i], &p->steps[i])) < 0) return st;
-    tfi_cuda_find_joins(p);
     if ((st = plan(p, limits, p->memory)) < 0 || (st = tfi_memory_charge(p->memory, graph_bytes(p->graph))) < 0) return st;
     p->graph_bytes = graph_bytes(p->graph);
     if (!(p->block = tfi_cuda_alloc(p->cuda, p->memory, p->block_bytes)) ||
@@ -204,17 +223,13 @@ tf_status tfi_cuda_program_open(tfi_backend *b, const tfi_graph *g, const tfi_we
 
     *out = NULL;
     if ((st = tfi_cuda_enter(c)) < 0) return st;
-    if (!(p = tfi_zalloc(memory, (size_t)head_bytes(g)))) {
+    if (!(p = make_head(g, memory))) {
         tfi_cuda_leave(c);
         return TF_STATUS_NOMEM;
     }
     p->cuda = c;
-    p->graph = g;
     p->forms = forms;
-    p->memory = memory;
-    p->steps = (tfi_step *)(p + 1);
-    p->offsets = (int64_t *)(p->steps + g->op_count);
-    p->wanted = (int8_t *)(p->offsets + g->value_count);
+    p->tag = 1;
     st = fill(p, limits);
     tfi_cuda_leave(c);
     if (st < 0) tfi_cuda_program_close(p);
@@ -353,15 +368,15 @@ static tfi_rows kind_of(const tfi_program *p, int32_t v)
     return p->graph->values[v].rows;
 }
 
-static tfi_kv_view kv_view(const tfi_pass *s, const tfi_op *op)
+tfi_kv_view tfi_cuda_kv_view(const tfi_pass *s, tfi_attend attend, int32_t layer)
 {
-    const int source = op->attend == TFI_ATTEND_SOURCE;
+    const int source = attend == TFI_ATTEND_SOURCE;
 
     return (tfi_kv_view){.store = s->run->store,
                          .lens = tfi_cuda_input(s, source ? TFI_INPUT_SOURCE_LENS : TFI_INPUT_KV_LENS),
                          .tables = tfi_cuda_input(s, source ? TFI_INPUT_SOURCE_TABLES : TFI_INPUT_KV_TABLES),
                          .stride = source ? s->run->source_stride : s->run->table_stride,
-                         .layer = op->layer};
+                         .layer = layer};
 }
 
 /* Formulas of the matrix library's epilogues. */
@@ -428,7 +443,7 @@ static tfi_kv_append_args append_args(const tfi_pass *s, const tfi_op *op)
     return (tfi_kv_append_args){.x = tfi_cuda_value(p, op->x),
                                 .x_stride = cols_of(p, op->x),
                                 .offsets = tfi_cuda_input(s, TFI_INPUT_OFFSETS),
-                                .kv = kv_view(s, op),
+                                .kv = tfi_cuda_kv_view(s, op->attend, op->layer),
                                 .R = s->shape.rows[kind_of(p, op->x)],
                                 .B = s->shape.rows[TFI_ROWS_SEQUENCES],
                                 .H = op->heads,
@@ -457,7 +472,7 @@ static tf_status launch_attention(const tfi_pass *s, const tfi_cuda_launch *l, c
     tfi_kv_append_args append;
 
     if (appends) append = append_args(s, &p->graph->ops[i - 1]);
-    if (stored) a.kv = kv_view(s, op);
+    if (stored) a.kv = tfi_cuda_kv_view(s, op->attend, op->layer);
     if (op->bias >= 0) a.max_distance = p->graph->weights[op->bias].relative.max_distance;
     return tfi_cuda_attention(l, &a, step->types, s->shape.longest, stored ? s->shape.longest_stored : s->shape.longest,
                               appends ? &append : NULL);
@@ -607,15 +622,20 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
                                .scratch = p->block + p->scratch_at};
     tf_status st;
 
+    tfi_cuda_find_chains(s);
     for (int32_t v = 0; with_taps && v < g->value_count; v++)
         if (is_there(p, s->run, v) && (st = tfi_cuda_take_taps(s, v)) < 0) return st;
     for (int32_t i = 0; i < g->op_count; i++) {
         const tfi_op *op = &g->ops[i];
         const tfi_step *step = &p->steps[i];
         if (!step->needed || tfi_cuda_is_joined(s, i)) continue;
-        if ((st = step->feed ? copy_feed(s, step->feed) : launch(s, &l, op, step)) < 0)
+        const int32_t y = step->chain ? p->linked[step->link + step->chain - 1].y : op->y;
+        st = step->feed    ? copy_feed(s, step->feed)
+             : step->chain ? tfi_cuda_launch_chain(s, &l, i)
+                           : launch(s, &l, op, step);
+        if (st < 0)
             return tfi_fail_prefix(st, "%s of %s: ", tfi_op_name(op->kind), op->y >= 0 ? g->values[op->y].name : "the store");
-        if (with_taps && op->y >= 0 && (st = tfi_cuda_take_taps(s, op->y)) < 0) return st;
+        if (with_taps && y >= 0 && (st = tfi_cuda_take_taps(s, y)) < 0) return st;
     }
     return TFI_CUDA(p->cuda, cudaPeekAtLastError());
 }

@@ -15,6 +15,7 @@ typedef struct tfi_run_shape {
     int64_t draws, copies;
     int64_t longest, longest_stored;  /* rows of a sequence in the run; tokens of one in the store */
     int64_t kv_stride, source_stride; /* room for blocks a row of the tables */
+    int64_t single;                   /* every sequence has one row */
     uint64_t needed;                  /* which ops: a hash */
     const tfi_store *store;
     int32_t inputs; /* bits: the arrays that are there */
@@ -24,6 +25,7 @@ typedef struct tfi_run_shape {
 /* Ops that a product of few rows may do along with its own; -1: none. */
 typedef struct tfi_few_parts {
     int32_t gather, norm, glu;
+    int32_t norm_shown; /* others too read what the norm writes */
 } tfi_few_parts;
 
 typedef struct tfi_step {
@@ -32,7 +34,17 @@ typedef struct tfi_step {
     int needed;           /* in this run: 0, or what its value is wanted for */
     const tfi_feed *feed; /* what the op would write is given by the caller */
     const void *bias;     /* of LINEAR, in y's dtype */
+    int32_t link;         /* which does the op in this run; -1: none */
+    int32_t chain;        /* links of the chain that is launched here, in place of its first op; 0: none is */
 } tfi_step;
+
+/* A link beside what its launch is told. */
+typedef struct tfi_linked {
+    int32_t x, residual, y; /* values */
+    int32_t op, behind;     /* its first; behind its last */
+    int32_t at, words;      /* of y in the exchange; 0 words: no other link reads y */
+    tfi_dtype type;
+} tfi_linked;
 
 /* Device memory that the driver takes for a captured graph, an op: 1.5 to 1.7 KB a launch on an H200 with driver 580. It keeps
  * what a graph gives back for the next one. (Of host memory it takes 3.1 KB a launch, which nobody counts.) */
@@ -68,10 +80,17 @@ struct tfi_program {
     int64_t limits[TFI_LIMIT_COUNT]; /* rows rounded up */
     tfi_step *steps;                 /* [op_count], behind this struct */
     int64_t *offsets;                /* [value_count] of values in block */
+    int32_t link_room;               /* links of a run at most */
+    tfi_link *links;                 /* [link_room] of this run */
+    tfi_linked *linked;              /* [link_room] */
+    int32_t *last_read;              /* [value_count] by an op that may be in a link; -1: by none */
+    int32_t *writer;                 /* [value_count] in this run: a link, or -1 */
     int8_t *wanted;                  /* [value_count] in this run: TFI_WANTED_ bits */
     cudaStream_t stream;             /* where the caller gives none, and to capture on */
     char *block;                     /* device: values, then the parts below */
-    int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, workspace_at, scratch_at;
+    int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, exchange_at, workspace_at, scratch_at;
+    int64_t exchange_words;
+    uint32_t tag; /* of the next run's first link */
     char *pinned; /* inputs and choices of two runs, taps */
     int64_t input_bytes, pinned_bytes;
     tfi_flight flights[2];
@@ -114,12 +133,29 @@ static inline int64_t tfi_cuda_live_rows(const tfi_program *p, const tfi_run *ru
     return run->rows[p->graph->values[v].rows];
 }
 
+/* A view of the store's tables, whose layer is `layer`. */
+tfi_kv_view tfi_cuda_kv_view(const tfi_pass *s, tfi_attend attend, int32_t layer);
+
 /* join.c: what could be done together; the call that does LINEAR `op` as a product of few rows (0: the matrix library does it);
- * whether ATTENTION `op` also does the KV_APPEND before it; whether another op does this one. */
+ * whether ATTENTION `op` also does the KV_APPEND before it; whether this op is left out because another one's launch does it. */
 void tfi_cuda_find_joins(tfi_program *p);
 int tfi_cuda_few_call(const tfi_pass *s, int32_t op, tfi_few_args *a);
 int tfi_cuda_appends_inside(const tfi_pass *s, int32_t op);
 int tfi_cuda_is_joined(const tfi_pass *s, int32_t op);
+/* Parts of the above for chains: the call that does LINEAR `op` with these parts; whether `op` is computed, and its value seen by
+ * no tap; whether no byte that `read` has room in (-1: none) is one of `written`. */
+void tfi_cuda_describe_few(const tfi_pass *s, int32_t op, const tfi_few_parts *f, tfi_few_args *a);
+int tfi_cuda_can_join(const tfi_pass *s, int32_t op);
+int tfi_cuda_is_tapped(const tfi_pass *s, int32_t v);
+int tfi_cuda_are_apart(const tfi_program *p, int32_t read, int32_t written);
+
+/* chain.c: links that a run has at most; what is found when a program is opened, and the exchange's size; the run's chains, as marks
+ * on the program's steps; the launch of the one that begins with `op`; tags for the links of a run. */
+int32_t tfi_cuda_link_room(const tfi_graph *g);
+void tfi_cuda_prepare_chains(tfi_program *p);
+void tfi_cuda_find_chains(const tfi_pass *s);
+tf_status tfi_cuda_launch_chain(const tfi_pass *s, const tfi_cuda_launch *l, int32_t op);
+tf_status tfi_cuda_next_tag(const tfi_pass *s, uint32_t *tag);
 
 /* inputs.c: bytes of a program's largest inputs; where a run's lie; filled and sent. */
 int64_t tfi_cuda_input_bytes(const tfi_program *p);
