@@ -124,7 +124,7 @@ static int32_t t5_layer(model *m, int32_t x, int layer)
 }
 
 /* Anything that fits together: products that have no norm, or one whose value others read, or that no chain can do (columns),
- * residuals from far before, values that are kept. */
+ * that read what was made long before, attention one behind the other, values that are kept. */
 static int32_t random_layer(model *m, int32_t x, int layer)
 {
     int32_t before[12], count = 1, y = x;
@@ -133,17 +133,18 @@ static int32_t random_layer(model *m, int32_t x, int layer)
     for (int i = 0, n = 2 + below(8); i < n; i++) {
         const int last = i == n - 1;
         const tfi_dtype stream = last || below(3) == 0 ? TFI_F32 : m->dtype;
-        const int32_t residual = before[below(count)];
-        int32_t in = y;
+        int32_t residual = before[below(count)], in = below(5) ? y : before[below(count)];
         if (m->build.graph.values[in].dtype != m->dtype || below(2)) in = norm(m, in, below(2));
+        if (below(5) == 0) residual = in;
         if (below(3) == 0) {
             in = linear(m, in, 3 * E, below(2), TFI_ACT_NONE, -1, m->dtype);
             in = attention(m, in, TFI_ATTEND_CACHE, layer, below(2) ? m->table : -1);
+            if (below(4) == 0) in = attention(m, in, TFI_ATTEND_SOURCE, layer, -1);
         } else if (below(3) == 0) {
             if (below(2)) in = linear(m, in, E, below(2), TFI_ACT_NONE, -1, m->dtype);
             if (m->build.graph.values[in].cols >= E) in = attention(m, in, TFI_ATTEND_SOURCE, layer, -1);
         } else if (below(2)) {
-            in = linear(m, in, 2 * F, below(2), TFI_ACT_NONE, -1, m->dtype);
+            in = linear(m, norm(m, in, below(2)), 2 * F, below(2), TFI_ACT_NONE, -1, m->dtype); /* which grows by squares */
             in = tfi_build_glu(&m->build, name(m), in, TFI_ACT_SILU, m->dtype);
         } else {
             in = linear(m, in, below(4) ? F : E + 12, below(2), TFI_ACT_RELU, -1, m->dtype);
@@ -461,6 +462,7 @@ static int chains_of(const engine *e, const model *m, const int32_t *counts, int
                             {.value = tapped, .dst = taken, .stride = 3 * E}};
     tfi_run run = run_of(&s, counts, sequences);
 
+    for (int b = 0; b < sequences; b++) s.lens[b] = s.source_lens[b] = 20; /* all of one shape */
     run.taps = taps;
     run.tap_count = tapped < 0 ? 1 : 2;
     run.feeds = &feed;
@@ -524,7 +526,7 @@ static void same(const float *a, const float *b, int64_t n)
     const double error = check_relative_l2(a, b, n);
 
     check_count++;
-    if (!(error <= 2e-2)) check_failed(__FILE__, __LINE__, "relative error %g", error);
+    if (!(error <= 4e-2)) check_failed(__FILE__, __LINE__, "relative error %g", error);
 }
 
 static void random_run(const model *m, const engine *e)
@@ -626,8 +628,10 @@ static void tags(void)
     engine_open(&e, &m, 90, 4);
     fill_store(&e, &m);
     CHECK_INT(e.program->link_room, 11);
-    e.program->tag = UINT32_MAX - 11 * 40 + below(11);
-    tfi_run run = run_of(&s, ones, 1);
+    tfi_run run = run_of(&s, ones, 4); /* words that one row does not reach keep the first tags */
+    (void)run_on(&e, &run);
+    e.program->tag = UINT32_MAX - 11 * 40 + (uint32_t)below(11);
+    run = run_of(&s, ones, 1);
     for (int turn = 0; turn < 100; turn++) {
         const tfi_tap tap = {.value = m.logits, .dst = logits[turn > 0], .stride = VOCAB};
         run.taps = &tap;
@@ -641,6 +645,10 @@ static void tags(void)
         if (turn > 0) CHECK(memcmp(logits[0], logits[1], sizeof logits[0]) == 0);
     }
     CHECK_INT(wraps, 1);
+    e.program->tag = UINT32_MAX;
+    run = run_of(&s, ones, 4);
+    CHECK_INT(run_on(&e, &run), 1);
+    CHECK_INT(last_chain()->live->tag, 1);
     engine_close(&e, &m);
     tfi_arena_close(&m.arena);
 }

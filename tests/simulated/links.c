@@ -1,6 +1,6 @@
 /* A chain on the simulated device: its links one after the other, through an exchange with tags as the real one. What may not
- * happen where links overlap is asserted: that link j writes words or memory that link j - 1 or j had to do with, that a word
- * does not have its writer's tag, that a tag was there before. */
+ * happen where links overlap is asserted: that a link writes words or memory that a link had to do with which may not be over
+ * yet, that a word does not have its writer's tag, that a tag was there before. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,17 +62,31 @@ typedef struct range {
 } range;
 
 typedef struct shadow {
-    int *word; /* the last link that had to do with it; -1: none of this chain */
+    int over[TFI_CHAIN_LINKS]; /* all links up to this one are over as soon as the link writes anything */
+    int done[TFI_CHAIN_LINKS]; /* as soon as it has written everything */
+    int *word;                 /* the last link that had to do with it; -1: none of this chain */
     range touched[TFI_CHAIN_LINKS * 3];
     int count;
 } shadow;
+
+/* A tile of a product waits for all columns of its x, an item of attention for those of its head. All of either wait for all. */
+static void find_order(shadow *s, const chain_launch *l)
+{
+    for (int i = 0; i < l->a.count; i++) {
+        const tfi_link *k = &l->links[i];
+        const int from = k->x.words < 0 ? -1 : k->x.link - l->a.number;
+        const int before = from < 0 ? -1 : s->done[from];
+        s->over[i] = k->kind == TFI_LINK_PRODUCT ? before : from < 0 ? -1 : s->over[from];
+        s->done[i] = before >= i - 1 ? i : before;
+    }
+}
 
 static void touch(shadow *s, int link, const void *p, int64_t bytes, int writes)
 {
     const range r = {p, (const char *)p + bytes, link};
 
     for (int i = 0; writes && i < s->count; i++)
-        assert(s->touched[i].link < link - 1 || s->touched[i].end <= r.begin || r.end <= s->touched[i].begin);
+        assert(s->touched[i].link <= s->over[link] || s->touched[i].end <= r.begin || r.end <= s->touched[i].begin);
     s->touched[s->count++] = r;
 }
 
@@ -130,7 +144,7 @@ static void give(const stage *t, const tfi_link_rows *to, const void *dense, int
             uint32_t element = 0;
             const size_t left = row - (size_t)i * 4;
             memcpy(&element, (const char *)dense + (size_t)m * row + (size_t)i * 4, left < 4 ? left : 4);
-            assert(t->s->word[at] < t->link - 1);
+            assert(t->s->word[at] <= t->s->over[t->link]);
             exchange[at] = tag << 32 | element;
             t->s->word[at] = t->link;
         }
@@ -245,6 +259,7 @@ static void perform(const void *data)
         s.word[i] = -2;
         assert((uint32_t)(((const uint64_t *)l->a.exchange)[i] >> 32) - first >= (uint32_t)l->a.count);
     }
+    find_order(&s, l);
     for (int i = 0; i < l->a.count; i++) {
         const stage t = {l, &s, i};
         if (l->links[i].kind == TFI_LINK_PRODUCT) multiply(&t, &l->links[i]);
