@@ -54,7 +54,8 @@ static int64_t bias_bytes(const tfi_graph *g, const tfi_op *op)
 /* What the driver takes for all graphs that a program may hold. */
 static int64_t graph_bytes(const tfi_graph *g)
 {
-    return (int64_t)TFI_GRAPHS * g->op_count * TFI_GRAPH_OP_BYTES;
+    const int64_t chains = (tfi_cuda_link_room(g) + TFI_CHAIN_LINKS - 1) / TFI_CHAIN_LINKS;
+    return TFI_GRAPHS * (g->op_count * (int64_t)TFI_GRAPH_OP_BYTES + chains * TFI_GRAPH_CHAIN_BYTES);
 }
 
 static int64_t embedding_bytes(const tfi_graph *g, const int64_t *limits)

@@ -50,6 +50,9 @@ typedef struct tfi_linked {
  * what a graph gives back for the next one. (Of host memory it takes 3.1 KB a launch, which nobody counts.) */
 enum { TFI_GRAPH_OP_BYTES = 2048 };
 
+/* And for a chain's links, which are a parameter of its launch. */
+enum { TFI_GRAPH_CHAIN_BYTES = 32768 };
+
 enum { TFI_GRAPHS = 32, TFI_GRAPH_ROWS = 4096, TFI_TAPS_PENDING = 64, TFI_TAP_STAGING = 16 << 20 };
 
 typedef struct tfi_captured {
