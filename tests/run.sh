@@ -28,7 +28,7 @@ for option in "$@"; do
 done
 
 packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libmecab-dev libutf8proc-dev python3 python3-venv"
-[ $quick = 1 ] || packages="$packages valgrind abigail-tools"
+[ $quick = 1 ] || packages="$packages valgrind abigail-tools doxygen mandoc groff-base man-db"
 venv=${TFINFER_VENV:-$root/build/venv}
 cuda=OFF
 cuda_root=${TFINFER_CUDA_ROOT:-$root/build/cuda}
