@@ -1,0 +1,104 @@
+"""Python values as the numbers, texts and arrays that C reads: checked here, because ctypes would cut them to size without a word."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from . import _c
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_INT32 = np.iinfo(np.int32)
+
+
+def integer(value: Any, what: str, bits: int) -> int:
+    number = operator.index(value) if not isinstance(value, (bool, np.bool_)) else int(value)
+    if not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1) or number == _c.UNSET:
+        raise OverflowError(f"{what}: {number} is out of range")
+    return number
+
+
+def number(value: Any, what: str) -> float:
+    real = float(value)
+    if real != real:
+        raise ValueError(f"{what} must not be NaN")
+    return real
+
+
+def utf8(text: Any, what: str) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a string, not {type(text).__name__}")
+    return text.encode()
+
+
+def c_string(text: Any, what: str) -> bytes:
+    data = utf8(text, what)
+    if b"\0" in data:
+        raise ValueError(f"{what} must not have a NUL in it")
+    return data
+
+
+def text_array(texts: Sequence[Any], what: str) -> Any:
+    """tf_text[len(texts)]; it keeps the texts' bytes alive."""
+    array = (_c.Text * len(texts))()
+    for i, text in enumerate(texts):
+        data = utf8(text, what if len(texts) == 1 else f"{what}[{i}]")
+        array[i] = _c.Text(data, len(data))
+    return array
+
+
+def as_array(value: Any) -> NDArray[Any]:
+    """What NumPy and DLPack share is not copied."""
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        return cast("NDArray[Any]", np.from_dlpack(value))
+    return np.asarray(value)
+
+
+def int32(value: Any, what: str) -> NDArray[np.int32]:
+    """Integers of any width as contiguous int32; a copy only where they are not."""
+    array = as_array(value)
+    if array.dtype == np.int32:
+        return np.ascontiguousarray(array)
+    if not array.size:
+        return np.zeros(array.shape, np.int32)
+    if array.dtype.kind == "O":
+        raise OverflowError(f"{what}: a number is out of range") if _all_integers(array) else TypeError(f"{what} must be integers")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{what} must be integers, not {array.dtype}")
+    if array.max() > _INT32.max or array.min() < _INT32.min:
+        raise OverflowError(f"{what}: a number is out of range")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def float32(value: Any, what: str) -> NDArray[np.float32]:
+    """Floating-point numbers of any width as contiguous float32; a copy only where they are not."""
+    array = as_array(value)
+    if array.dtype.kind != "f" and array.size:
+        raise TypeError(f"{what} must be floating-point numbers, not {array.dtype}")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def one_dimension(array: NDArray[Any], what: str) -> NDArray[Any]:
+    if array.ndim != 1:
+        raise ValueError(f"{what} must have one dimension, not {array.ndim}")
+    return array
+
+
+def ids(value: Any, what: str) -> NDArray[np.int32]:
+    """[n] ids; one number counts as one id."""
+    if isinstance(value, (int, np.integer)):
+        value = [value]
+    return one_dimension(int32(value, what), what)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _all_integers(array: Iterable[Any]) -> bool:
+    return all(is_number(value) for value in np.ravel(cast(Any, array)))

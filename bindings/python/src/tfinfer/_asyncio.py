@@ -1,0 +1,40 @@
+"""Async forms: the blocking call on a worker thread of the event loop. Calls of several tasks share passes over the weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .records import Token
+from .request import Request
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def threaded(method: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """The method as a coroutine function of the same arguments."""
+
+    @functools.wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio  # costs more than the rest of this package
+
+        return await asyncio.to_thread(method, *args, **kwargs)
+
+    call.__doc__ = f"{method.__name__}() on a worker thread."
+    return call
+
+
+async def stream_in_threads(begin: Callable[..., Request], *args: Any, **kwargs: Any) -> AsyncIterator[Token]:
+    import asyncio
+
+    request = await asyncio.to_thread(begin, *args, **kwargs)
+    try:
+        while (token := await asyncio.to_thread(next, request, None)) is not None:
+            yield token
+    finally:
+        request.close()  # ends it, finished or not

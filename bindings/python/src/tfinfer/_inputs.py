@@ -1,0 +1,137 @@
+"""What a task runs on, texts or ids or embeddings, as the C library's tf_input."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _arrays, _c
+from ._library import unset
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Inputs:
+    """A tf_input and all that it points at. `single`: the caller gave one input, not a list of them."""
+
+    __slots__ = ("_alive", "c", "count", "lengths", "single", "texts")
+
+    def __init__(self, inputs: Any, given: dict[str, Any], input_width: int) -> None:
+        """Takes what it knows out of `given`: pairs, type_ids, embeddings."""
+        pairs, type_ids, embeddings = given.pop("pairs", None), given.pop("type_ids", None), given.pop("embeddings", None)
+        self.c = unset(_c.Input)
+        self.texts: Sequence[Any] | None = None
+        self.lengths: NDArray[np.int32] | None = None
+        self._alive: list[Any] = []
+        if inputs is None and embeddings is None:
+            raise TypeError("texts, ids or embeddings must be given")
+        if isinstance(inputs, str):
+            self.single, self.texts = True, [inputs]
+        elif isinstance(inputs, np.ndarray) and inputs.dtype.kind == "U":
+            self.single, self.texts = inputs.ndim == 0, inputs.reshape(-1).tolist()
+        elif isinstance(inputs, (list, tuple)) and (not inputs or isinstance(inputs[0], (str, bytes))):
+            self.single, self.texts = False, inputs
+        if self.texts is not None:
+            self._set_texts(self.texts, pairs, type_ids, embeddings)
+        else:
+            self._set_sequences(inputs, pairs, type_ids, embeddings, input_width)
+        self.c.count = self.count
+
+    def _set_texts(self, texts: Sequence[Any], pairs: Any, type_ids: Any, embeddings: Any) -> None:
+        if type_ids is not None or embeddings is not None:
+            raise TypeError("type_ids and embeddings go with ids, not with texts")
+        self.count = len(texts)
+        self.c.texts = self._address(_arrays.text_array(texts, "text"))
+        if pairs is not None:
+            if isinstance(pairs, str):
+                pairs = [pairs]
+            if not isinstance(pairs, (list, tuple)):
+                raise TypeError(f"pairs must be a string or a list of strings, not {type(pairs).__name__}")
+            if len(pairs) != self.count:
+                raise ValueError(f"{self.count} texts and {len(pairs)} pairs")
+            self.c.pairs = self._address(_arrays.text_array(pairs, "pair"))
+
+    def _set_sequences(self, ids: Any, pairs: Any, type_ids: Any, embeddings: Any, input_width: int) -> None:
+        if pairs is not None:
+            raise TypeError("pairs go with texts, not with ids")
+        given = ids if ids is not None else embeddings
+        self.single = _dimensions(given, "inputs") == (1 if ids is not None else 2)
+        lengths: list[int] = []
+        if ids is not None:
+            self.c.ids, lengths = self._pack(ids, "ids", lengths, 0)
+        if embeddings is not None:
+            self.c.embeddings, lengths = self._pack(embeddings, "embeddings", lengths, input_width)
+        if type_ids is not None:
+            self.c.type_ids, lengths = self._pack(type_ids, "type_ids", lengths, 0)
+        self.count = len(lengths)
+        self.lengths = np.array(lengths, np.int32)
+        self.c.lens = self._array_address(self.lengths)
+
+    def _pack(self, value: Any, what: str, lengths: list[int], width: int) -> tuple[int, list[int]]:
+        """Address and lengths of sequences that lie packed; a lone one and a full rectangle are not copied. width 0: of integers."""
+        convert = _arrays.float32 if width else _arrays.int32
+        inner = 2 if width else 1
+        dimensions = _dimensions(value, what)
+        rectangle = not isinstance(value, (list, tuple)) or dimensions == inner
+        if rectangle:
+            array = convert(value, what)
+            rows = [array] if dimensions == inner else list(array)
+            packed: NDArray[Any] = array
+        else:
+            rows = [convert(one, what) for one in value]
+        for row in rows:
+            if row.ndim != inner or (width and row.shape[1] != width):
+                shape = f"[tokens, {width}]" if width else "[tokens]"
+                raise ValueError(f"{what}: a sequence must have the shape {shape}, not {list(row.shape)}")
+        if not rectangle:
+            packed = np.concatenate(rows) if len(rows) != 1 else rows[0]
+        found = [len(row) for row in rows]
+        if lengths and found != lengths:
+            raise ValueError(f"{what}: sequences of other lengths than those before")
+        return self._array_address(packed), found
+
+    def _address(self, array: Any) -> int:
+        self._alive.append(array)
+        return ctypes.addressof(array)
+
+    def _array_address(self, array: NDArray[Any]) -> int:
+        self._alive.append(array)
+        return array.ctypes.data
+
+
+def _dimensions(value: Any, what: str) -> int:
+    """Of an array, or of nested lists."""
+    if isinstance(value, (list, tuple)):
+        if not len(value) or _arrays.is_number(value[0]) or isinstance(value[0], float):
+            return 1
+        return 1 + _dimensions(value[0], what)
+    if isinstance(value, (str, bytes, bytearray, dict, set)) or not (hasattr(value, "__dlpack__") or isinstance(value, np.ndarray)):
+        raise TypeError(f"{what} must be a string, numbers, an array or a list of them, not {type(value).__name__}")
+    return len(value.shape)
+
+
+def separate(inputs: Any, given: dict[str, Any], input_width: int) -> tuple[list[Inputs], bool]:
+    """One Inputs for each of several, for calls that take one; and whether the caller gave one alone."""
+    embeddings = given.pop("embeddings", None)
+    given.pop("pairs", None)
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind == "U":
+        inputs = inputs.tolist()
+    if inputs is None and embeddings is None:
+        raise TypeError("a prompt must be given: text, ids or embeddings")
+    if isinstance(inputs, str):
+        return [Inputs(inputs, {"embeddings": embeddings}, input_width)], True
+    several = inputs if inputs is not None else embeddings
+    texts = isinstance(several, (list, tuple)) and bool(several) and isinstance(several[0], (str, bytes))
+    if not texts and isinstance(several, (list, tuple)) and not several:
+        return [], False
+    if not texts and _dimensions(several, "prompts") == (1 if inputs is not None else 2):
+        return [Inputs(inputs, {"embeddings": embeddings}, input_width)], True
+    prompts = [None] * len(several) if inputs is None else inputs
+    vectors = [None] * len(several) if embeddings is None else embeddings
+    if len(prompts) != len(vectors):
+        raise ValueError(f"{len(prompts)} prompts and {len(vectors)} embeddings")
+    return [Inputs(p, {"embeddings": v}, input_width) for p, v in zip(prompts, vectors)], False

@@ -1,0 +1,123 @@
+"""What a tokenizer's call returns: rows of numbers under the names that transformers gives them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _c
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SIDES = ("right", "left")
+
+
+class Rows:
+    """A copy of a tf_encoding: arrays over the tokens of all rows, and where each row begins."""
+
+    def __init__(self, data: _c.EncodingData) -> None:
+        def array(address: int | None, count: int, kind: Any) -> NDArray[Any]:
+            return np.array((kind * count).from_address(address)) if count else np.zeros(0, np.dtype(kind))
+
+        tokens = data.tokens
+        starts = array(data.row_start, data.rows + 1, ctypes.c_int64)
+        self.bounds = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
+        self.text = array(data.row_text, data.rows, ctypes.c_int64)
+        self.ids = array(data.ids, tokens, ctypes.c_int32)
+        self.types = array(data.type_ids, tokens, ctypes.c_int32)
+        self.sequence = array(data.sequence, tokens, ctypes.c_int32)
+        self.word = array(data.word, tokens, ctypes.c_int32)
+        begin, end = (array(address, tokens, ctypes.c_int64) for address in (data.char_begin, data.char_end))
+        self.offsets = np.stack([begin, end], axis=1)
+        self.mask = np.ones(tokens, np.int32)
+
+    def pad(self, pad_id: int, padding: bool | str, max_length: int, multiple: int | None, side: str) -> None:
+        """Make all rows as long as the longest, or as max_length."""
+        if padding not in (True, "longest", "max_length", "do_not_pad"):
+            raise ValueError(f'padding must be True, "longest", "max_length", "do_not_pad" or False, not {padding!r}')
+        if side not in _SIDES:
+            raise ValueError(f'padding_side must be "right" or "left", not {side!r}')
+        if padding == "do_not_pad" or not self.bounds:
+            return
+        if pad_id < 0:
+            raise ValueError("the tokenizer has no padding token")
+        lengths = np.array([end - begin for begin, end in self.bounds])
+        width = int(lengths.max())
+        if padding == "max_length" and max_length < 2**31 - 1:
+            width = max_length
+        if multiple:
+            width = -(-width // multiple) * multiple
+        full = np.maximum(lengths, width)  # max_length does not cut
+        starts = np.concatenate([[0], np.cumsum(full)])
+        first = starts[:-1] if side == "right" else starts[1:] - lengths
+        at = np.repeat(first - np.array([begin for begin, _ in self.bounds]), lengths) + np.arange(len(self.ids))
+        for name, value in {"ids": pad_id, "types": 0, "sequence": -1, "word": -1, "offsets": 0, "mask": 0}.items():
+            old: NDArray[Any] = getattr(self, name)
+            new = np.full((starts[-1], *old.shape[1:]), value, old.dtype)
+            new[at] = old
+            setattr(self, name, new)
+        self.bounds = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
+
+    def column(self, key: str) -> list[NDArray[Any]] | NDArray[Any]:
+        """What stands under a name: an array a row, or one array over the rows."""
+        if key == "overflow_to_sample_mapping":
+            return self.text
+        if key == "length":
+            return np.array([end - begin for begin, end in self.bounds], np.int64)
+        arrays = {"input_ids": self.ids, "token_type_ids": self.types, "attention_mask": self.mask, "offset_mapping": self.offsets}
+        array = arrays[key] if key in arrays else (self.sequence < 0).astype(np.int32)
+        return [array[begin:end] for begin, end in self.bounds]
+
+
+class BatchEncoding(dict[str, Any]):
+    """A dict whose keys are attributes too; each value a list for a single text, a list of lists for several, or an array."""
+
+    def __init__(self, rows: Rows, keys: list[str], tensors: str | None, single: bool, spell: Callable[[Any], Any]) -> None:
+        self._rows, self._spell = rows, spell
+        if tensors not in (None, "np", "pt"):
+            raise ValueError(f'return_tensors must be "np", "pt" or None, not {tensors!r}')
+        super().__init__({key: self._value(key, tensors, single) for key in keys})
+
+    def _value(self, key: str, tensors: str | None, single: bool) -> Any:
+        column = self._rows.column(key)
+        if tensors is None:
+            values = [list(map(tuple, v.tolist())) if key == "offset_mapping" else v.tolist() for v in column]
+            return values[0] if single and isinstance(values[0], list) else values
+        if isinstance(column, list):
+            if len({len(row) for row in column}) > 1:
+                raise ValueError(f"{key}: rows of different lengths make no array; padding=True and truncation=True make them equal")
+            column = np.stack(column) if column else np.zeros((0, 0), np.int64)
+        array = column.astype(np.int64)
+        if tensors == "np":
+            return array
+        import torch  # the caller asked for its tensors
+
+        return torch.from_numpy(array)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """The tokens of a row, as the vocabulary spells them."""
+        begin, end = self._rows.bounds[batch_index]
+        tokens: list[str] = self._spell(self._rows.ids[begin:end])
+        return tokens
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a row the number of its word in its text; None for a special token."""
+        return self._numbers(self._rows.word, batch_index)
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a row 0 or 1, the text of a pair it comes from; None for a special token."""
+        return self._numbers(self._rows.sequence, batch_index)
+
+    def _numbers(self, array: NDArray[np.int32], row: int) -> list[int | None]:
+        begin, end = self._rows.bounds[row]
+        return [None if value < 0 else value for value in array[begin:end].tolist()]

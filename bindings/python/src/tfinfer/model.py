@@ -1,0 +1,429 @@
+"""An open checkpoint with its working memory: every task of the library as a method."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import numpy as np
+
+from . import _arrays, _c, errors
+from ._asyncio import stream_in_threads, threaded
+from ._callbacks import Callbacks, log_callback
+from ._cuda import library_folder
+from ._inputs import Inputs, separate
+from ._library import Handle, check, lib, unset
+from ._options import choice, fill, integers
+from .records import Answer, Classification, Encoded, Entity, Fill, Generated, ModelInfo, Plan, Stats, Token
+from .request import Request
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self, Unpack
+
+    from . import options as o
+
+    Texts = list[str] | tuple[str, ...]  # a string is a sequence of strings too
+
+R = TypeVar("R")
+_DTYPES = {value: name for name, value in _c.DTYPE.items()}
+_MODEL_CHOICES = {"dtype": _c.DTYPE, "quantization": _c.QUANTIZATION}
+_SESSION_KEYWORDS = ("stream", "max_step_tokens", "max_sequences", "session_memory_budget", "kv_tokens")
+_FEW = 16  # inputs that are soon done: Ctrl-C can wait for them
+
+
+class Model:
+    """A checkpoint on a device; shared by any number of threads, whose calls share passes over the weights.
+
+    `inputs` of its tasks: a text, a list of texts, [tokens] ids, or a list of ids or [n, tokens]. One input gives one result, a list of
+    them a list. Ids and embeddings are read where they lie if they are contiguous int32 and float32.
+
+    Use it in a with statement, or close() it; it also closes when nobody refers to it any more. On the CPU it works in a forked child too.
+    Every task has an async form that runs on a worker thread: `await model.embed_async(...)`.
+    """
+
+    def __init__(self, model: Handle, session: Handle, keep: list[Any]) -> None:
+        """Not for callers: Model.open makes one."""
+        self._model, self._session, self._keep = model, session, keep
+        with model as pointer:
+            self.info = _info(pointer)
+        self._tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        log: Callable[[str, str], object] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[o.ModelOptions],
+    ) -> Self:
+        """Open the checkpoint in a Hugging Face directory; the options are those of tfinfer.options.ModelOptions.
+
+        log: called with a level ("debug", "info", "warning") and a line of text. progress: called with (bytes loaded, bytes in all); an
+        exception in it ends the call and comes out of it.
+        """
+        callbacks = Callbacks()
+        model_options, session_options = _open_options(dict(options))
+        model_options.progress = callbacks.progress(progress)
+        if log is not None:
+            model_options.log = log_callback(log)
+        name = _arrays.c_string(os.fspath(path), "path")
+
+        def work() -> tuple[Handle, Handle]:
+            pointer = ctypes.c_void_p()
+            check(lib.tf_model_open(name, model_options, ctypes.byref(pointer)))
+            model, pointer = Handle(pointer, lib.tf_model_close), ctypes.c_void_p()
+            with model as opened:
+                check(lib.tf_session_open(opened, session_options, ctypes.byref(pointer)))
+                return model, Handle(pointer, lib.tf_session_close, model)
+
+        return cls(*callbacks.run(work), [model_options, callbacks])
+
+    def close(self) -> None:
+        """Refuse further calls; calls and requests that are under way end as they would have."""
+        self._session.close()
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The directory's tokenizer; it closes with the model."""
+        if self._tokenizer is None:
+            pointer = ctypes.c_void_p()
+            with self._model as model:
+                check(lib.tf_model_tokenizer(model, ctypes.byref(pointer)))
+            self._tokenizer = Tokenizer(self._model, pointer)
+        return self._tokenizer
+
+    @property
+    def stats(self) -> Stats:
+        record = unset(_c.SessionStats)
+        with self._session as session:
+            check(lib.tf_session_get_stats(session, record))
+        return Stats(*(getattr(record, name) for name in Stats._fields))
+
+    def graph(self, format: str = "text") -> str:
+        """The model's operations, a line each, or as source for Graphviz ("dot")."""
+        kind = choice(_c.GRAPH_FORMAT, format, "format")
+        size = ctypes.c_int64()
+        with self._model as model:
+            lib.tf_model_graph(model, kind, None, 0, ctypes.byref(size))
+            text = ctypes.create_string_buffer(max(size.value, 1))
+            check(lib.tf_model_graph(model, kind, text, len(text), ctypes.byref(size)))
+        return text.raw[: size.value].decode()
+
+    def encode(self, inputs: Any = None, *, layers: Sequence[int] | None = None, **options: Unpack[o.InputOptions]) -> Encoded:
+        """Every raw tensor the checkpoint gives. layers: hidden states wanted, 0 the embeddings', info.layers the last (the default)."""
+        given: dict[str, Any] = dict(options)
+        given_inputs, callbacks = self._prepare(inputs, given)
+        fill(_c.EncodeOutput, given, {}, {})
+        info, count = self.info, given_inputs.count
+        wanted = _arrays.ids([info.layers] if layers is None else layers, "layers")
+        starts = np.concatenate([[0], np.cumsum(self._lengths(given_inputs, options.get("pairs")))])
+        tokens = int(starts[-1])
+        out = Encoded(
+            hidden=np.empty((len(wanted), tokens, info.width), np.float32) if len(wanted) else None,
+            pooled=np.empty((count, info.pooled_width), np.float32) if info.pooled_width else None,
+            token_logits=np.empty((tokens, info.token_logits), np.float32) if info.token_logits else None,
+            sequence_logits=np.empty((count, info.sequence_logits), np.float32) if info.sequence_logits else None,
+            starts=starts,
+        )
+        c_out = unset(_c.EncodeOutput)
+        for name in ("hidden", "pooled", "token_logits", "sequence_logits"):
+            array = getattr(out, name)
+            setattr(c_out, name, None if array is None else array.ctypes.data)
+        if len(wanted):
+            c_out.layers, c_out.layer_count = wanted.ctypes.data, len(wanted)
+        self._run(given_inputs, callbacks, lambda session: check(lib.tf_encode(session, given_inputs.c, c_out)))
+        return out
+
+    def embed(
+        self, inputs: Any = None, *, out: NDArray[np.float32] | None = None, **options: Unpack[o.EmbedOptions]
+    ) -> NDArray[np.float32]:
+        """One vector a text, as sentence-transformers computes it: [E] for one input, [n, E] for a list; E is info.embedding_width.
+
+        out: [n, at least E] float32 to write to; its rows may lie apart.
+        """
+        given: dict[str, Any] = dict(options)
+        prepared, callbacks = self._prepare(inputs, given)
+        c_options = fill(_c.EmbedOptions, given, {}, {}) if given else None
+        width = self.info.embedding_width
+        vectors = np.empty((prepared.count, width), np.float32) if out is None else _output(out, prepared.count, width)
+        pointer, stride = vectors.ctypes.data, vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
+        self._run(prepared, callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, pointer, stride)))
+        return vectors[0] if prepared.single and out is None else vectors
+
+    @overload
+    def classify(self, inputs: str, **options: Unpack[o.ClassifyOptions]) -> Classification: ...
+    @overload
+    def classify(self, inputs: Texts, **options: Unpack[o.ClassifyOptions]) -> list[Classification]: ...
+    @overload
+    def classify(self, inputs: Any = None, **options: Unpack[o.ClassifyOptions]) -> Any: ...
+    def classify(self, inputs: Any = None, **options: Unpack[o.ClassifyOptions]) -> Any:
+        """Score texts, or pairs of texts, against the checkpoint's labels: a Classification each."""
+        given: dict[str, Any] = dict(options)
+        prepared, callbacks = self._prepare(inputs, given)
+        c_options = fill(_c.ClassifyOptions, given, {}, {"activation": _c.ACTIVATION})
+        logits, scores = np.empty((2, prepared.count, self.info.sequence_logits), np.float32)
+        pointers = logits.ctypes.data, scores.ctypes.data
+        self._run(prepared, callbacks, lambda session: check(lib.tf_classify(session, prepared.c, c_options, *pointers)))
+        names = self.info.labels
+        found = [
+            Classification(names[best] if best < len(names) else str(best), float(row[best]), logits[i], row)
+            for i, (row, best) in enumerate(zip(scores, scores.argmax(-1).tolist() if scores.size else []))
+        ]
+        return found[0] if prepared.single else found
+
+    @overload
+    def ner(self, inputs: str, **options: Unpack[o.NerOptions]) -> list[Entity]: ...
+    @overload
+    def ner(self, inputs: Texts, **options: Unpack[o.NerOptions]) -> list[list[Entity]]: ...
+    @overload
+    def ner(self, inputs: Any = None, **options: Unpack[o.NerOptions]) -> Any: ...
+    def ner(self, inputs: Any = None, **options: Unpack[o.NerOptions]) -> Any:
+        """Names and other labelled pieces of each text, by position."""
+        given: dict[str, Any] = dict(options)
+        prepared, callbacks = self._prepare(inputs, given)
+        names, choices = {"aggregation_strategy": "aggregation"}, {"aggregation": _c.AGGREGATION}
+        c_options = fill(_c.TokenClassifyOptions, given, names, choices)
+
+        def entity(e: _c.Entity, i: int) -> Entity:
+            text = prepared.texts[i][e.char_begin : e.char_end] if prepared.texts else ""
+            places = (e.char_begin, e.char_end, e.byte_begin, e.byte_end, e.token_begin, e.token_end)
+            return Entity((e.label or b"").decode(), e.score, text, *places, e.label_id)
+
+        return self._records(lib.tf_token_classify, prepared, callbacks, c_options, lib.tf_result_entity, _c.Entity, entity)
+
+    @overload
+    def answer(self, question: str, context: str, **options: Unpack[o.AnswerOptions]) -> list[Answer]: ...
+    @overload
+    def answer(self, question: Texts, context: Texts, **options: Unpack[o.AnswerOptions]) -> list[list[Answer]]: ...
+    @overload
+    def answer(self, question: Any = None, context: Any = None, **options: Unpack[o.AnswerOptions]) -> Any: ...
+    def answer(self, question: Any = None, context: Any = None, **options: Unpack[o.AnswerOptions]) -> Any:
+        """The pieces of each context that answer its question, best first. Ids go in place of the question, with `contexts`."""
+        given: dict[str, Any] = dict(options)
+        contexts = given.pop("contexts", None)
+        if context is not None:
+            given["pairs"] = context
+        prepared, callbacks = self._prepare(question, given)
+        c_options = fill(_c.AnswerOptions, given, _ANSWER_NAMES, {})
+        pairs: Any = [context] if isinstance(context, str) else context
+        if contexts is not None:
+            ranges = np.ascontiguousarray(_arrays.int32(contexts, "contexts"), np.int64)
+            if ranges.size != 2 * prepared.count:
+                raise ValueError(f"contexts must have the shape [{prepared.count}, 2], not {list(ranges.shape)}")
+            c_options.contexts = ranges.ctypes.data
+
+        def answer(s: _c.Span, i: int) -> Answer:
+            text = pairs[i][s.char_begin : s.char_end] if pairs else ""
+            return Answer(text, s.score, s.char_begin, s.char_end, s.byte_begin, s.byte_end, s.token_begin, s.token_end)
+
+        return self._records(lib.tf_answer, prepared, callbacks, c_options, lib.tf_result_span, _c.Span, answer)
+
+    @overload
+    def fill_mask(self, inputs: str, **options: Unpack[o.FillMaskOptions]) -> list[Fill]: ...
+    @overload
+    def fill_mask(self, inputs: Texts, **options: Unpack[o.FillMaskOptions]) -> list[list[Fill]]: ...
+    @overload
+    def fill_mask(self, inputs: Any = None, **options: Unpack[o.FillMaskOptions]) -> Any: ...
+    def fill_mask(self, inputs: Any = None, **options: Unpack[o.FillMaskOptions]) -> Any:
+        """Candidates for the masks of each text, by mask, best first."""
+        given: dict[str, Any] = dict(options)
+        targets = given.pop("targets", None)
+        prepared, callbacks = self._prepare(inputs, given)
+        c_options = fill(_c.FillMaskOptions, given, {}, {})
+        kept = integers(c_options, "targets", "target_count", targets, "targets") if targets is not None else None
+
+        def candidate(f: _c.Fill, i: int) -> Fill:
+            return Fill((f.token or b"").decode("utf-8", "replace"), f.score, f.id, f.position, f.mask)
+
+        found = self._records(lib.tf_fill_mask, prepared, callbacks, c_options, lib.tf_result_fill, _c.Fill, candidate)
+        del kept  # C has read it
+        return found
+
+    def stream(self, prompt: Any = None, **options: Unpack[o.GenerateOptions]) -> Request:
+        """Begin to continue (GPT-2) or answer (T5) one prompt: iterate over the Request for its tokens."""
+        given: dict[str, Any] = dict(options)
+        [inputs], _ = separate([prompt] if isinstance(prompt, str) else prompt, given, self.info.input_width)
+        return Request(self._session, inputs, given, self.info.vocab_size)
+
+    @overload
+    def generate(self, prompts: str, **options: Unpack[o.GenerateOptions]) -> list[Generated]: ...
+    @overload
+    def generate(self, prompts: Texts, **options: Unpack[o.GenerateOptions]) -> list[list[Generated]]: ...
+    @overload
+    def generate(self, prompts: Any = None, **options: Unpack[o.GenerateOptions]) -> Any: ...
+    def generate(self, prompts: Any = None, **options: Unpack[o.GenerateOptions]) -> Any:
+        """Continue (GPT-2) or answer (T5) prompts: for each a list of num_return_sequences results, of beams the best first.
+
+        Several prompts advance together, as many at a time as kv_tokens has room for.
+        """
+        given: dict[str, Any] = dict(options)
+        for name in ("output_logits", "output_scores"):
+            if given.get(name):
+                raise TypeError(f"{name}: a Request has them; take stream() and its scores()")
+        inputs, single = separate(prompts, given, self.info.input_width)
+        found: list[list[Generated]] = []
+        opened: deque[Request] = deque()
+        try:
+            for one in inputs:
+                while (request := self._try_request(one, given, wait=not opened)) is None:
+                    found.append(_finish(opened))
+                opened.append(request)
+            while opened:
+                found.append(_finish(opened))
+        finally:
+            for request in opened:
+                request.close()
+        return found[0] if single else found
+
+    encode_async = threaded(encode)
+    embed_async = threaded(embed)
+    classify_async = threaded(classify)
+    ner_async = threaded(ner)
+    answer_async = threaded(answer)
+    fill_mask_async = threaded(fill_mask)
+    generate_async = threaded(generate)
+
+    def stream_async(self, prompt: Any = None, **options: Unpack[o.GenerateOptions]) -> AsyncIterator[Token]:
+        """The tokens of stream(); a task that is cancelled cancels the request."""
+        return stream_in_threads(self.stream, prompt, **options)
+
+    def _prepare(self, inputs: Any, given: dict[str, Any]) -> tuple[Inputs, Callbacks]:
+        """Takes the options of every task out of `given`."""
+        prepared, callbacks = Inputs(inputs, given, self.info.input_width), Callbacks()
+        progress = given.pop("progress", None)
+        if progress is not None or prepared.count > _FEW:
+            prepared.c.progress = callbacks.progress(progress)
+        return prepared, callbacks
+
+    def _run(self, inputs: Inputs, callbacks: Callbacks, call: Callable[[ctypes.c_void_p], R]) -> R:
+        def work() -> R:
+            with self._session as session:
+                return call(session)
+
+        return callbacks.run(work) if inputs.c.progress else work()
+
+    def _records(
+        self, call: Any, inputs: Inputs, callbacks: Callbacks, options: Any, get: Any, kind: Any, convert: Callable[[Any, int], R]
+    ) -> list[R] | list[list[R]]:
+        """The records of a task that returns a tf_result: a list for each input."""
+        result, record = ctypes.c_void_p(), unset(kind)
+
+        def work(session: ctypes.c_void_p) -> list[list[R]]:
+            check(call(session, inputs.c, options, ctypes.byref(result)))
+            found: list[list[R]] = []
+            try:
+                for i in range(inputs.count):
+                    found.append([])
+                    for k in range(lib.tf_result_count(result, i)):
+                        check(get(result, i, k, record))
+                        found[-1].append(convert(record, i))
+            finally:
+                lib.tf_result_close(result)
+            return found
+
+        found = self._run(inputs, callbacks, work)
+        return found[0] if inputs.single else found
+
+    def _lengths(self, inputs: Inputs, pairs: Any) -> NDArray[np.int32]:
+        """Tokens of each input."""
+        if inputs.lengths is not None:
+            return inputs.lengths
+        encoded = self.tokenizer(list(inputs.texts or []), [pairs] if isinstance(pairs, str) else pairs)
+        return np.array([len(ids) for ids in encoded["input_ids"]], np.int32)
+
+    def _try_request(self, inputs: Inputs, given: dict[str, Any], wait: bool) -> Request | None:
+        """None while there is no room and one of our own requests can be waited for."""
+        try:
+            return Request(self._session, inputs, given, self.info.vocab_size)
+        except errors.BusyError:
+            if wait:
+                raise
+            return None
+
+
+_ANSWER_NAMES = {
+    "max_answer_len": "max_answer_tokens",
+    "max_seq_len": "max_tokens",
+    "doc_stride": "stride",
+    "handle_impossible_answer": "allow_none",
+}
+
+
+def plan(path: str | os.PathLike[str], **options: Unpack[o.ModelOptions]) -> Plan:
+    """Bytes that Model.open with the same arguments will take, from the files' headers alone."""
+    model_options, session_options = _open_options(dict(options))
+    record = unset(_c.Plan)
+    name = _arrays.c_string(os.fspath(path), "path")
+    check(lib.tf_model_plan(name, model_options, session_options, record))
+    return Plan(*(getattr(record, name) for name in Plan._fields))
+
+
+def _open_options(given: dict[str, Any]) -> tuple[_c.ModelOptions, _c.SessionOptions]:
+    session = {name: given.pop(name) for name in _SESSION_KEYWORDS if name in given}
+    stream = session.pop("stream", None)
+    session_options = fill(_c.SessionOptions, session, {"session_memory_budget": "memory_budget"}, {})
+    if stream is not None:
+        session_options.stream = _arrays.integer(stream, "stream", 64)
+    if given.get("library_folder") is None and given.get("device") != "cpu":
+        given["library_folder"] = library_folder()
+    return fill(_c.ModelOptions, given, {}, _MODEL_CHOICES), session_options
+
+
+def _info(model: ctypes.c_void_p) -> ModelInfo:
+    record = unset(_c.ModelInfo)
+    check(lib.tf_model_get_info(model, record))
+    values: dict[str, Any] = {name: getattr(record, name, None) for name in ModelInfo._fields}
+    for name in ("family", "architecture", "device"):
+        values[name] = values[name].decode()
+    names, texts = _strings(record.prompt_names, record.prompts), _strings(record.prompt_texts, record.prompts)
+    values.update(
+        dtype=_DTYPES[record.dtype],
+        tasks=frozenset(name for name, bit in _c.TASK.items() if record.tasks & bit),
+        labels=tuple(_strings(record.label_names, record.labels)),
+        prompts=dict(zip(names, texts)),
+        default_prompt=names[record.default_prompt] if record.default_prompt >= 0 else None,
+        has_encoder=bool(record.has_encoder),
+    )
+    return ModelInfo(**values)
+
+
+def _strings(address: int | None, count: int) -> list[str]:
+    if not address:
+        return []
+    return [(data or b"").decode("utf-8", "replace") for data in (ctypes.c_char_p * count).from_address(address)]
+
+
+def _output(out: Any, count: int, width: int) -> NDArray[np.float32]:
+    """`out`, if C may write [count, width] floats to it."""
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32:
+        raise TypeError("out must be a float32 array")
+    if out.ndim != 2 or out.shape[0] != count or out.shape[1] < width:
+        raise ValueError(f"out must have the shape [{count}, {width}], not {list(out.shape)}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    if out.strides[1] != 4 or (count > 1 and (out.strides[0] < 4 * width or out.strides[0] % 4)) or out.ctypes.data % 4:
+        raise ValueError("the numbers of a row of out must lie side by side")
+    return out
+
+
+def _finish(opened: deque[Request]) -> list[Generated]:
+    """The results of the oldest request, which ends."""
+    try:
+        return opened[0].results()
+    finally:
+        opened.popleft().close()
