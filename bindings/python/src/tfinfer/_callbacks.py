@@ -60,13 +60,14 @@ class Callbacks:
 
     def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, C calls that call these functions back."""
-        try:
-            if threading.current_thread() is not threading.main_thread():
-                return work()
+        if threading.current_thread() is threading.main_thread():
             return self._run_beside(work)
-        except Exception:
-            self.raise_error()  # in place of the cancellation it caused
-            raise
+        try:
+            return work()
+        except Exception as error:
+            failure = error
+        self.raise_error()  # in place of the cancellation it caused
+        raise failure
 
     def _run_beside(self, work: Callable[[], T]) -> T:
         results: list[T] = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Inputs:
     """A tf_input and all that it points at. `single`: the caller gave one input, not a list of them."""
 
-    __slots__ = ("_alive", "c", "count", "lengths", "single", "texts")
+    __slots__ = ("_alive", "_input_width", "c", "count", "lengths", "single", "texts")
 
     def __init__(self, inputs: Any, given: dict[str, Any], input_width: int) -> None:
         """Takes what it knows out of `given`: pairs, type_ids, embeddings."""
@@ -26,6 +26,7 @@ class Inputs:
         self.c = unset(_c.Input)
         self.texts: Sequence[Any] | None = None
         self.lengths: NDArray[np.int32] | None = None
+        self._input_width = input_width
         self._alive: list[Any] = []
         if inputs is None and embeddings is None:
             raise TypeError("texts, ids or embeddings must be given")
@@ -38,7 +39,7 @@ class Inputs:
         if self.texts is not None:
             self._set_texts(self.texts, pairs, type_ids, embeddings)
         else:
-            self._set_sequences(inputs, pairs, type_ids, embeddings, input_width)
+            self._set_sequences(inputs, pairs, type_ids, embeddings)
         self.c.count = self.count
 
     def _set_texts(self, texts: Sequence[Any], pairs: Any, type_ids: Any, embeddings: Any) -> None:
@@ -55,7 +56,19 @@ class Inputs:
                 raise ValueError(f"{self.count} texts and {len(pairs)} pairs")
             self.c.pairs = self._address(_arrays.text_array(pairs, "pair"))
 
-    def _set_sequences(self, ids: Any, pairs: Any, type_ids: Any, embeddings: Any, input_width: int) -> None:
+    def one(self, i: int) -> _c.Input:
+        """A tf_input of input number i alone, where it lies; valid as long as this object is."""
+        c = unset(_c.Input)
+        c.count = 1
+        if self.texts is not None:
+            c.texts = _moved(self.c.texts, i * ctypes.sizeof(_c.Text))
+        elif self.lengths is not None:
+            begin = 4 * int(self.lengths[:i].sum())
+            c.ids, c.embeddings = _moved(self.c.ids, begin), _moved(self.c.embeddings, begin * self._input_width)
+            c.lens = _moved(self.c.lens, 4 * i)
+        return c
+
+    def _set_sequences(self, ids: Any, pairs: Any, type_ids: Any, embeddings: Any) -> None:
         if pairs is not None:
             raise TypeError("pairs go with texts, not with ids")
         given = ids if ids is not None else embeddings
@@ -64,7 +77,7 @@ class Inputs:
         if ids is not None:
             self.c.ids, lengths = self._pack(ids, "ids", lengths, 0)
         if embeddings is not None:
-            self.c.embeddings, lengths = self._pack(embeddings, "embeddings", lengths, input_width)
+            self.c.embeddings, lengths = self._pack(embeddings, "embeddings", lengths, self._input_width)
         if type_ids is not None:
             self.c.type_ids, lengths = self._pack(type_ids, "type_ids", lengths, 0)
         self.count = len(lengths)
@@ -76,6 +89,8 @@ class Inputs:
         convert = _arrays.float32 if width else _arrays.int32
         inner = 2 if width else 1
         dimensions = _dimensions(value, what)
+        if lengths and (dimensions == inner) != self.single:
+            raise ValueError(f"{what}: one sequence, and a list of them in the same call")
         rectangle = not isinstance(value, (list, tuple)) or dimensions == inner
         if rectangle:
             array = convert(value, what)
@@ -103,6 +118,10 @@ class Inputs:
         return array.ctypes.data
 
 
+def _moved(address: int | None, size: int) -> int | None:
+    return address + size if address else None
+
+
 def _dimensions(value: Any, what: str) -> int:
     """Of an array, or of nested lists."""
     if isinstance(value, (list, tuple)):
@@ -112,26 +131,3 @@ def _dimensions(value: Any, what: str) -> int:
     if isinstance(value, (str, bytes, bytearray, dict, set)) or not (hasattr(value, "__dlpack__") or isinstance(value, np.ndarray)):
         raise TypeError(f"{what} must be a string, numbers, an array or a list of them, not {type(value).__name__}")
     return len(value.shape)
-
-
-def separate(inputs: Any, given: dict[str, Any], input_width: int) -> tuple[list[Inputs], bool]:
-    """One Inputs for each of several, for calls that take one; and whether the caller gave one alone."""
-    embeddings = given.pop("embeddings", None)
-    given.pop("pairs", None)
-    if isinstance(inputs, np.ndarray) and inputs.dtype.kind == "U":
-        inputs = inputs.tolist()
-    if inputs is None and embeddings is None:
-        raise TypeError("a prompt must be given: text, ids or embeddings")
-    if isinstance(inputs, str):
-        return [Inputs(inputs, {"embeddings": embeddings}, input_width)], True
-    several = inputs if inputs is not None else embeddings
-    texts = isinstance(several, (list, tuple)) and bool(several) and isinstance(several[0], (str, bytes))
-    if not texts and isinstance(several, (list, tuple)) and not several:
-        return [], False
-    if not texts and _dimensions(several, "prompts") == (1 if inputs is not None else 2):
-        return [Inputs(inputs, {"embeddings": embeddings}, input_width)], True
-    prompts = [None] * len(several) if inputs is None else inputs
-    vectors = [None] * len(several) if embeddings is None else embeddings
-    if len(prompts) != len(vectors):
-        raise ValueError(f"{len(prompts)} prompts and {len(vectors)} embeddings")
-    return [Inputs(p, {"embeddings": v}, input_width) for p, v in zip(prompts, vectors)], False

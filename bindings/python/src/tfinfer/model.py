@@ -14,7 +14,7 @@ from . import _arrays, _c, errors
 from ._asyncio import stream_in_threads, threaded
 from ._callbacks import Callbacks, log_callback
 from ._cuda import library_folder
-from ._inputs import Inputs, separate
+from ._inputs import Inputs
 from ._library import Handle, check, lib, unset
 from ._options import choice, fill, integers
 from .records import Answer, Classification, Encoded, Entity, Fill, Generated, ModelInfo, Plan, Stats, Token
@@ -257,8 +257,10 @@ class Model:
     def stream(self, prompt: Any = None, **options: Unpack[o.GenerateOptions]) -> Request:
         """Begin to continue (GPT-2) or answer (T5) one prompt: iterate over the Request for its tokens."""
         given: dict[str, Any] = dict(options)
-        [inputs], _ = separate([prompt] if isinstance(prompt, str) else prompt, given, self.info.input_width)
-        return Request(self._session, inputs, given, self.info.vocab_size)
+        prompts = self._prompts(prompt, given)
+        if not prompts.single:
+            raise ValueError("stream takes one prompt; generate takes several")
+        return Request(self._session, prompts, 0, given, self.info.vocab_size)
 
     @overload
     def generate(self, prompts: str, **options: Unpack[o.GenerateOptions]) -> list[Generated]: ...
@@ -275,12 +277,12 @@ class Model:
         for name in ("output_logits", "output_scores"):
             if given.get(name):
                 raise TypeError(f"{name}: a Request has them; take stream() and its scores()")
-        inputs, single = separate(prompts, given, self.info.input_width)
+        several = self._prompts(prompts, given)
         found: list[list[Generated]] = []
         opened: deque[Request] = deque()
         try:
-            for one in inputs:
-                while (request := self._try_request(one, given, wait=not opened)) is None:
+            for i in range(several.count):
+                while (request := self._try_request(several, i, given, last=not opened)) is None:
                     found.append(_finish(opened))
                 opened.append(request)
             while opened:
@@ -288,7 +290,7 @@ class Model:
         finally:
             for request in opened:
                 request.close()
-        return found[0] if single else found
+        return found[0] if several.single else found
 
     encode_async = threaded(encode)
     embed_async = threaded(embed)
@@ -346,12 +348,17 @@ class Model:
         encoded = self.tokenizer(list(inputs.texts or []), [pairs] if isinstance(pairs, str) else pairs)
         return np.array([len(ids) for ids in encoded["input_ids"]], np.int32)
 
-    def _try_request(self, inputs: Inputs, given: dict[str, Any], wait: bool) -> Request | None:
-        """None while there is no room and one of our own requests can be waited for."""
+    def _prompts(self, prompts: Any, given: dict[str, Any]) -> Inputs:
+        if "pairs" in given or "type_ids" in given:
+            raise TypeError("unknown option: prompts have no pairs and type_ids")
+        return Inputs(prompts, given, self.info.input_width)
+
+    def _try_request(self, prompts: Inputs, number: int, given: dict[str, Any], last: bool) -> Request | None:
+        """None while there is no room, unless this is the last hope: no request of our own is under way that will make some."""
         try:
-            return Request(self._session, inputs, given, self.info.vocab_size)
+            return Request(self._session, prompts, number, given, self.info.vocab_size)
         except errors.BusyError:
-            if wait:
+            if last:
                 raise
             return None
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SLICE_MS = 50  # C waits so long at a time: then Python can raise what Ctrl-C or a signal handler wants raised
+_NO_FAILURE = {STATUS["ok"], STATUS["end"], STATUS["timeout"], STATUS["cancelled"]}
 _FINISH = {value: name for name, value in _c.FINISH.items()}
 _EARLY = {False: "off", True: "on", "never": "never"}
 # Keywords by transformers' names, where the struct has another.
@@ -113,15 +114,16 @@ class Request:
     close() it: until then it holds room for its longest possible result.
     """
 
-    def __init__(self, session: Handle, inputs: Inputs, given: dict[str, Any], vocab_size: int) -> None:
+    def __init__(self, session: Handle, prompts: Inputs, number: int, given: dict[str, Any], vocab_size: int) -> None:
+        """Not for callers: Model.stream makes one."""
         self._callbacks = Callbacks()
         self._settings = _Settings(given, self._callbacks)
-        self._inputs = inputs
+        self._prompts = prompts
         self._vocab_size = vocab_size
         self._inside = threading.Lock()
         pointer = ctypes.c_void_p()
         with session as opened:
-            check(lib.tf_generate_open(opened, inputs.c, self._settings.c, ctypes.byref(pointer)))
+            check(lib.tf_generate_open(opened, prompts.one(number), self._settings.c, ctypes.byref(pointer)))
             self._handle = Handle(pointer, lib.tf_generate_close, session)
 
     def __iter__(self) -> Iterator[Token]:
@@ -132,7 +134,7 @@ class Request:
         token = unset(_c.GeneratedToken)
         with self._alone() as pointer:
             status = self._wait(lambda: int(lib.tf_generate_next(pointer, _SLICE_MS, token)))
-            if status == STATUS["end"]:
+            if status != STATUS["ok"]:
                 raise StopIteration
             text = _text(token.text, token.text_bytes)
         return Token(token.sequence, token.id, text, token.logprob, _FINISH[token.finish])
@@ -171,7 +173,7 @@ class Request:
         return out
 
     def cancel(self) -> None:
-        """End the request at its next step; what was generated stays readable. From any thread."""
+        """End the request at its next step, and iteration with it; results() has what was generated. From any thread."""
         with self._handle as pointer:
             lib.tf_generate_cancel(pointer)
 
@@ -188,16 +190,18 @@ class Request:
         return _Alone(self._handle, self._inside)
 
     def _wait(self, call: Callable[[], int]) -> int:
-        """Call until it does not time out any more."""
+        """Call until it does not time out any more: OK, END, or CANCELLED by cancel()."""
 
         def checked() -> int:
             status = call()
-            if status not in (STATUS["timeout"], STATUS["end"]):
+            if status not in _NO_FAILURE:
                 check(status)
             return status
 
         while True:
             status = self._callbacks.run(checked) if self._settings.calls_back else checked()
+            if status == STATUS["cancelled"]:
+                self._callbacks.raise_error()
             if status != STATUS["timeout"]:
                 return status
 

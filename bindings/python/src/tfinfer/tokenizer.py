@@ -173,7 +173,7 @@ class Tokenizer:
         token, found = ctypes.c_char_p(), []
         with self._handle:
             for number in _arrays.ids(ids, "ids").tolist():
-                check(lib.tf_tokenizer_token(self._pointer, number, token))
+                check(lib.tf_tokenizer_token(self._pointer, number, ctypes.byref(token)))
                 found.append((token.value or b"").decode("utf-8", "replace"))
         return found[0] if _arrays.is_number(ids) else found
 

@@ -1,0 +1,298 @@
+"""Closing, forking, threads, Ctrl-C and the interpreter's end: exceptions where a call makes no sense, never a crash or a leak."""
+
+import asyncio
+import gc
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import tfinfer
+from conftest import MODELS, opened
+from tfinfer import errors
+
+GPT2 = str(MODELS / "gpt2-prose")
+ENDLESS = dict(max_new_tokens=200, eos_token_id=[], num_beams=16)  # some seconds
+
+
+def test_closed():
+    with opened(GPT2) as model:
+        request = model.stream("I", max_new_tokens=3)
+        tokenizer = model.tokenizer
+        stream = tokenizer.stream()
+    assert len(list(request)) >= 1  # what was under way goes on
+    request.close()
+    request.close()
+    model.close()
+    calls = [
+        lambda: model.generate("I"),
+        lambda: model.stream("I"),
+        lambda: model.stats,
+        lambda: model.graph(),
+        lambda: tokenizer("I"),
+        lambda: next(request),
+        lambda: request.wait(),
+        lambda: request.results(),
+        lambda: request.cancel(),
+    ]
+    for call in calls:
+        with pytest.raises(errors.ClosedError):
+            call()
+    stream.push(5)
+    stream.close()
+    with pytest.raises(errors.ClosedError):
+        stream.push(5)
+    assert model.info.family == "gpt2"
+
+
+def test_closing_while_others_are_inside():
+    for _ in range(3):
+        model, results, stop = opened(GPT2), [], threading.Event()
+
+        def work(model=model, results=results, stop=stop):
+            while not stop.is_set():
+                try:
+                    results.append(model.generate("I", max_new_tokens=4)[0].text)
+                except errors.ClosedError:
+                    return
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        model.close()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert results
+
+
+def test_threads_share_a_model(gpt2, embedder):
+    prompts = [f"{word} and" for word in ("I", "he", "the ship", "Moses", "it", "water")]
+    want = [gpt2.generate(p, max_new_tokens=16, do_sample=False)[0].text for p in prompts]
+    vectors = embedder.embed(prompts)
+    got, wrong = {}, []
+
+    def work(i):
+        try:
+            for _ in range(3):
+                got[i] = gpt2.generate(prompts[i], max_new_tokens=16, do_sample=False)[0].text
+                assert np.allclose(embedder.embed(prompts[i]), vectors[i], atol=1e-5)
+                assert embedder.tokenizer(prompts[i]).input_ids
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and [got[i] for i in range(len(prompts))] == want
+
+
+def test_the_gil_is_released(gpt2):
+    """A thread inside a call lets Python go on."""
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (gpt2.generate("I", max_new_tokens=150, eos_token_id=[], num_beams=4), done.set()))
+    thread.start()
+    turns = 0
+    while not done.is_set():
+        turns += 1
+        time.sleep(0.001)
+    thread.join()
+    assert turns > 10
+
+
+def test_a_request_belongs_to_one_thread(gpt2):
+    with gpt2.stream("I", **ENDLESS) as request:
+        thread = threading.Thread(target=lambda: list(request))
+        thread.start()
+        time.sleep(0.1)
+        with pytest.raises(errors.BusyError):
+            next(request)
+        request.cancel()
+        thread.join()
+
+
+def interrupt_soon(seconds=0.15):
+    threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+
+@pytest.mark.parametrize("processor", [None, lambda sequence, ids, logits: None])
+def test_ctrl_c_ends_generate(gpt2, processor):
+    begin = time.monotonic()
+    interrupt_soon()
+    with pytest.raises(KeyboardInterrupt):
+        gpt2.generate("I", logits_processor=processor, **ENDLESS)
+    assert time.monotonic() - begin < 5
+    most = gpt2.info.max_context_tokens - 20
+    assert gpt2.generate("I", max_new_tokens=most)  # the room is free again
+
+
+def test_ctrl_c_ends_a_long_list(embedder):
+    begin = time.monotonic()
+    interrupt_soon()
+    with pytest.raises(KeyboardInterrupt):
+        embedder.embed(["A cat sat on the mat. " * 40] * 300)
+    assert time.monotonic() - begin < 10
+    assert embedder.embed("a cat").shape == (384,)
+
+
+def test_a_signal_handlers_exception_comes_out(gpt2):
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.15)
+        with pytest.raises(Alarm):
+            list(gpt2.stream("I", **ENDLESS))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def in_child(function):
+    """The exit status of `function` in a forked child: 0 if it returned."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            signal.alarm(60)
+            function()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_after_fork(gpt2, embedder):
+    text, vector = gpt2.generate("I", max_new_tokens=5, do_sample=False)[0].text, embedder.embed("a cat")
+    request = gpt2.stream("I", max_new_tokens=5, do_sample=False)
+
+    def child():
+        assert gpt2.generate("I", max_new_tokens=5, do_sample=False)[0].text == text
+        assert np.array_equal(embedder.embed("a cat"), vector)
+        assert request.results()[0].text == text
+        with opened(GPT2) as model:
+            assert model.generate("I", max_new_tokens=5, do_sample=False)[0].text == text
+        embedder.close()
+        gc.collect()
+
+    assert in_child(child) == 0
+    assert request.results()[0].text == text
+    request.close()
+
+
+def test_fork_while_the_lock_is_held(embedder):
+    from tfinfer._library import Handle
+
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with Handle.lock:
+            held.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_child(lambda: embedder.tokenizer("a cat")) == 0
+    finally:
+        go_on.set()
+        thread.join()
+
+
+PROGRAMS = {
+    "everything stays open": "request = model.stream('I', max_new_tokens=5); next(request); stream = model.tokenizer.stream()",
+    "a cycle": "model.me = model; request = model.stream('I'); request.me = request; request.model = model; del model, request",
+    "a daemon thread inside": "import threading, time\n"
+    "threading.Thread(target=lambda: model.generate('I', max_new_tokens=200, eos_token_id=[], num_beams=16), daemon=True).start()\n"
+    "time.sleep(0.2)",
+    "a callback's closure": "request = model.stream('I', logits_processor=lambda *given: model)\nnext(request)",
+    "an exception": "model.stream('I')\nraise SystemExit(0)",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_interpreter_ends_cleanly(name):
+    program = f"import tfinfer\nmodel = tfinfer.Model.open({GPT2!r}, device='cpu')\n{PROGRAMS[name]}\n"
+    done = subprocess.run([sys.executable, "-X", "dev", "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_nothing_leaks(embedder, gpt2):
+    def once():
+        embedder.embed(["a cat"] * 20)
+        embedder.tokenizer(["a cat"] * 20, padding=True, return_tensors="np")
+        gpt2.generate(["I", "he"], max_new_tokens=2, logits_processor=lambda *_: None, stop_strings="zz", bad_words_ids=[[5]])
+        for bad in (lambda: embedder.embed([5, 10**6]), lambda: gpt2.generate("I", num_beams=65), lambda: embedder.embed("x", out=[])):
+            with pytest.raises((errors.InvalidError, TypeError)):
+                bad()
+        with gpt2.stream("I") as request:
+            next(request)
+        with tfinfer.Tokenizer.open(GPT2) as tokenizer:
+            stream = tokenizer.stream()
+            stream.push(5)
+
+    for _ in range(10):
+        once()
+    gc.collect()
+    before, objects = resident(), len(gc.get_objects())
+    for _ in range(60):
+        once()
+    gc.collect()
+    assert len(gc.get_objects()) - objects < 300
+    assert resident() - before < 6e6
+
+
+def test_models_are_freed():
+    def once():
+        opened(GPT2).generate("I", max_new_tokens=1)
+
+    for _ in range(3):
+        once()
+    before = resident()
+    for _ in range(12):
+        once()
+    assert resident() - before < 12e6  # one model's weights are more
+
+
+def test_async(gpt2, embedder):
+    async def everything():
+        vectors, texts, ids = await asyncio.gather(
+            embedder.embed_async(["a cat", "a dog"]),
+            gpt2.generate_async("I", max_new_tokens=5, do_sample=False),
+            embedder.encode_async([101, 102]),
+        )
+        tokens = [token async for token in gpt2.stream_async("I", max_new_tokens=5, do_sample=False)]
+        with pytest.raises(errors.InvalidError):
+            await embedder.embed_async([10**6])
+        return vectors, texts, ids, tokens
+
+    vectors, [text], _, tokens = asyncio.run(everything())
+    assert np.allclose(vectors, embedder.embed(["a cat", "a dog"]), atol=1e-5)
+    assert "".join(token.text for token in tokens) == text.text
+
+
+def test_an_async_stream_that_is_left_ends_its_request(gpt2):
+    async def leave():
+        stream = gpt2.stream_async("I", **ENDLESS | dict(num_beams=1))
+        async for _ in stream:
+            break
+        await stream.aclose()
+        return (await gpt2.generate_async("I", max_new_tokens=gpt2.info.max_context_tokens - 20))[0]
+
+    assert asyncio.run(leave()).text
