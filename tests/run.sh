@@ -136,6 +136,44 @@ conformance() {
         "$venv/bin/python" -m pytest tests/conformance -q -p no:cacheprovider --junitxml="$reports/pytest.xml"
 }
 
+# As a user installs it, but with the build's tools from the environment, so that nothing is fetched and a second run builds little.
+install_package() {
+    "$venv/bin/pip" install -q --no-deps --no-build-isolation -C build-dir="$root/build/python/build/cmake" -C cmake.define.TFINFER_CUDA=OFF \
+        ./bindings/python
+}
+
+package_types() {
+    (cd bindings/python && "$venv/bin/python" -m mypy)
+}
+
+package_tests() {
+    env -u TFINFER_LIBRARY "$venv/bin/python" -m pytest bindings/python/tests -q -p no:cacheprovider --junitxml="$reports/pytest-package.xml"
+}
+
+# The wheel that could be given away, in an environment that has nothing else.
+package_wheel() {
+    rm -f build/python/*.whl
+    bindings/python/build_wheel.sh build/python -C cmake.define.TFINFER_CUDA=OFF >build/wheel.log 2>&1 || { tail -30 build/wheel.log; return 1; }
+    tail -1 build/wheel.log
+    python3 -m venv --clear build/python/clean && build/python/clean/bin/pip install -q build/python/tfinfer-*.whl &&
+        build/python/clean/bin/python -c 'import tfinfer; print(tfinfer.Model.open("examples/models/gpt2-prose", device="cpu").generate("I")[0].text)'
+}
+
+python_package() {
+    if ! stage "Python package: install" install_package; then
+        extra_failed=$((extra_failed + 1))
+        return
+    fi
+    counted "Python package: types" package_types
+    stage "Python package: tests" package_tests
+    [ -s "$reports/pytest-package.xml" ] || extra_failed=$((extra_failed + 1))
+    if [ $install = 1 ]; then
+        counted "Python package: wheel" package_wheel
+    else
+        skipped "Python package: wheel" "--no-install: its tools are fetched"
+    fi
+}
+
 valgrind_one() { # PROGRAM
     valgrind -q --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 "build/release/tests/bin/$1"
 }
@@ -188,6 +226,7 @@ if [ $quick = 0 ]; then
     else
         stage "conformance against transformers" conformance
         [ -s "$reports/pytest.xml" ] || extra_failed=$((extra_failed + 1))
+        python_package
     fi
 
     export ASAN_OPTIONS=allocator_may_return_null=1

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import tfinfer
-from tfinfer import _c, errors
+from tfinfer import _c, errors, options
 from tfinfer._library import unset
 from tfinfer.records import ModelInfo, Plan, Stats, TokenizerInfo
 
@@ -62,6 +62,32 @@ def test_records_have_the_fields_of_their_structs():
         assert list(record._fields) == [name for name, _ in struct._fields_ if name != "struct_size"]
     other = {"struct_size", "label_names", "prompt_names", "prompt_texts"}  # strings, which are in labels and prompts
     assert set(ModelInfo._fields) == {name for name, _ in _c.ModelInfo._fields_} - other
+
+
+def keywords(options, *others):
+    """Of a TypedDict, less those that mean no field of its struct."""
+    return set(options.__annotations__) - set(others)
+
+
+def fields(struct, *others):
+    return {name for name, _ in struct._fields_} - {"struct_size", "reserved", *others}
+
+
+def test_every_option_has_a_keyword():
+    inputs = set(options.InputOptions.__annotations__)
+    session = ("stream", "max_step_tokens", "max_sequences", "session_memory_budget", "kv_tokens")
+    callbacks = ("allocator", "log", "log_user", "progress", "progress_user")
+    assert keywords(options.ModelOptions, *session) == fields(_c.ModelOptions, *callbacks)
+    assert len(session) == len(fields(_c.SessionOptions))
+    assert keywords(options.EmbedOptions, *inputs) == fields(_c.EmbedOptions)
+    assert keywords(options.ClassifyOptions, *inputs) == fields(_c.ClassifyOptions)
+    assert len(keywords(options.NerOptions, *inputs)) == len(fields(_c.TokenClassifyOptions))
+    assert len(keywords(options.AnswerOptions, *inputs)) == len(fields(_c.AnswerOptions))
+    assert keywords(options.FillMaskOptions, *inputs) == fields(_c.FillMaskOptions, "target_count")
+    counts = {name for name in fields(_c.GenerateOptions) if name.endswith("_count")}
+    pairs = {"sequence_bias_values", "decay_factor", "logits_user"}  # each half of what one keyword says
+    assert len(keywords(options.GenerateOptions, "embeddings")) == len(fields(_c.GenerateOptions, *counts, *pairs))
+    assert fields(_c.TokenizerOptions) == {"mecab_dictionary", "allocator", "log", "log_user"}
 
 
 def test_versions():

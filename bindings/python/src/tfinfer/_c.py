@@ -136,11 +136,13 @@ class TokenizerOptions(C.Structure):
     allocator: int | None
     log: Any
     log_user: int | None
+    mecab_dictionary: bytes | None
     _fields_ = [
         ("struct_size", C.c_uint64),
         ("allocator", C.c_void_p),
         ("log", LogFn),
         ("log_user", C.c_void_p),
+        ("mecab_dictionary", C.c_char_p),
     ]
 
 
@@ -257,6 +259,7 @@ class ModelOptions(C.Structure):
     progress_user: int | None
     library_folder: bytes | None
     gemm_file: bytes | None
+    mecab_dictionary: bytes | None
     _fields_ = [
         ("struct_size", C.c_uint64),
         ("device", C.c_char_p),
@@ -272,6 +275,7 @@ class ModelOptions(C.Structure):
         ("progress_user", C.c_void_p),
         ("library_folder", C.c_char_p),
         ("gemm_file", C.c_char_p),
+        ("mecab_dictionary", C.c_char_p),
     ]
 
 

@@ -29,6 +29,7 @@ class ModelOptions(TypedDict, total=False):
     gemm_timing: bool | None  # of a GPU: time products and keep the fastest way; True
     gemm_file: str | None  # of a GPU: a file that keeps what was timed
     library_folder: str | None  # where libcublasLt lies; where the package nvidia-cublas has it, else where the system finds it
+    mecab_dictionary: str | None  # of Japanese tokenizers: MeCab's dictionary folder
     stream: int | None  # a CUDA stream's address to work on; one of the model's own
     max_step_tokens: int | None  # tokens that one step computes; 2048, at least the longest sequence of the model
     max_sequences: int | None  # sequences that a step holds; 512

@@ -13,7 +13,7 @@ import numpy as np
 from . import _arrays, _c, errors
 from ._callbacks import log_callback
 from ._library import STATUS, Handle, check, lib, unset
-from ._options import choice
+from ._options import choice, fill
 from .encoding import BatchEncoding, Rows
 from .records import TokenizerInfo
 
@@ -38,12 +38,19 @@ class Tokenizer:
         self.info = TokenizerInfo(**values)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, log: Callable[[str, str], object] | None = None) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        mecab_dictionary: str | None = None,
+        log: Callable[[str, str], object] | None = None,
+    ) -> Self:
         """Open the tokenizer of a Hugging Face directory, or a single tokenizer.json, vocab.txt or SentencePiece *.model.
 
-        log: called with a level ("debug", "info", "warning") and a line of text.
+        mecab_dictionary: of Japanese tokenizers, MeCab's dictionary folder. log: called with a level ("debug", "info", "warning") and a
+        line of text.
         """
-        options = unset(_c.TokenizerOptions)
+        options = fill(_c.TokenizerOptions, {"mecab_dictionary": mecab_dictionary}, {}, {})
         if log is not None:
             options.log = log_callback(log)
         pointer = ctypes.c_void_p()
