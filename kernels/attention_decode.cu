@@ -47,20 +47,7 @@ __device__ decode_item find_split(const decode_call &p, int64_t b, int split)
     return item;
 }
 
-/* Whether all but the last token of the block were there before the run. */
-__device__ bool is_settled(const decode_call &p, const decode_item &item, int block)
-{
-    const bool copied = !p.c.kv.source && p.c.live->copies > 0 && block == (item.len - 1) / TFI_KV_BLOCK;
-    return p.settled && !copied;
-}
-
 /* ---- meetings ---- */
-
-__device__ void write_y(const attention_call &c, int64_t row, int d, const meeting &m)
-{
-    const float v[1] = {m.total == 0 ? 0 : m.sum / m.total}; /* no keys: zeros */
-    store(c.a.y, c.t.y, (row * c.a.H + blockIdx.y) * c.a.D + d, v);
-}
 
 /* Number d of a split's row. */
 __device__ void write_split(float *row, int d, const meeting &m)
@@ -140,7 +127,7 @@ __global__ void __launch_bounds__(DECODE_WARPS_MOST *WARP, Share::RESIDENT) deco
     for (int k = 0; k < UNDER_WAY; k++) numbers[k] = number_of(k);
 #pragma unroll
     for (int k = 0; k < UNDER_WAY; k++) {
-        early[k] = is_settled(p, item, block_of(k));
+        early[k] = is_settled(p, item.len, block_of(k));
         if (k < count && early[k]) Share::load(p, item, numbers[k], key_of(k), stored, &tiles[k]);
     }
     wait_for_results();
@@ -263,10 +250,11 @@ tf_status tfi_cuda_attention_decode(const tfi_cuda_launch *l, const attention_ca
     int warps;
     tf_status status;
 
-    divide(l, c, max_tokens, form, &p.splits, &warps);
-    p.clustered = p.splits > 1 && l->capability >= 90;
     p.settled = c->kv.source || append;
     p.column = append ? append->column : -1;
+    if (tfi_cuda_decode_many_fits(l, &p)) return tfi_cuda_decode_many(l, &p, max_tokens);
+    divide(l, c, max_tokens, form, &p.splits, &warps);
+    p.clustered = p.splits > 1 && l->capability >= 90;
     const dim3 grid((unsigned)(c->a.B * p.splits), (unsigned)c->a.H);
     status =
         start_clusters(l, "ATTENTION", p.clustered ? (unsigned)p.splits : 1, form.kernel, grid, (unsigned)warps * WARP, 0, p);

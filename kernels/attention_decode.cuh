@@ -81,6 +81,19 @@ __device__ inline float decode_bias(const attention_call &c, const decode_item &
     return c.a.bias ? bias_at(c.a.bias + (int64_t)blockIdx.y * size, c.a.max_distance, key - number) * LOG2E : 0;
 }
 
+/* Whether all but the last token of the block were there before the run. */
+__device__ inline bool is_settled(const decode_call &p, int len, int block)
+{
+    const bool copied = !p.c.kv.source && p.c.live->copies > 0 && block == (len - 1) / TFI_KV_BLOCK;
+    return p.settled && !copied;
+}
+
+__device__ inline void write_y(const attention_call &c, int64_t row, int d, const meeting &m)
+{
+    const float v[1] = {m.total == 0 ? 0 : m.sum / m.total}; /* no keys: zeros */
+    store(c.a.y, c.t.y, (row * c.a.H + blockIdx.y) * c.a.D + d, v);
+}
+
 /* A warp's share of the keys, in fp32 for any mix of types: 8 lanes a key, 8 elements a lane in each chunk of the dimensions.
  */
 template <tfi_dtype S, int CHUNKS, bool VECTORS>
@@ -268,5 +281,11 @@ struct decode_share {
         row[TOTAL] = total;
     }
 };
+
+/* ---- host ---- */
+
+/* Many sequences (attention_decode_many.cu). */
+bool tfi_cuda_decode_many_fits(const tfi_cuda_launch *l, const decode_call *p);
+tf_status tfi_cuda_decode_many(const tfi_cuda_launch *l, const decode_call *p, int64_t max_tokens);
 
 #endif

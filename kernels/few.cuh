@@ -1,4 +1,4 @@
-/* What the products of few rows (few.cu: up to 8 rows, few_tiles.cu: up to 64) share: the rows that live, and what joins a sum
+/* What the products of few rows (few.cu: up to 8 rows, few_tiles.cu and few_wgmma.cu: up to 64) share: the rows that live, and what joins a sum
  * on its way to y. */
 #ifndef TFI_KERNELS_FEW_CUH
 #define TFI_KERNELS_FEW_CUH
@@ -7,7 +7,9 @@
 #include "reduce.cuh"
 #include "types.cuh"
 
-/* More than 8 rows; few.cu decides between the two. */
+/* More than 8 rows: few.cu decides between itself and these, few_tiles.cu between itself and few_wgmma.cu. */
+bool tfi_few_wgmma_fits(const tfi_few_args *a, int capability);
+tf_status tfi_cuda_few_wgmma(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows);
 bool tfi_few_tiles_fits(const tfi_few_args *a, int capability);
 tf_status tfi_cuda_few_tiles(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows);
 
@@ -52,6 +54,50 @@ __device__ inline void few_store(const tfi_few_args &a, int64_t m, int64_t n, fl
     const float active = activate(a.activation, v);
     const float y[1] = {a.gated ? active * other : active + residual};
     store(a.y, a.out, m * few_columns(a) + n, y);
+}
+
+/* ---- blocks of a cluster that share K ---- */
+
+/* Four sums straight to the shared memory of block `rank`, where a barrier counts the bytes. Both are addresses in this block's. */
+__device__ inline void few_send(uint32_t to, uint32_t barrier, int rank, const float (&v)[4])
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("{\n\t"
+                 ".reg .b32 there, counts;\n\t"
+                 "mapa.shared::cluster.u32 there, %0, %2;\n\t"
+                 "mapa.shared::cluster.u32 counts, %1, %2;\n\t"
+                 "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3, %4, %5, %6}, [counts];\n\t"
+                 "}" ::"r"(to),
+                 "r"(barrier), "r"(rank), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
+                 : "memory");
+#endif
+}
+
+/* All that the barrier expects is here. */
+__device__ inline void few_wait_to_receive(uint32_t barrier)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t done = 0;
+    while (!done)
+        asm volatile("{\n\t"
+                     ".reg .pred p;\n\t"
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0;\n\t"
+                     "selp.b32 %0, 1, 0, p;\n\t"
+                     "}"
+                     : "=r"(done)
+                     : "r"(barrier)
+                     : "memory");
+#endif
+}
+
+__device__ inline void few_add(float (&to)[4], uint32_t from)
+{
+    float v[4];
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
+                 : "r"(from)
+                 : "memory");
+    for (int i = 0; i < 4; i++) to[i] += v[i];
 }
 
 #endif

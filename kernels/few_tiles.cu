@@ -123,17 +123,6 @@ __device__ void keep_sums(uint32_t to, const float (&v)[4])
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
 }
 
-__device__ void add_sums(float (&to)[4], uint32_t from)
-{
-    float v[4];
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3])
-                 : "r"(from)
-                 : "memory");
-    for (int i = 0; i < 4; i++) to[i] += v[i];
-}
-
-/* Blocks of a cluster send sums straight to each other's shared memory, where a barrier counts the bytes. */
 __device__ void prepare_to_receive(uint32_t barrier, int bytes)
 {
 #if __CUDA_ARCH__ >= 900
@@ -144,36 +133,6 @@ __device__ void prepare_to_receive(uint32_t barrier, int bytes)
     }
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-
-__device__ void send_sums(uint32_t to, uint32_t barrier, int rank, const float (&v)[4])
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("{\n\t"
-                 ".reg .b32 there, counts;\n\t"
-                 "mapa.shared::cluster.u32 there, %0, %2;\n\t"
-                 "mapa.shared::cluster.u32 counts, %1, %2;\n\t"
-                 "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3, %4, %5, %6}, [counts];\n\t"
-                 "}" ::"r"(to),
-                 "r"(barrier), "r"(rank), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
-                 : "memory");
-#endif
-}
-
-__device__ void wait_for_sums(uint32_t barrier)
-{
-#if __CUDA_ARCH__ >= 900
-    uint32_t done = 0;
-    while (!done)
-        asm volatile("{\n\t"
-                     ".reg .pred p;\n\t"
-                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0;\n\t"
-                     "selp.b32 %0, 1, 0, p;\n\t"
-                     "}"
-                     : "=r"(done)
-                     : "r"(barrier)
-                     : "memory");
 #endif
 }
 
@@ -392,10 +351,10 @@ __device__ void exchange(const plan &p, uint32_t kept, uint32_t received, uint32
     for (int slot = warp; slot < slots; slot += p.wide * p.deep) {
         const int at = slot * p.inverse >> 16;
         float total[4] = {0, 0, 0, 0};
-        for (int i = 0; i < p.deep; i++) add_sums(total, kept + (i * slots + slot) * SLOT_BYTES);
-        send_sums(received + ((int)blockIdx.x * p.owned + at) * SLOT_BYTES, barrier, slot - at * p.split, total);
+        for (int i = 0; i < p.deep; i++) few_add(total, kept + (i * slots + slot) * SLOT_BYTES);
+        few_send(received + ((int)blockIdx.x * p.owned + at) * SLOT_BYTES, barrier, slot - at * p.split, total);
     }
-    wait_for_sums(barrier);
+    few_wait_to_receive(barrier);
 }
 
 template <tfi_dtype TYPE, int TOKENS>
@@ -447,7 +406,7 @@ __global__ void __launch_bounds__(WARPS_MOST *WARP, 1) few_tiles(const tiles_cal
             next.join(c, live);
         }
 #pragma unroll 4
-        for (int k = 0; k < sources; k++) add_sums(total, from + (k * p.owned + i) * SLOT_BYTES);
+        for (int k = 0; k < sources; k++) few_add(total, from + (k * p.owned + i) * SLOT_BYTES);
         now.store(c, total, live);
     }
 }
@@ -556,6 +515,7 @@ bool library_pays(const tfi_few_args *a)
 bool tfi_few_tiles_fits(const tfi_few_args *a, int capability)
 {
     plan p;
+    if (tfi_few_wgmma_fits(a, capability)) return true;
     if (capability < 80 || (a->type != TFI_BF16 && a->type != TFI_F16) || a->out > TFI_F16 || a->norm.gain ||
         a->M > TFI_FEW_ROWS || a->K % 8 != 0 || ((uintptr_t)a->x | (uintptr_t)a->w) % 16 != 0 || library_pays(a))
         return false;
@@ -565,6 +525,7 @@ bool tfi_few_tiles_fits(const tfi_few_args *a, int capability)
 tf_status tfi_cuda_few_tiles(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
 {
     plan p;
+    if (tfi_few_wgmma_fits(a, l->capability)) return tfi_cuda_few_wgmma(l, a, rows);
     if (!choose(a, l->capability, &p))
         return tfi_fail(TF_STATUS_UNSUPPORTED, "LINEAR of %lld rows: no room for %lld columns", (long long)a->M,
                         (long long)a->K);

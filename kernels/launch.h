@@ -35,7 +35,8 @@ extern "C" {
 #endif
 
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
-tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows);
+/* from: [R] rows of x that are normalised, on the device, with no residual; NULL: row r is row r. */
+tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from);
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows);
 /* No sequence has more than max_rows rows in a run, nor more than max_tokens tokens in the store. `append` (CACHE, max_rows 1; or
  * NULL) is a KV_APPEND of the same layer and x that has not been launched: it is done here, on the way. Then the store is read
@@ -77,6 +78,7 @@ typedef struct tfi_few_args {
     tfi_dtype type, out;
     tfi_activation activation;
     int gated;
+    void *encode; /* makes maps for the copy engine (cuTensorMapEncodeTiled), or NULL */
 } tfi_few_args;
 enum { TFI_FEW_ROWS = 64 };
 /* Whether the kernel has a form for these sizes and types that is worth having at this capability; otherwise the matrix library

@@ -1,9 +1,9 @@
-/* NORM: residual add, then layer or root mean square normalisation; what it computes: src/backend/ref/norm.c
+/* NORM: residual add, then layer or root mean square normalisation; what it computes: src/backend/ref/norm.c; with GATHER_ROWS
+ * before it where the call picks rows of x
  *
  * Shapes    x, residual, y [R, E] in any mix of types; gain, bias [E] fp32; statistics in fp32
  * Parallel  a block a row. Up to E = 8192 the row stays in registers, 8 to 32 elements a thread, so that x and residual are
- *           read once; gain and bias are loaded before the first sum, which hides their latency where rows are few. Where rows
- *           are many, a warp a row up to E = 1024: no barriers, and 9 loads of 16 bytes a thread are under way.
+ *           read once; gain, bias and the live count are there before the results of the kernel before. Where rows are many, a warp a row up to E = 1024: no barriers, and 9 loads of 16 bytes a thread are under way.
  * Accuracy  the first mean is off by its rounding; the second pass sums differences to it as well as their squares and takes
  *           that error out again, so a mean of 10,000 deviations costs no digits
  * Needs     E % 8 == 0, E <= 8192, 16-byte aligned buffers; otherwise norm_any reads the row three times
@@ -23,7 +23,14 @@ struct norm_call {
     tfi_op_types t;
     const tfi_cuda_live *live;
     tfi_rows rows;
+    const int32_t *from;
 };
+
+/* First element of row r in x, which is that in y but where rows are picked. */
+__device__ int64_t source_of(const norm_call &c, int64_t r, bool lives)
+{
+    return (c.from && lives ? c.from[r] : r) * c.a.E;
+}
 
 /* y = (difference - shift) * factor * gain + bias, difference being z less the first mean. */
 struct statistics {
@@ -50,7 +57,7 @@ __device__ statistics finish(const norm_call &c, float2 sums)
 template <int CHUNKS>
 __global__ void __launch_bounds__(256) norm_held(norm_call c)
 {
-    begin();
+    follow();
     __shared__ float2 first[WARPS_MAX], second[WARPS_MAX];
     const int64_t row = (int64_t)blockIdx.x * c.a.E, step = (int64_t)blockDim.x * 8;
     raw_elements<8> x[CHUNKS], residual[CHUNKS];
@@ -58,15 +65,23 @@ __global__ void __launch_bounds__(256) norm_held(norm_call c)
     float2 sums = make_float2(0, 0);
     float mean = 0;
 
-    if (blockIdx.x >= c.live->rows[c.rows]) return;
+    const bool lives = blockIdx.x < c.live->rows[c.rows];
+    const int64_t source = source_of(c, blockIdx.x, lives);
 #pragma unroll
     for (int k = 0; k < CHUNKS; k++) {
         const int64_t i = threadIdx.x * 8 + k * step;
         if (i >= c.a.E) break;
-        x[k] = load_raw<8>(c.a.x, c.t.x, row + i);
-        if (c.a.residual) residual[k] = load_raw<8>(c.a.residual, c.t.residual, row + i);
         load<8>(c.a.gain, TFI_F32, i, gain[k]);
         if (c.a.bias) load<8>(c.a.bias, TFI_F32, i, bias[k]);
+    }
+    wait_for_results();
+    if (!lives) return;
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        const int64_t i = threadIdx.x * 8 + k * step;
+        if (i >= c.a.E) break;
+        x[k] = load_raw<8>(c.a.x, c.t.x, source + i);
+        if (c.a.residual) residual[k] = load_raw<8>(c.a.residual, c.t.residual, row + i);
     }
 #pragma unroll
     for (int k = 0; k < CHUNKS; k++) {
@@ -116,10 +131,11 @@ __global__ void __launch_bounds__(BLOCK_ROWS *WARP) norm_rows(norm_call c)
     float2 sums = make_float2(0, 0);
 
     if (r >= c.live->rows[c.rows]) return;
+    const int64_t source = source_of(c, r, true);
 #pragma unroll
     for (int k = 0; k < CHUNKS; k++) {
         const int i = lane * 8 + k * step;
-        if (i < c.a.E) x[k] = load_raw<8>(c.a.x, c.t.x, row + i);
+        if (i < c.a.E) x[k] = load_raw<8>(c.a.x, c.t.x, source + i);
         if (c.a.residual && i < c.a.E) residual[k] = load_raw<8>(c.a.residual, c.t.residual, row + i);
     }
 #pragma unroll
@@ -162,12 +178,12 @@ __global__ void __launch_bounds__(BLOCK_ROWS *WARP) norm_rows(norm_call c)
 }
 
 template <int V>
-__device__ void load_sum(const norm_call &c, int64_t i, float (&z)[V])
+__device__ void load_sum(const norm_call &c, int64_t source, int64_t row, int64_t i, float (&z)[V])
 {
-    load<V>(c.a.x, c.t.x, i, z);
+    load<V>(c.a.x, c.t.x, source + i, z);
     if (c.a.residual) {
         float added[V];
-        load<V>(c.a.residual, c.t.residual, i, added);
+        load<V>(c.a.residual, c.t.residual, row + i, added);
 #pragma unroll
         for (int j = 0; j < V; j++) z[j] += added[j];
     }
@@ -183,16 +199,17 @@ __global__ void __launch_bounds__(256) norm_any(norm_call c)
     float mean = 0, z[V];
 
     if (blockIdx.x >= c.live->rows[c.rows]) return;
+    const int64_t source = source_of(c, blockIdx.x, true);
     if (c.a.norm == TFI_NORM_LAYER) {
         for (int64_t i = begin; i < c.a.E; i += step) {
-            load_sum<V>(c, row + i, z);
+            load_sum<V>(c, source, row, i, z);
             for (int j = 0; j < V; j++) sums.x += z[j];
         }
         mean = block_sum(sums, first).x / (float)c.a.E;
         sums = make_float2(0, 0);
     }
     for (int64_t i = begin; i < c.a.E; i += step) {
-        load_sum<V>(c, row + i, z);
+        load_sum<V>(c, source, row, i, z);
         for (int j = 0; j < V; j++) {
             sums.x += z[j] - mean;
             sums.y += (z[j] - mean) * (z[j] - mean);
@@ -200,7 +217,7 @@ __global__ void __launch_bounds__(256) norm_any(norm_call c)
     }
     const statistics s = finish(c, block_sum(sums, second));
     for (int64_t i = begin; i < c.a.E; i += step) {
-        load_sum<V>(c, row + i, z);
+        load_sum<V>(c, source, row, i, z);
         for (int j = 0; j < V; j++) {
             const float bias = c.a.bias ? c.a.bias[i + j] : 0;
             z[j] = (z[j] - mean - s.shift) * s.factor * c.a.gain[i + j] + bias;
@@ -211,9 +228,9 @@ __global__ void __launch_bounds__(256) norm_any(norm_call c)
 
 } // namespace
 
-extern "C" tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows)
+extern "C" tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from)
 {
-    const norm_call c = {*a, t, l->live, rows};
+    const norm_call c = {*a, t, l->live, rows, from};
     const bool vectors = in_vectors(a->E, a->x, a->residual, a->gain, a->bias, a->y);
     const unsigned R = (unsigned)a->R;
 

@@ -248,3 +248,12 @@ double bench_us(void (*launch)(const void *user, int i), const void *user, int c
     device_ok(cudaGraphDestroy(graph), "cudaGraphDestroy");
     return (double)ms[RUNS / 2] * 1e3 / count;
 }
+
+void *device_encoder(void)
+{
+    void *function = NULL;
+    enum cudaDriverEntryPointQueryResult found;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found) != cudaSuccess)
+        return NULL;
+    return found == cudaDriverEntryPointSuccess ? function : NULL;
+}

@@ -79,4 +79,7 @@ void bench_draw(void);
 void bench_few(void);
 void bench_tiles(void);
 
+/* What makes maps for the copy engine, or NULL. */
+void *device_encoder(void);
+
 #endif

@@ -3,15 +3,6 @@
 #include "backend/ref/ref.h"
 #include "cuda_check.h"
 
-static void *encoder(void)
-{
-    void *function = NULL;
-    enum cudaDriverEntryPointQueryResult found;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found) != cudaSuccess)
-        return NULL;
-    return found == cudaDriverEntryPointSuccess ? function : NULL;
-}
-
 typedef struct product {
     tfi_cuda_launch l;
     tfi_many_args a;
@@ -24,7 +15,7 @@ static product make_product(tfi_dtype t, int64_t M, int64_t N, int64_t K)
     const tfi_cuda_live live = {.draws = 0};
     product p = {.l = device_launch(&live, device_capability, 0)};
 
-    p.a = (tfi_many_args){.M = M, .N = N, .K = K, .type = t, .activation = TFI_ACT_GELU, .encode = encoder()};
+    p.a = (tfi_many_args){.M = M, .N = N, .K = K, .type = t, .activation = TFI_ACT_GELU, .encode = device_encoder()};
     p.a.x = device_values(t, M * K, -1, 1, 0, &p.x);
     p.a.w = device_values(t, N * K, -3 / sqrtf((float)K), 3 / sqrtf((float)K), 0, &p.w); /* sums of deviation 1 */
     p.a.bias = device_values(TFI_F32, N, -1, 1, 0, &p.bias);
@@ -175,7 +166,7 @@ void bench_many(void)
         const int64_t M = sizes[i][0], N = sizes[i][1], K = sizes[i][2];
         tfi_cuda_live live = {.rows = {(int32_t)M}};
         product p = {.l = device_launch(&live, device_capability, 0)};
-        p.a = (tfi_many_args){.M = M, .N = N, .K = K, .type = TFI_F16, .activation = TFI_ACT_GELU, .encode = encoder()};
+        p.a = (tfi_many_args){.M = M, .N = N, .K = K, .type = TFI_F16, .activation = TFI_ACT_GELU, .encode = device_encoder()};
         p.a.x = device_noise(M * K, 1);
         p.a.w = device_noise(N * K, 3 / sqrtf((float)K));
         p.a.bias = device_values(TFI_F32, N, -1, 1, 0, NULL);

@@ -52,6 +52,20 @@ static tfi_rows any_rows(void)
     return (tfi_rows)pick(0, TFI_ROWS_COUNT - 1);
 }
 
+/* Rows of x, on the device, and x's rows so picked. */
+static const int32_t *any_rows_of(const shape *s, const float *x, const void **picked)
+{
+    int32_t *from = host_bytes(s->made * 4);
+    float *rows = host_bytes(s->made * s->cols * 4);
+
+    for (int64_t r = 0; r < s->made; r++) {
+        from[r] = pick(0, (int32_t)s->made - 1);
+        memcpy(rows + r * s->cols, x + from[r] * s->cols, (size_t)s->cols * 4);
+    }
+    *picked = rows;
+    return device_copy(from, s->made * 4);
+}
+
 static void norm(void)
 {
     for (int i = 0; i < 27 * 8 + 12; i++) {
@@ -68,6 +82,7 @@ static void norm(void)
         a.gain = device_values(TFI_F32, s.cols, 0.5f, 2, 0, &gain);
         if (host.norm == TFI_NORM_LAYER) a.bias = device_values(TFI_F32, s.cols, -0.1f, 0.1f, 0, &bias);
         host.x = x;
+        const int32_t *from = !a.residual && pick(0, 1) ? any_rows_of(&s, x, &host.x) : NULL;
         host.residual = residual;
         host.gain = gain;
         host.bias = bias;
@@ -77,7 +92,7 @@ static void norm(void)
         a.y = y.data;
         const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
         device_begin();
-        CHECK_OK(tfi_cuda_norm(&l, &a, s.t, rows));
+        CHECK_OK(tfi_cuda_norm(&l, &a, s.t, rows, from));
         device_run();
         check_rows(device_result(&y, s.t.y, s.live * s.cols), s.t.y, host.y, s.live, s.cols, s.cols < 16 ? 3e-4 : 2e-6);
         device_end();
@@ -104,13 +119,13 @@ static void norm_hard(void)
         host.bias = bias;
         host.y = host_bytes(R * E * 4);
         reference(TFI_OP_NORM, &host, 0);
-        CHECK_OK(tfi_cuda_norm(&l, &a, t, TFI_ROWS_TOKENS));
+        CHECK_OK(tfi_cuda_norm(&l, &a, t, TFI_ROWS_TOKENS, NULL));
         device_ok(cudaStreamSynchronize(device_stream), "NORM");
         device_ok(cudaMemcpy(back, a.y, R * E * 4, cudaMemcpyDeviceToHost), "cudaMemcpy");
         check_rows(back, TFI_F32, host.y, R, E, 3e-6);
         x[E + 36] = NAN;
         device_ok(cudaMemcpy(a.y, x, R * E * 4, cudaMemcpyHostToDevice), "cudaMemcpy");
-        CHECK_OK(tfi_cuda_norm(&l, &a, t, TFI_ROWS_TOKENS));
+        CHECK_OK(tfi_cuda_norm(&l, &a, t, TFI_ROWS_TOKENS, NULL));
         device_ok(cudaStreamSynchronize(device_stream), "NORM");
         device_ok(cudaMemcpy(back, a.y, R * E * 4, cudaMemcpyDeviceToHost), "cudaMemcpy");
         for (int k = 0; k < R * E; k++) CHECK(isnan(back[k]) == (k / E == 1));
@@ -389,7 +404,7 @@ static void launch_norm(const void *user, int i)
 {
     const norm_bench *b = user;
     (void)i;
-    (void)tfi_cuda_norm(&b->l, &b->a, b->t, TFI_ROWS_TOKENS);
+    (void)tfi_cuda_norm(&b->l, &b->a, b->t, TFI_ROWS_TOKENS, NULL);
 }
 
 /* fp16 but for x, in an encoder's two shapes; the last two fit in L2. */

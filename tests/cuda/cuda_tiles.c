@@ -31,7 +31,7 @@ static int has_room(const tfi_few_args *a, int capability)
 /* w's scale makes sums about 1, whatever K is. */
 static tiles_case any_tiles(int i)
 {
-    static const int32_t ns[] = {1, 40, 96, 257, 768, 1000, 2304, 4500, 9000}, ks[] = {8, 40, 64, 312, 768, 1600, 3080, 8192};
+    static const int32_t ns[] = {1, 40, 96, 257, 768, 1000, 2304, 4500, 9000, 33001}, ks[] = {8, 40, 64, 312, 768, 1600, 3080, 8192};
     const float m = any_magnitude();
     tiles_case c = {.rows = (tfi_rows)pick(0, TFI_ROWS_COUNT - 1), .capability = pick(0, 2) ? device_capability : 80};
     tfi_few_args *a = &c.a;
@@ -39,9 +39,9 @@ static tiles_case any_tiles(int i)
 
     do {
         a->M = pick(9, MOST);
-        a->N = ns[pick(0, 8)];
+        a->N = ns[pick(0, 9)];
         a->K = ks[pick(0, 7)];
-    } while (a->M * a->N * a->K > 60000000 || !has_room(a, c.capability));
+    } while (a->M * a->N * a->K > 100000000 || !has_room(a, c.capability));
     a->type = i % 2 ? TFI_BF16 : TFI_F16;
     a->out = pick(0, 1) ? TFI_F32 : a->type;
     a->activation = (tfi_activation)(i % TFI_ACT_COUNT);
@@ -66,6 +66,7 @@ static tiles_case any_tiles(int i)
     c.residual = residual;
     c.y = device_output(a->out, a->M * columns_of(a), 0);
     a->y = c.y.data;
+    if (pick(0, 3)) a->encode = device_encoder();
     return c;
 }
 
@@ -109,12 +110,19 @@ static void check_neighbours(const tiles_case *c, const void *y)
     const int64_t bytes = columns * (int64_t)tfi_dtype_size(c->a.out);
     const device_out again = device_output(c->a.out, c->a.M * columns, 0);
     const tfi_cuda_launch l = launch_of(c, r + 1);
-    int32_t *from = host_bytes(MOST * 4);
+    const int64_t row = c->a.K * (int64_t)tfi_dtype_size(c->a.type);
     tfi_few_args a = c->a;
 
-    for (int k = 0; k < MOST; k++) from[k] = pick(0, SOURCES - 1);
-    from[r] = c->from ? c->from[r] : (int32_t)r;
-    a.from = device_copy(from, MOST * 4);
+    if (c->from) {
+        int32_t *from = host_bytes(MOST * 4);
+        for (int k = 0; k < MOST; k++) from[k] = pick(0, SOURCES - 1);
+        from[r] = c->from[r];
+        a.from = device_copy(from, MOST * 4);
+    } else {
+        char *x = device_values(a.type, SOURCES * a.K, -1, 1, 0, NULL);
+        device_ok(cudaMemcpy(x + r * row, (const char *)a.x + r * row, (size_t)row, cudaMemcpyDeviceToDevice), "cudaMemcpy");
+        a.x = x;
+    }
     a.y = again.data;
     device_begin();
     CHECK_OK(tfi_cuda_few(&l, &a, c->rows));
@@ -237,6 +245,7 @@ static void bench_product(const product *p)
                          .gated = p->gated,
                          .x = device_values(TFI_F16, p->M * p->K, -1, 1, 0, NULL),
                          .bias = device_values(TFI_F32, p->N, -1, 1, 0, NULL),
+                         .encode = device_encoder(),
                          .y = device_bytes(p->M * p->N * 4)};
     if (p->joined) b.a.residual = device_values(p->out, p->M * p->N, -1, 1, 0, NULL);
     if (!tfi_cuda_few_fits(&b.a, device_capability)) {

@@ -14,6 +14,7 @@ typedef struct launch {
     tfi_rows rows;
     tfi_attend attend;
     const tfi_cuda_live *live;
+    const int32_t *from; /* NORM */
     union {
         tfi_embed_args embed;
         tfi_norm_args norm;
@@ -132,6 +133,17 @@ static void publish(const tfi_cuda_live *live, const tfi_choice *choices)
     memcpy(live->published, choices, (size_t)live->draws * sizeof *choices);
 }
 
+/* Rows `from` of x, [rows, cols]; to be freed. */
+static void *pick_rows(const void *x, tfi_dtype t, const int32_t *from, int64_t rows, int64_t cols)
+{
+    const size_t row = (size_t)cols * tfi_dtype_size(t);
+    char *y = x ? malloc((size_t)rows * row + 1) : NULL;
+
+    for (int64_t m = 0; y && m < rows; m++)
+        memcpy(y + (size_t)m * row, (const char *)x + (size_t)(from ? from[m] : m) * row, row);
+    return y;
+}
+
 static void perform(const void *data)
 {
     launch l;
@@ -139,7 +151,10 @@ static void perform(const void *data)
 
     memcpy(&l, data, sizeof l);
     take_live(&l);
+    void *picked = l.from ? pick_rows(l.a.norm.x, l.types.x, l.from, l.a.norm.R, l.a.norm.E) : NULL;
+    if (picked) l.a.norm.x = picked;
     tfi_ref_resolve(l.kind, l.types)(&l.a, &one_worker);
+    free(picked);
     if (l.kind == TFI_OP_STOP) publish(l.live, l.a.draw.choices);
     free(one_worker.scratch);
 }
@@ -158,9 +173,9 @@ tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_
     return start(l, (launch){TFI_OP_EMBED, t, .a.embed = *a});
 }
 
-tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows)
+tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from)
 {
-    return start(l, (launch){TFI_OP_NORM, t, rows, .a.norm = *a});
+    return start(l, (launch){TFI_OP_NORM, t, rows, .a.norm = *a, .from = from});
 }
 
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows)
@@ -261,17 +276,6 @@ typedef struct few_launch {
     const tfi_cuda_live *live;
     tfi_rows rows;
 } few_launch;
-
-/* Rows `from` of x, [rows, cols]; to be freed. */
-static void *pick_rows(const void *x, tfi_dtype t, const int32_t *from, int64_t rows, int64_t cols)
-{
-    const size_t row = (size_t)cols * tfi_dtype_size(t);
-    char *y = x ? malloc((size_t)rows * row + 1) : NULL;
-
-    for (int64_t m = 0; y && m < rows; m++)
-        memcpy(y + (size_t)m * row, (const char *)x + (size_t)(from ? from[m] : m) * row, row);
-    return y;
-}
 
 static void *few_input(const tfi_few_args *a, int64_t rows)
 {

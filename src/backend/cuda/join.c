@@ -1,6 +1,7 @@
 /* Ops that one launch does together. Which ones could be is found when a program is opened, by their places in the graph and who
  * reads what; whether they are is decided in every walk, by the run's rows and taps, and the walk leaves out what another does:
  *   GATHER_ROWS, NORM, LINEAR, GLU   where the product has few rows; each but LINEAR may be missing
+ *   GATHER_ROWS, NORM                else
  *   KV_APPEND, ATTENTION             where every sequence has one row
  * What a chain does (chain.c) is not joined here again. */
 #include <string.h>
@@ -77,6 +78,13 @@ int tfi_cuda_are_apart(const tfi_program *p, int32_t read, int32_t written)
 
 /* ---- a product of few rows ---- */
 
+const int32_t *tfi_cuda_gathered(const tfi_pass *s, int32_t i)
+{
+    const tfi_program *p = s->program;
+    const int is_last = p->graph->values[op_at(p, i)->y].rows == TFI_ROWS_SEQUENCES;
+    return tfi_cuda_input(s, is_last ? TFI_INPUT_LAST : TFI_INPUT_SELECTED);
+}
+
 /* The call that does LINEAR `i` with these parts. */
 void tfi_cuda_describe_few(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_args *a)
 {
@@ -95,10 +103,10 @@ void tfi_cuda_describe_few(const tfi_pass *s, int32_t i, const tfi_few_parts *f,
                         .type = p->steps[i].types.x,
                         .out = p->graph->values[out->y].dtype,
                         .activation = out->activation,
-                        .gated = f->glu >= 0};
+                        .gated = f->glu >= 0,
+                        .encode = p->cuda->driver.tensor_map_encode};
     if (f->gather >= 0) {
-        const int is_last = p->graph->values[op_at(p, f->gather)->y].rows == TFI_ROWS_SEQUENCES;
-        a->from = tfi_cuda_input(s, is_last ? TFI_INPUT_LAST : TFI_INPUT_SELECTED);
+        a->from = tfi_cuda_gathered(s, f->gather);
         x = op_at(p, f->gather)->x;
     }
     if (f->norm < 0) {
@@ -134,7 +142,8 @@ static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
     tfi_few_parts f = p->steps[i].parts;
     int32_t y = op->y;
 
-    if (f.glu >= 0 && tfi_cuda_can_join(s, i) && tfi_cuda_can_join(s, f.glu) && tfi_cuda_are_apart(p, op->x, op_at(p, f.glu)->y))
+    if (f.glu >= 0 && tfi_cuda_can_join(s, i) && tfi_cuda_can_join(s, f.glu) &&
+        tfi_cuda_are_apart(p, op->x, op_at(p, f.glu)->y))
         y = op_at(p, f.glu)->y;
     else f.glu = -1;
     if (f.gather >= 0 && !tfi_cuda_can_join(s, f.gather)) f.gather = -1;
@@ -167,6 +176,17 @@ int tfi_cuda_few_call(const tfi_pass *s, int32_t i, tfi_few_args *a)
     return s->program->steps[i].needed && choose(s, i, &f, a);
 }
 
+int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t i)
+{
+    const tfi_program *p = s->program;
+
+    if (i == 0 || op_at(p, i - 1)->kind != TFI_OP_GATHER_ROWS || op_at(p, i)->kind != TFI_OP_NORM || !p->steps[i].needed ||
+        p->steps[i].feed || p->steps[i].link >= 0 || op_at(p, i)->residual >= 0 || !feeds_next_alone(p->graph, i - 1) ||
+        !tfi_cuda_can_join(s, i - 1) || !tfi_cuda_are_apart(p, op_at(p, i - 1)->x, op_at(p, i)->y))
+        return -1;
+    return i - 1;
+}
+
 /* ---- what is left out ---- */
 
 int tfi_cuda_appends_inside(const tfi_pass *s, int32_t i)
@@ -195,7 +215,7 @@ int tfi_cuda_is_joined(const tfi_pass *s, int32_t i)
             if (g->ops[k].kind == TFI_OP_LINEAR && s->program->steps[k].needed && choose(s, k, &f, &a) &&
                 (f.norm == i || f.gather == i))
                 return 1;
-        return 0;
+        return i + 1 < g->op_count && tfi_cuda_gather_inside(s, i + 1) == i;
     case TFI_OP_GLU:
         return i > 0 && g->ops[i - 1].kind == TFI_OP_LINEAR && s->program->steps[i - 1].needed && choose(s, i - 1, &f, &a) &&
                f.glu == i;

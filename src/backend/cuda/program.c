@@ -437,6 +437,24 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
     return tfi_cuda_finish(l, &finish, (tfi_op_types){step->types.y, step->types.y, step->types.y}, kind);
 }
 
+static tf_status launch_norm(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
+{
+    const tfi_program *p = s->program;
+    const tfi_rows kind = kind_of(p, op->y);
+    const int32_t gather = tfi_cuda_gather_inside(s, (int32_t)(op - p->graph->ops));
+    const tfi_norm_args a = {.x = tfi_cuda_value(p, gather < 0 ? op->x : p->graph->ops[gather].x),
+                             .residual = tfi_cuda_value(p, op->residual),
+                             .gain = weight(p, op->weight),
+                             .bias = weight(p, op->bias),
+                             .norm = op->norm,
+                             .y = tfi_cuda_value(p, op->y),
+                             .R = s->shape.rows[kind],
+                             .E = cols_of(p, op->y),
+                             .eps = op->eps};
+
+    return tfi_cuda_norm(l, &a, step->types, kind, gather < 0 ? NULL : tfi_cuda_gathered(s, gather));
+}
+
 static tfi_kv_append_args append_args(const tfi_pass *s, const tfi_op *op)
 {
     const tfi_program *p = s->program;
@@ -543,17 +561,7 @@ static tf_status launch(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_o
     case TFI_OP_EMBED:
         return launch_embed(s, l, op, step);
     case TFI_OP_NORM:
-        return tfi_cuda_norm(l,
-                             &(tfi_norm_args){.x = x,
-                                              .residual = tfi_cuda_value(p, op->residual),
-                                              .gain = weight(p, op->weight),
-                                              .bias = weight(p, op->bias),
-                                              .norm = op->norm,
-                                              .y = y,
-                                              .R = rows,
-                                              .E = cols,
-                                              .eps = op->eps},
-                             step->types, kind);
+        return launch_norm(s, l, op, step);
     case TFI_OP_LINEAR:
         return launch_linear(s, l, op, step);
     case TFI_OP_GLU:
@@ -565,7 +573,7 @@ static tf_status launch(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_o
         return tfi_cuda_gather(
             l,
             &(tfi_gather_args){.x = x,
-                               .rows = tfi_cuda_input(s, kind == TFI_ROWS_SEQUENCES ? TFI_INPUT_LAST : TFI_INPUT_SELECTED),
+                               .rows = tfi_cuda_gathered(s, (int32_t)(op - p->graph->ops)),
                                .y = y,
                                .S = rows,
                                .E = cols},

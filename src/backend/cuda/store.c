@@ -9,6 +9,7 @@
 #include "base/status.h"
 
 enum { RECORD_ESTIMATE = 4096 }; /* bytes of a slot's record beside its tokens, for the plan */
+enum { SLOTS_AT_ONCE = 32 };
 
 /* ---- sizes ---- */
 
@@ -226,39 +227,44 @@ static tf_status send(tfi_cuda_store *s, void *to, const void *from, int64_t byt
     return TFI_CUDA(s->cuda, cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, stream));
 }
 
-static tf_status upload_slot(tfi_cuda_store *s, int32_t i, cudaStream_t stream)
+/* All that the slot points to goes to the device; gives its record there. */
+static tf_status upload_image(tfi_cuda_store *s, int32_t i, cudaStream_t stream, tfi_slot *slot)
 {
-    tfi_slot slot = s->host[i];
     image m = {0};
     tf_status st;
 
-    if (!slot.sampling) return send(s, s->base.slots + i, &slot, sizeof slot, stream);
-    build(s, &m, &slot);
+    *slot = s->host[i];
+    if (!slot->sampling) return TF_STATUS_OK;
+    build(s, &m, slot);
     const int64_t image_bytes = m.bytes;
     const int64_t bytes = image_bytes + (s->host[i].sampling->max_length + 1) * (int64_t)sizeof(int32_t);
     if ((st = make_room(s, i, bytes)) < 0) return st;
     if (!(m.host = tfi_zalloc(s->base.memory, (size_t)image_bytes))) return TF_STATUS_NOMEM;
     m.device = s->records[i];
     m.bytes = 0;
-    slot = s->host[i];
-    build(s, &m, &slot);
-    s->tokens[i] = slot.tokens;
-    s->beams[i] = slot.beams;
-    if ((st = send(s, m.device, m.host, image_bytes, stream)) == TF_STATUS_OK)
-        st = send(s, s->base.slots + i, &slot, sizeof slot, stream);
+    *slot = s->host[i];
+    build(s, &m, slot);
+    s->tokens[i] = slot->tokens;
+    s->beams[i] = slot->beams;
+    st = send(s, m.device, m.host, image_bytes, stream);
     /* The image is ordinary memory: its bytes are in the driver's own when cudaMemcpyAsync returns. */
     tfi_free(s->base.memory, m.host, (size_t)image_bytes);
     return st;
 }
 
+/* Records of slots beside each other are one copy. */
 static tf_status upload_dirty(tfi_cuda_store *s, cudaStream_t stream)
 {
+    tfi_slot records[SLOTS_AT_ONCE];
     tf_status st;
 
-    for (int32_t i = 0; s->any_dirty && i < s->base.shape.slots; i++) {
-        if (!s->dirty[i]) continue;
-        if ((st = upload_slot(s, i, stream)) < 0) return tfi_fail_prefix(st, "the record of a sequence: ");
-        s->dirty[i] = 0;
+    for (int32_t i = 0, n; s->any_dirty && i<s->base.shape.slots; i += n> 0 ? n : 1) {
+        for (n = 0; n < SLOTS_AT_ONCE && i + n < s->base.shape.slots && s->dirty[i + n]; n++)
+            if ((st = upload_image(s, i + n, stream, &records[n])) < 0)
+                return tfi_fail_prefix(st, "the record of a sequence: ");
+        if (n > 0 && (st = send(s, s->base.slots + i, records, n * (int64_t)sizeof *records, stream)) < 0)
+            return tfi_fail_prefix(st, "the records of sequences: ");
+        memset(s->dirty + i, 0, (size_t)n);
     }
     s->any_dirty = 0;
     return TF_STATUS_OK;
