@@ -64,3 +64,18 @@ const uint8_t *tfi_charsmap_find(const tfi_charsmap *m, const uint8_t *text, siz
     if (found) *replacement_size = (uint32_t)strlen((const char *)found);
     return found;
 }
+
+int tfi_charsmap_begins(const tfi_charsmap *m, const uint8_t *text, size_t size)
+{
+    uint32_t at;
+
+    if (!m->units) return 0;
+    at = offset(m->units[0]);
+    for (size_t i = 0; i < size; i++) {
+        at ^= text[i];
+        if (at >= m->unit_count || (m->units[at] & (1u << 31 | 255)) != text[i]) return 0;
+        at ^= offset(m->units[at]);
+        if (at >= m->unit_count) return 0;
+    }
+    return 1;
+}

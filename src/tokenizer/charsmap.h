@@ -22,4 +22,7 @@ tf_status tfi_charsmap_open(tfi_charsmap *m, tfi_arena *arena, const uint8_t *da
 const uint8_t *tfi_charsmap_find(const tfi_charsmap *m, const uint8_t *text, size_t size, int longest, size_t *matched,
                                  uint32_t *replacement_size);
 
+/* Does a member begin with `text`? */
+int tfi_charsmap_begins(const tfi_charsmap *m, const uint8_t *text, size_t size);
+
 #endif

@@ -10,6 +10,7 @@
 #include "tokenizer/load.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -571,6 +572,8 @@ static tf_status load_file(tfi_loading *l, const char *name)
     return status < 0 ? status : build(l);
 }
 
+static _Atomic uint64_t serials;
+
 /* Fill *t, or close it. `name`: the one file that is wanted, or NULL. */
 static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, const tf_tokenizer_options *options,
                       tf_tokenizer **out)
@@ -578,6 +581,7 @@ static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, const
     tfi_loading l = {.t = t, .files = files, .entries = {.memory = t->memory}};
 
     t->arena.memory = t->memory;
+    t->serial = 1 + atomic_fetch_add(&serials, 1);
     if (options) {
         t->log = options->log;
         t->log_user = options->log_user;

@@ -381,7 +381,8 @@ tf_status tfi_read_unigram_pipeline(tf_tokenizer *t, tfi_json root)
 
 /* libsentencepiece's own rules. */
 
-tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
+/* Read the pieces that a text may be made of, by their types, into `own`. */
+static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f, tfi_trie *own)
 {
     tfi_unigram *u = &t->unigram;
     const tfi_spm *spm = &f->spm;
@@ -390,6 +391,49 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
     tfi_spm_piece piece;
     tf_status status;
     int32_t *value;
+
+    for (int32_t id = 0; tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++) {
+        const int is_user = piece.type == TFI_SPM_USER_DEFINED;
+        if (tfi_trie_find(&t->vocab, piece.text.data, piece.text.size) != id)
+            return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is there twice", f->name, (int)id);
+        if (id == spm->unk_id && piece.type != TFI_SPM_UNKNOWN)
+            return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is not the unknown one, as unk_id says", f->name, (int)id);
+        if (piece.type != TFI_SPM_NORMAL && !is_user) continue;
+        for (size_t i = 1; i + u->mark_size <= piece.text.size; i++)
+            u->spans_words |= memcmp(piece.text.data + i, u->mark_text, u->mark_size) == 0;
+        if (!is_user && piece.score < least) least = piece.score;
+        if (!is_user && piece.score > most) most = piece.score;
+        if ((status = tfi_trie_add(own, piece.text.data, piece.text.size, &value)) < 0) return status;
+        *value = id;
+        if (!is_user) continue;
+        u->user_count++;
+        if ((status = tfi_trie_add(&u->user, piece.text.data, piece.text.size, &value)) < 0) return status;
+        *value = id;
+    }
+    if (least > most) least = 0; /* no normal piece */
+    u->unk_score = least - 10.0f;
+    at = 0;
+    for (int32_t id = 0; u->user_count && tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++)
+        if (piece.type == TFI_SPM_USER_DEFINED) u->scores[id] = (double)((float)piece.text.size * most) - 0.1;
+    return TF_STATUS_OK;
+}
+
+static tf_status read_own_pieces(tf_tokenizer *t, const tfi_spm_file *f)
+{
+    tfi_trie own;
+    tf_status status = tfi_trie_open(&own, t->memory, t->vocab.nodes);
+
+    if (status == TF_STATUS_OK) status = read_types(t, f, &own);
+    if (status == TF_STATUS_OK) status = tfi_darts_open(&t->unigram.pieces, t->memory, &own);
+    tfi_trie_close(&own);
+    return status;
+}
+
+tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
+{
+    tfi_unigram *u = &t->unigram;
+    const tfi_spm *spm = &f->spm;
+    tf_status status;
 
     u->is_spm = 1;
     u->dummy_prefix = spm->dummy_prefix;
@@ -405,30 +449,8 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
     t->decoder_prefix = tfi_arena_copy(&t->arena, (const char *)usual_mark, u->mark_size);
     t->decoder_prefix_size = u->mark_size;
     if (!u->unk_surface || !t->decoder_prefix) return TF_STATUS_NOMEM;
-    if (!(u->is_user = tfi_arena_alloc(&t->arena, (size_t)t->vocab_entries + 1))) return TF_STATUS_NOMEM;
-    if ((status = tfi_trie_open(&u->own, t->memory, t->vocab.nodes)) < 0) return status;
     if ((status = tfi_trie_open(&u->user, t->memory, 64)) < 0) return status;
-    for (int32_t id = 0; tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++) {
-        const int is_user = piece.type == TFI_SPM_USER_DEFINED;
-        if (tfi_trie_find(&t->vocab, piece.text.data, piece.text.size) != id)
-            return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is there twice", f->name, (int)id);
-        if (id == spm->unk_id && piece.type != TFI_SPM_UNKNOWN)
-            return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is not the unknown one, as unk_id says", f->name, (int)id);
-        if (piece.type != TFI_SPM_NORMAL && !is_user) continue;
-        if (!is_user && piece.score < least) least = piece.score;
-        if (!is_user && piece.score > most) most = piece.score;
-        if ((status = tfi_trie_add(&u->own, piece.text.data, piece.text.size, &value)) < 0) return status;
-        *value = id;
-        if (!is_user) continue;
-        u->is_user[id] = 1;
-        u->user_count++;
-        if ((status = tfi_trie_add(&u->user, piece.text.data, piece.text.size, &value)) < 0) return status;
-        *value = id;
-    }
-    if (least > most) least = 0; /* no normal piece */
-    u->unk_score = least - 10.0f;
-    u->user_score = most;
-    return TF_STATUS_OK;
+    return read_own_pieces(t, f);
 }
 
 void tfi_spm_mark_special(tf_tokenizer *t, const tfi_spm_file *f)
@@ -531,17 +553,90 @@ static int has_seams(const tfi_unigram *u)
     return 1;
 }
 
+/* Does some member of the map begin with two characters of ASCII that are words? The short way does not look for it. */
+static int maps_ascii_pairs(const tfi_unigram *u)
+{
+    for (int a = 0; a < 128; a++)
+        for (int b = 0; b < 128; b++) {
+            const uint8_t text[2] = {(uint8_t)a, (uint8_t)b};
+            if (u->ascii[a] == TFI_ASCII_WORD && tfi_charsmap_begins(&u->map, text, 2)) return 1;
+        }
+    return 0;
+}
+
+/* Does the normalizer change code point `c` by itself, or is it no part of a word? */
+static int is_slow(const tf_tokenizer *t, uint32_t c, const uint8_t *text, uint32_t size)
+{
+    const tfi_unigram *u = &t->unigram;
+    const uint8_t flags = tfi_unicode_flags(&t->unicode, c);
+    uint32_t length;
+    size_t matched;
+
+    if (c < 128 && u->ascii[c] != TFI_ASCII_WORD) return 1;
+    if (flags & TFI_UNICODE_SPACE || (u->has_mark && c == u->mark) || (u->is_spm && c == u->mark)) return 1;
+    if (u->lowercase && flags & TFI_UNICODE_LOWERED) return 1;
+    if (u->user_count && tfi_trie_walk(&u->user, text, size)) return 1;
+    return tfi_charsmap_find(&u->map, text, size, 0, &matched, &length) != NULL;
+}
+
+/* What the short way does with code point `c`: TFI_POINT_*. */
+static uint8_t point(const tf_tokenizer *t, uint32_t c)
+{
+    uint8_t text[4];
+    const uint32_t size = tfi_utf8_encode(c, text);
+    int32_t state = 0;
+    const int joins = tfi_unicode_is_break(' ', c, &state) ? 0 : TFI_POINT_JOINS;
+
+    if (is_slow(t, c, text, size)) return (uint8_t)(TFI_POINT_SLOW | joins);
+    return (uint8_t)(joins | (tfi_charsmap_begins(&t->unigram.map, text, size) ? TFI_POINT_ASKS : 0));
+}
+
+/* May words be taken one by one? With libsentencepiece's rules only where no piece reaches from one into the next and a lone mark
+ * is known, and the text is changed by the map alone. */
+static int has_words(const tf_tokenizer *t)
+{
+    const tfi_unigram *u = &t->unigram;
+
+    if (u->ascii[' '] != TFI_ASCII_SPACE || maps_ascii_pairs(u)) return 0;
+    if (!u->is_spm) return u->is_plain && u->split_spaces && u->has_mark;
+    if (!u->dummy_prefix || !u->remove_extra_spaces || !u->escape_spaces || u->space_is_suffix) return 0;
+    return u->lone_mark != TFI_TRIE_NONE && !u->spans_words;
+}
+
+/* The id of the piece that is a mark and nothing else. */
+static int32_t lone_mark(const tfi_unigram *u)
+{
+    uint32_t base = u->pieces.root;
+    int32_t id = TFI_TRIE_NONE;
+
+    for (uint32_t i = 0; i < u->mark_size; i++)
+        if (!tfi_darts_step(&u->pieces, &base, u->mark_text[i], &id)) return TFI_TRIE_NONE;
+    return id;
+}
+
+static tf_status set_points(tf_tokenizer *t)
+{
+    enum { POINTS = 0x10000 };
+    tfi_unigram *u = &t->unigram;
+
+    if (!has_words(t)) return TF_STATUS_OK;
+    if (!(u->points = tfi_arena_alloc(&t->arena, POINTS))) return TF_STATUS_NOMEM;
+    for (uint32_t c = 0; c < POINTS; c++) u->points[c] = c >= 0xd800 && c < 0xe000 ? TFI_POINT_SLOW : point(t, c);
+    return TF_STATUS_OK;
+}
+
 tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
 {
     tfi_unigram *u = &t->unigram;
     char name[16];
+    tf_status status;
 
     if (u->unk_id < 0) return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a Unigram model without unk_id is not supported", file);
     if (u->unk_id >= t->vocab_entries)
         return tfi_fail(TF_STATUS_CORRUPT, "%s: unk_id is %d, there are %d pieces", file, (int)u->unk_id,
                         (int)t->vocab_entries);
-    u->pieces = u->is_spm ? &u->own : &t->vocab;
     if (!u->is_spm) {
+        if ((status = tfi_darts_open(&u->pieces, t->memory, &t->vocab)) < 0) return status;
         double least = INFINITY;
         for (int32_t i = 0; i < t->vocab_entries; i++)
             if (u->scores[i] < least) least = u->scores[i];
@@ -553,5 +648,6 @@ tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
     }
     set_ascii(t);
     u->has_seams = has_seams(u);
-    return TF_STATUS_OK;
+    u->lone_mark = lone_mark(u);
+    return set_points(t);
 }

@@ -88,6 +88,7 @@ typedef struct tfi_added_set {
 } tfi_added_set;
 
 struct tf_tokenizer {
+    uint64_t serial;    /* no other tokenizer of this process has it */
     tfi_memory own;     /* used by tf_tokenizer_open alone */
     tfi_memory *memory; /* &own, or the model's */
     tfi_arena arena;
@@ -235,6 +236,8 @@ typedef struct tfi_scratch {
     uint64_t *heap; /* merges that may come next */
     tfi_node *nodes;
     uint8_t *piece;
+    tfi_word *words;     /* [TFI_WORDS] or NULL */
+    uint64_t words_owner; /* the serial of the tokenizer that they are words of */
     void *lattice; /* libmecab's */
     size_t sorted_count, node_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;

@@ -6,25 +6,29 @@
  * the other way.
  *
  * Where no piece reaches over a place every way goes through it: what lies before is then settled, so that a piece of text of
- * any length takes nodes for a part of it alone. Nothing is allocated a word. Words of plain ASCII take a short way past the
- * normalizer. */
+ * any length takes nodes for a part of it alone. Nothing is allocated a word. Words that the normalizer leaves as they are, and
+ * that ASCII spaces divide, take a short way past it, and the tokens of short ones are remembered. */
 #include "tokenizer/unigram.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "tokenizer/tokenizer.h"
 
-enum { SETTLE_SIZE = 4096, CUT_AIM = 4096, ASCII_PIECE_MAX = 256 };
+enum { SETTLE_SIZE = 4096, CUT_AIM = 4096 };
 
-/* A piece of text, and how its places lie in the original: those of `chars`, or in ASCII one byte each. */
+/* A piece of text, and how its places lie in the original: those of `chars`, or the same code points from byte `begin` on behind
+ * `prefix` bytes of a mark. */
 typedef struct piece {
     const uint8_t *text;
     uint32_t size;
-    uint32_t prefix;       /* bytes of a mark that is not in the text: it counts as part of the first code point */
-    const tfi_char *chars; /* the code point reached; NULL: ASCII from byte `begin`, code point `index` on */
+    uint32_t prefix;       /* with tokenizers' rules not in the text: it counts as part of the first code point */
+    const tfi_char *chars; /* the code point reached; NULL: the text is as it was */
     uint32_t next;         /* where in `text` that code point ends */
-    uint32_t begin, index;
+    uint32_t begin, index; /* without chars: the byte and the code point of the original behind the prefix, */
+    uint32_t gap;          /* how far before it the prefix begins, */
+    uint32_t at, at_index; /* and a place reached with the code point there */
 } piece;
 
 /* A way through a piece while it is found. Unknown code points wait for more of them in [unk_begin, unk_end). */
@@ -34,7 +38,12 @@ typedef struct way {
     uint32_t base, reach; /* s->nodes[0] is place `base`; nodes are set up to `reach` */
     uint32_t unk_begin, unk_end;
     int32_t unk_parts;
+    double score;  /* before the piece, then behind it */
+    double margin; /* the least difference between two ways to a place */
 } way;
+
+/* How scores add up: as tokenizers does it, as libsentencepiece does it, or the first way with a look at how clear it is. */
+typedef enum sums { DOUBLES, FLOATS, MARGINS } sums;
 
 /* Tokens. */
 
@@ -49,13 +58,38 @@ static void step_char(piece *p)
     p->next += lead_size(p->text[p->next]);
 }
 
+/* The code points before place `to` of a piece that is as it was. */
+static uint32_t index_at(piece *p, uint32_t to)
+{
+    for (; p->at < to; p->at++) p->at_index += (p->text[p->at] & 0xc0) != 0x80;
+    return p->at_index;
+}
+
+/* A token of a piece that is as it was. */
+static void put_flat(const way *w, int32_t id, uint32_t begin, uint32_t end)
+{
+    piece *p = w->piece;
+    const int has_prefix = begin < p->prefix;
+    const uint32_t from = has_prefix ? p->prefix : begin;
+    const uint32_t gap = has_prefix ? p->gap : 0, first = index_at(p, from);
+    if (end <= p->prefix && !w->x->t->unigram.is_spm) end = p->prefix + lead_size(p->text[p->prefix]);
+    const uint32_t last = index_at(p, end > from ? end : from);
+
+    if (end < from) end = from;
+    tfi_put_token(w->x, id, p->begin + from - p->prefix - gap, p->begin + end - p->prefix, p->index + first - gap,
+                  p->index + last);
+    if (p->at > from && has_prefix && end == from + lead_size(p->text[from])) { /* the next token may begin there again */
+        p->at = from;
+        p->at_index = first;
+    }
+}
+
 static void put_token(const way *w, int32_t id, uint32_t begin, uint32_t end)
 {
     piece *p = w->piece;
 
     if (!p->chars) {
-        const uint32_t first = begin < p->prefix ? 0 : begin - p->prefix, last = end <= p->prefix ? 1 : end - p->prefix;
-        tfi_put_token(w->x, id, p->begin + first, p->begin + last, p->index + first, p->index + last);
+        put_flat(w, id, begin, end);
         return;
     }
     while (p->next <= begin) step_char(p);
@@ -92,7 +126,7 @@ static void flush_unknown(way *w)
 
     if (w->unk_parts == 0) return;
     w->unk_parts = 0;
-    if (!t->unigram.is_spm) id = tfi_trie_find(t->unigram.pieces, w->piece->text + begin, end - begin);
+    if (!t->unigram.is_spm) id = tfi_trie_find(&t->vocab, w->piece->text + begin, end - begin);
     if (id != TFI_TRIE_NONE) put_token(w, id, begin, end);
     else if (!t->unigram.byte_fallback || !put_bytes(w, begin, end)) put_token(w, t->unigram.unk_id, begin, end);
 }
@@ -134,69 +168,222 @@ static tf_status settle(way *w, uint32_t end)
         w->unk_end = next;
     }
     w->base = w->reach = end;
+    w->score = score;
     nodes[0] = (tfi_node){.score = score, .id = 0};
     return TF_STATUS_OK;
 }
 
 /* A way to place `to` by a token that begins at `from`. Room was made. */
-static inline void extend(way *w, uint32_t from, uint32_t to, double score, int32_t id)
+static inline void extend(way *w, tfi_node *nodes, uint32_t from, uint32_t to, double score, int32_t id, sums how)
 {
-    tfi_node *nodes = w->x->s->nodes, *node = &nodes[to - w->base];
+    tfi_node *node = &nodes[to - w->base];
 
-    if (w->x->t->unigram.is_spm) score = (float)score;
+    if (how == FLOATS) score = (float)score;
     for (; w->reach < to; w->reach++) nodes[w->reach + 1 - w->base].id = TFI_TRIE_NONE;
-    if (node->id != TFI_TRIE_NONE && !(score > node->score)) return;
+    if (node->id != TFI_TRIE_NONE) {
+        const double more = score - node->score;
+        if (how == MARGINS && fabs(more) < w->margin) w->margin = fabs(more);
+        if (!(more > 0)) return;
+    }
     *node = (tfi_node){.score = score, .place = from, .id = id};
 }
 
-static double piece_score(const tfi_unigram *u, int32_t id, uint32_t size)
-{
-    if (u->is_user && u->is_user[id]) return (double)((float)size * (float)u->user_score) - 0.1;
-    return u->scores[id];
-}
-
 /* All pieces that begin at `at`. */
-static void extend_all(way *w, uint32_t at)
+static inline void extend_all(way *w, uint32_t at, sums how)
 {
-    const tf_tokenizer *t = w->x->t;
-    const tfi_unigram *u = &t->unigram;
+    const tfi_unigram *u = &w->x->t->unigram;
+    tfi_node *nodes = w->x->s->nodes;
     const uint8_t *text = w->piece->text;
     const uint32_t size = w->piece->size, single = at + lead_size(text[at]);
-    const double score = w->x->s->nodes[at - w->base].score;
+    const double score = nodes[at - w->base].score;
+    uint32_t base = u->pieces.root;
     int is_known = 0;
+    int32_t id;
 
-    for (uint32_t i = at, node = TFI_TRIE_ROOT; i < size && (node = tfi_trie_step(u->pieces, node, text[i])) != 0;) {
-        const int32_t id = u->pieces->values[node];
+    for (uint32_t i = at; i < size && tfi_darts_step(&u->pieces, &base, text[i], &id);) {
         i++;
         if (id == TFI_TRIE_NONE) continue;
-        extend(w, at, i, score + piece_score(u, id, i - at), id);
+        extend(w, nodes, at, i, score + u->scores[id], id, how);
         is_known |= i == single;
     }
-    if (!is_known) extend(w, at, single, score + u->unk_score, u->unk_id);
+    if (!is_known) extend(w, nodes, at, single, score + u->unk_score, u->unk_id, how);
+}
+
+static inline tf_status find_way(way *w, sums how)
+{
+    tfi_scratch *s = w->x->s;
+    const piece *p = w->piece;
+    tf_status status;
+
+    if ((status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, 1, sizeof *s->nodes)) < 0) return status;
+    s->nodes[0] = (tfi_node){.id = 0, .score = w->score};
+    for (uint32_t at = 0; at < p->size; at += lead_size(p->text[at])) {
+        if (at - w->base >= SETTLE_SIZE && w->reach == at && (status = settle(w, at)) < 0) return status;
+        const uint32_t rest = p->size - w->base, most = at - w->base + TFI_PIECE_SIZE_MAX;
+        const size_t need = (rest < most ? rest : most) + 1;
+        if (need > s->node_capacity &&
+            (status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, need, sizeof *s->nodes)) < 0)
+            return status;
+        extend_all(w, at, how);
+    }
+    if (p->size > w->base && (status = settle(w, p->size)) < 0) return status;
+    if ((status = tfi_reserve_tokens(s, (size_t)(w->unk_end - w->unk_begin) + 1)) < 0) return status;
+    flush_unknown(w);
+    return TF_STATUS_OK;
 }
 
 /* Append the tokens of a piece, which is one word. */
 static tf_status put_piece(tfi_reading *x, piece *p)
 {
-    tfi_scratch *s = x->s;
     way w = {.x = x, .piece = p};
+    const tf_status status = x->t->unigram.is_spm ? find_way(&w, FLOATS) : find_way(&w, DOUBLES);
+
+    x->word++;
+    return status;
+}
+
+/* Words as they are. */
+
+/* The place of a word in the table of known ones, and its text with zeros behind it. */
+static tfi_word *word_place(tfi_scratch *s, const uint8_t *text, uint32_t size, uint8_t key[TFI_WORD_BYTES])
+{
+    uint64_t parts[TFI_WORD_BYTES / 8], hash = size;
+
+    memset(key, 0, TFI_WORD_BYTES);
+    memcpy(key, text, size);
+    memcpy(parts, key, sizeof parts);
+    for (size_t i = 0; i < TFI_WORD_BYTES / 8; i++) hash = (hash ^ parts[i]) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29;
+    return &s->words[hash % TFI_WORDS];
+}
+
+/* Empty the table if it is another tokenizer's. */
+static tf_status own_words(const tf_tokenizer *t, tfi_scratch *s)
+{
+    if (s->words && s->words_owner == t->serial) return TF_STATUS_OK;
+    if (!s->words && !(s->words = tfi_alloc(s->memory, TFI_WORDS * sizeof *s->words))) return TF_STATUS_NOMEM;
+    for (int i = 0; i < TFI_WORDS; i++) s->words[i].size = 0;
+    s->words_owner = t->serial;
+    return TF_STATUS_OK;
+}
+
+/* A word in a text, and what stands for it: `prefix` bytes of a mark, which begin `gap` bytes before it, and itself. */
+typedef struct word {
+    uint32_t begin, end, prefix, gap;
+} word;
+
+/* The tokens of the word by way of its piece, from *score on. */
+static tf_status find_word(tfi_reading *x, const word *w, sums how, double *score, double *margin)
+{
+    const tfi_unigram *u = &x->t->unigram;
+    tfi_scratch *s = x->s;
+    const uint32_t size = w->prefix + w->end - w->begin;
+    tf_status status = tfi_reserve(s->memory, (void **)&s->piece, &s->piece_capacity, (size_t)size + 4, 1);
+
+    if (status < 0) return status;
+    memcpy(s->piece, u->mark_text, sizeof u->mark_text);
+    memcpy(s->piece + w->prefix, x->text + w->begin, w->end - w->begin);
+    piece p = {.text = s->piece,
+               .size = size,
+               .prefix = w->prefix,
+               .begin = w->begin,
+               .index = x->chars,
+               .gap = w->gap,
+               .at = w->prefix};
+    way v = {.x = x, .piece = &p, .score = *score, .margin = INFINITY};
+    status = how == DOUBLES ? find_way(&v, DOUBLES) : how == FLOATS ? find_way(&v, FLOATS) : find_way(&v, MARGINS);
+    *score = v.score;
+    *margin = v.margin;
+    return status;
+}
+
+/* Remember the tokens from `first` on as those of the word, if that can be. */
+static int keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_WORD_BYTES], const word *w, size_t first,
+                     double margin)
+{
+    const tfi_token *tokens = x->s->tokens + first;
+    const size_t count = x->s->token_count - first;
+
+    if (count > TFI_WORD_TOKENS) return 0;
+    to->size = 0; /* until all of it is written */
+    for (size_t i = 0; i < count; i++) {
+        const int again = i == 1 && tokens[0].id == x->t->unigram.lone_mark; /* see put_known */
+        if (tokens[i].id == x->t->unigram.unk_id || (i > 0 && !again && tokens[i].byte_begin != tokens[i - 1].byte_end))
+            return 0;
+        to->ids[i] = tokens[i].id;
+        to->ends[i] = (uint8_t)(tokens[i].byte_end - w->begin);
+        to->char_ends[i] = (uint8_t)(tokens[i].char_end - x->chars);
+    }
+    memcpy(to->text, key, TFI_WORD_BYTES);
+    to->size = (uint8_t)(w->end - w->begin);
+    to->count = (uint8_t)count;
+    to->prefix = (uint8_t)w->prefix;
+    to->margin = (float)margin;
+    return 1;
+}
+
+/* Append a known word's tokens. */
+static tf_status put_known(tfi_reading *x, const tfi_word *known, const word *w)
+{
+    const tf_status status = tfi_reserve_tokens(x->s, TFI_WORD_TOKENS);
+    uint32_t begin = w->begin - w->gap, index = x->chars - w->gap;
+
+    if (status < 0) return status;
+    for (int i = 0; i < known->count; i++) {
+        /* Without libsentencepiece's rules a lone mark has the first code point's range, and so has what follows. */
+        if (i == 1 && known->ids[0] == x->t->unigram.lone_mark && !x->t->unigram.is_spm) begin = w->begin, index = x->chars;
+        const uint32_t end = w->begin + known->ends[i], index_end = x->chars + known->char_ends[i];
+        tfi_put_token(x, known->ids[i], begin, end, index, index_end);
+        begin = end;
+        index = index_end;
+    }
+    return TF_STATUS_OK;
+}
+
+/* By tokenizers' rules: each word by itself. */
+static tf_status put_word(tfi_reading *x, const word *w)
+{
+    const uint32_t size = w->end - w->begin;
+    const size_t first = x->s->token_count;
+    double score = 0, margin;
+    uint8_t key[TFI_WORD_BYTES];
+    tfi_word *known = NULL;
     tf_status status;
 
-    if ((status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, 1, sizeof *s->nodes)) < 0) return status;
-    s->nodes[0] = (tfi_node){.id = 0};
-    for (uint32_t at = 0; at < p->size; at += lead_size(p->text[at])) {
-        if (at - w.base >= SETTLE_SIZE && w.reach == at && (status = settle(&w, at)) < 0) return status;
-        const uint32_t rest = p->size - w.base, most = at - w.base + TFI_PIECE_SIZE_MAX;
-        status =
-            tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, (rest < most ? rest : most) + 1, sizeof *s->nodes);
-        if (status < 0) return status;
-        extend_all(&w, at);
+    if (size <= TFI_WORD_BYTES) {
+        known = word_place(x->s, x->text + w->begin, size, key);
+        if (known->size == size && known->prefix == w->prefix && memcmp(known->text, key, TFI_WORD_BYTES) == 0)
+            return put_known(x, known, w);
     }
-    if (p->size > w.base && (status = settle(&w, p->size)) < 0) return status;
-    if ((status = tfi_reserve_tokens(s, (size_t)(w.unk_end - w.unk_begin) + 1)) < 0) return status;
-    flush_unknown(&w);
-    x->word++;
-    return TF_STATUS_OK;
+    status = find_word(x, w, DOUBLES, &score, &margin);
+    if (status == TF_STATUS_OK && known) keep_word(x, known, key, w, first, 0);
+    return status;
+}
+
+/* By libsentencepiece's rules: sums go on from word to word in float, so what is known of a word counts if no rounding can turn a choice
+ * on its way. A sum of n numbers of a size is off by less than n units in its last place; words here have at most 27 bytes. */
+static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
+{
+    const uint32_t size = w->end - w->begin;
+    const tfi_unigram *u = &x->t->unigram;
+    const size_t first = x->s->token_count;
+    uint8_t key[TFI_WORD_BYTES];
+    double margin;
+
+    if (size > TFI_WORD_BYTES) return find_word(x, w, FLOATS, score, &margin);
+    tfi_word *known = word_place(x->s, x->text + w->begin, size, key);
+    if (known->size != size || memcmp(known->text, key, TFI_WORD_BYTES) != 0) {
+        double own = 0;
+        const tf_status status = find_word(x, w, MARGINS, &own, &margin);
+        if (status < 0) return status;
+        const int is_kept = keep_word(x, known, key, w, first, margin);
+        x->s->token_count = first;
+        if (!is_kept) return find_word(x, w, FLOATS, score, &margin);
+    }
+    double after = *score;
+    for (int i = 0; i < known->count; i++) after = (float)(after + u->scores[known->ids[i]]);
+    if (!(known->margin > 1e-5 * (1 + fabs(*score) + 2 * fabs(after - *score)))) return find_word(x, w, FLOATS, score, &margin);
+    *score = after;
+    return put_known(x, known, w);
 }
 
 /* From the normal form to pieces. */
@@ -341,47 +528,98 @@ static tf_status normal_part(tfi_reading *x, uint32_t begin, uint32_t end, uint3
     return status < 0 ? status : chars_segment(x);
 }
 
-/* A word of ASCII that the normalizer leaves as it is. */
-static tf_status ascii_word(tfi_reading *x, uint32_t begin, uint32_t end)
+/* Does something at `at` ask to be changed together with what follows it? */
+static int is_changed(const tfi_unigram *u, const uint8_t *text, uint32_t at, uint32_t end)
 {
-    const tfi_unigram *u = &x->t->unigram;
-    const uint32_t prefix = u->prepend == TFI_PREPEND_NEVER || (u->prepend == TFI_PREPEND_FIRST && begin > 0) ? 0
-                                                                                                              : u->mark_size;
-    uint8_t text[4 + ASCII_PIECE_MAX];
-    piece p = {.text = text, .size = prefix + end - begin, .prefix = prefix, .begin = begin, .index = x->chars};
+    size_t matched;
+    uint32_t size;
 
-    memcpy(text, u->mark_text, sizeof u->mark_text);
-    memcpy(text + prefix, x->text + begin, end - begin);
-    x->chars += end - begin;
-    return put_piece(x, &p);
+    return tfi_charsmap_find(&u->map, text + at, end - at, 0, &matched, &size) != NULL;
 }
 
-/* The end of the plain ASCII word at `at`; `at` if there is none, or if what comes behind may belong to it. */
+/* The end of the word at `at` if the normalizer leaves it as it is: where the text ends or an ASCII space is. Else `at`. */
 static uint32_t plain_end(const tfi_unigram *u, const uint8_t *text, uint32_t at, uint32_t end)
 {
-    uint32_t stop = at;
+    uint32_t stop = at, size = 1;
 
-    while (stop < end && text[stop] < 128 && u->ascii[text[stop]] == TFI_ASCII_WORD) stop++;
-    return stop < end && (text[stop] > 127 || u->ascii[text[stop]] != TFI_ASCII_SPACE) ? at : stop;
+    for (; stop < end; stop += size) {
+        uint32_t c = text[stop];
+        if (c < 128) {
+            size = 1;
+            if (u->points[c] & TFI_POINT_SLOW) return u->ascii[c] == TFI_ASCII_SPACE ? stop : at;
+            if (stop + 1 == end || text[stop + 1] < 128) continue; /* no member of the map is two characters of ASCII */
+        } else {
+            c = tfi_utf8_decode(text + stop, &size);
+            if (c > 0xffff || u->points[c] & TFI_POINT_SLOW) return at;
+        }
+        if (u->points[c] & TFI_POINT_ASKS && is_changed(u, text, stop, end)) return at;
+    }
+    return stop;
+}
+
+/* May the space before `at` be taken by itself? */
+static int parts_from_space(const tfi_unigram *u, const uint8_t *text, uint32_t at, uint32_t end)
+{
+    uint32_t size;
+
+    if (at == end || text[at] < 128) return 1;
+    const uint32_t c = tfi_utf8_decode(text + at, &size);
+    return c <= 0xffff && !(u->points[c] & TFI_POINT_JOINS);
+}
+
+/* libsentencepiece's rules for words that are plain, with one space between them; *done: they were. */
+static tf_status spm_words(tfi_reading *x, uint32_t begin, uint32_t end, int *done)
+{
+    const tfi_unigram *u = &x->t->unigram;
+    const size_t first = x->s->token_count;
+    const uint32_t chars = x->chars;
+    double score = 0;
+    tf_status status = own_words(x->t, x->s);
+
+    *done = 0;
+    for (uint32_t at = begin, stop; at < end && status == TF_STATUS_OK; at = stop + 1) {
+        stop = plain_end(u, x->text, at, end);
+        if (stop == at || stop + 1 == end || (stop < end && x->text[stop] != ' ')) break;
+        const word w = {.begin = at, .end = stop, .prefix = u->mark_size, .gap = at > begin};
+        status = put_spm_word(x, &w, &score);
+        x->chars += tfi_utf8_count(x->text + at, stop - at) + (stop < end);
+        *done = stop == end;
+    }
+    if (!*done) {
+        x->s->token_count = first;
+        x->chars = chars;
+    } else {
+        x->word++;
+    }
+    return status;
 }
 
 tf_status tfi_unigram_segment(tfi_reading *x, uint32_t begin, uint32_t end)
 {
     const tfi_unigram *u = &x->t->unigram;
     const uint8_t *text = x->text;
-    const int is_plain = u->is_plain && u->split_spaces && u->has_mark && x->t->folded.count == 0;
+    const int is_plain = u->points && x->t->folded.count == 0;
+    int done = 0;
     tf_status status = TF_STATUS_OK;
 
-    if (u->is_spm) return spm_segment(x, begin, end);
+    if (u->is_spm) {
+        if (u->points) status = spm_words(x, begin, end, &done);
+        return status < 0 || done ? status : spm_segment(x, begin, end);
+    }
+    if (is_plain && (status = own_words(x->t, x->s)) < 0) return status;
     for (uint32_t at = begin, stop; at < end && status == TF_STATUS_OK; at = stop) {
         stop = at + 1;
-        if (is_plain && text[at] < 128 && u->ascii[text[at]] == TFI_ASCII_SPACE && (stop == end || text[stop] < 128)) {
+        if (is_plain && text[at] < 128 && u->ascii[text[at]] == TFI_ASCII_SPACE && parts_from_space(u, text, stop, end)) {
             x->chars++;
             continue;
         }
         stop = is_plain ? plain_end(u, text, at, end) : at;
-        if (stop > at && stop - at <= ASCII_PIECE_MAX) {
-            status = ascii_word(x, at, stop);
+        if (stop > at) {
+            const int prepends = u->prepend == TFI_PREPEND_ALWAYS || (u->prepend == TFI_PREPEND_FIRST && at == 0);
+            const word w = {.begin = at, .end = stop, .prefix = prepends ? u->mark_size : 0};
+            status = put_word(x, &w);
+            x->chars += tfi_utf8_count(text + at, stop - at);
+            x->word++;
             continue;
         }
         stop = cut_end(x->t, text, begin, at, end);

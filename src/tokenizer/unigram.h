@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "tokenizer/charsmap.h"
+#include "tokenizer/darts.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 
@@ -15,6 +16,13 @@ enum {
     TFI_PIECE_SIZE_MAX = 1024, /* bounds what one place in a text can cost */
     TFI_STEPS_MAX = 16,
     TFI_REPLACE_MAX = 64 /* bytes of a pattern or of what takes its place */
+};
+
+/* What the short way for words asks of a code point. */
+enum {
+    TFI_POINT_SLOW = 1, /* changes, splits, or is the mark */
+    TFI_POINT_ASKS = 2, /* some member of the map begins with it and goes on: changes with what is behind it */
+    TFI_POINT_JOINS = 4 /* is one grapheme with a space before it */
 };
 
 typedef enum tfi_step_kind {
@@ -38,12 +46,12 @@ typedef struct tfi_step {
 typedef enum tfi_prepend { TFI_PREPEND_NEVER, TFI_PREPEND_FIRST, TFI_PREPEND_ALWAYS } tfi_prepend;
 
 typedef struct tfi_unigram {
-    const tfi_trie *pieces; /* those that a text may be made of; values are ids */
-    tfi_trie own;           /* libsentencepiece's rules: not all of the vocabulary */
-    double *scores;         /* [vocab_size] of the model's vocabulary */
+    tfi_darts pieces; /* those that a text may be made of; values are ids */
+    double *scores;   /* [vocab_size] of the model's vocabulary */
     double unk_score;
     int32_t unk_id;
     int byte_fallback;
+    int32_t lone_mark;    /* the piece that is a mark alone, or TFI_TRIE_NONE */
     int32_t byte_id[256]; /* <0x00>, ...; TFI_TRIE_NONE where there is none */
 
     tfi_charsmap map;
@@ -60,20 +68,30 @@ typedef struct tfi_unigram {
     uint8_t mark_text[4];
     uint32_t mark_size;
     uint8_t ascii[128]; /* TFI_ASCII_WORD, _SPACE, or _REMOVED for what the charsmap changes */
+    uint8_t *points;    /* [65536] TFI_POINT_*; NULL: there is no short way for words */
 
     /* libsentencepiece's rules. */
     int is_spm, lowercase, dummy_prefix, remove_extra_spaces, escape_spaces, space_is_suffix;
-    double user_score; /* of each byte of a user-defined piece, times its size, less 0.1 */
-    uint8_t *is_user;  /* [vocab_size] or NULL */
-    tfi_trie user;     /* user-defined pieces, which stay as they are */
+    tfi_trie user; /* user-defined pieces, which stay as they are */
     int32_t user_count;
+    int spans_words; /* some piece has a mark behind its begin */
     const char *unk_surface;
     uint32_t unk_surface_size;
 } tfi_unigram;
 
+/* Words whose tokens are known, for one thread and one tokenizer: a table in which a word has one place. */
+enum { TFI_WORDS = 4096, TFI_WORD_BYTES = 24, TFI_WORD_TOKENS = 8 };
+typedef struct tfi_word {
+    uint8_t text[TFI_WORD_BYTES]; /* zeros behind it */
+    int32_t ids[TFI_WORD_TOKENS];
+    uint8_t ends[TFI_WORD_TOKENS], char_ends[TFI_WORD_TOKENS]; /* of each token in the word, without the mark before it */
+    uint8_t size, count, prefix;                               /* size 0: a free place. prefix: bytes of the mark */
+    float margin; /* by how much the least clear choice on the way was one; only with libsentencepiece's rules */
+} tfi_word;
+
 static inline void tfi_unigram_close(tfi_unigram *u)
 {
-    tfi_trie_close(&u->own);
+    tfi_darts_close(&u->pieces);
     tfi_trie_close(&u->user);
 }
 

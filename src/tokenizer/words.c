@@ -39,6 +39,7 @@ void tfi_scratch_close(tfi_scratch *s)
     tfi_free(s->memory, s->repairs, s->repair_capacity * sizeof *s->repairs);
     tfi_free(s->memory, s->symbols, s->symbol_capacity * sizeof *s->symbols);
     tfi_free(s->memory, s->heap, s->heap_capacity * sizeof *s->heap);
+    tfi_free(s->memory, s->words, TFI_WORDS * sizeof *s->words);
     tfi_mecab_lattice_close(s->lattice);
     *s = (tfi_scratch){.memory = s->memory};
 }
