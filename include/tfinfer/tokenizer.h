@@ -78,7 +78,7 @@ TF_API void tf_tokenizer_close(tf_tokenizer *t);
 /** Facts about a tokenizer; ids are -1 where the vocabulary has no such token. */
 typedef struct tf_tokenizer_info {
     uint64_t struct_size;
-    const char *model;        /**< "WordPiece", "BPE" (byte-level), "Unigram" or "ByT5"; static */
+    const char *model;        /**< "WordPiece", "BPE", "Unigram", "WordLevel" or "ByT5"; static */
     int32_t vocab_size;       /**< ids are in [0, vocab_size) */
     int32_t model_max_length; /**< tokens a text may have by tokenizer_config.json; INT32_MAX if it sets no limit */
     int32_t unk_id, pad_id, cls_id, sep_id, mask_id, bos_id, eos_id; /**< special tokens */
@@ -155,7 +155,8 @@ TF_API void tf_encoding_close(tf_encoding *e);
  *
  * @return TF_STATUS_OK
  *         TF_STATUS_INVALID  text that is not UTF-8 (the message gives text number and byte offset), a setting out of range,
- *                            or max_length too small for the special tokens; `out` is then empty
+ *                            max_length too small for the special tokens, a text on which a pattern of tokenizer.json takes too
+ *                            many steps, or a word that the vocabulary lacks without a token for it; `out` is then empty
  *         TF_STATUS_NOMEM
  */
 TF_API tf_status tf_tokenizer_encode(const tf_tokenizer *t, const tf_text *texts, const tf_text *pairs, int64_t count,
@@ -222,14 +223,16 @@ TF_API tf_status tf_stream_open(const tf_tokenizer *t, const tf_decode_options *
 /**
  * Take one more id and point *text at what is now certain of the text: *size bytes, no NUL behind them, whole UTF-8 characters,
  * possibly none. All pieces up to and with tf_stream_finish()'s, one after the other, are what tf_tokenizer_decode() gives for all
- * ids at once. Allocates nothing; the work does not depend on how much went before.
+ * ids at once. The work does not depend on how much went before, and nothing is allocated, unless the decoders of a tokenizer.json
+ * must see more to decide: byte tokens that make no character yet, a pattern that is looked for in the text of all tokens.
  *
  * @param text  Receives the piece; it belongs to the stream until its next call.
  * @return OK, or INVALID for an id outside [0, vocab_size): then *size is 0 and the stream goes on as if it had not been pushed.
+ *         NOMEM or INVALID where such decoders fail: then reset the stream.
  */
 TF_API tf_status tf_stream_push(tf_stream *s, int32_t id, const char **text, int64_t *size);
 
-/** What was held back until now: the end of the text. The stream is then as new. @return OK or INVALID. */
+/** What was held back until now: the end of the text. The stream is then as new. @return OK, INVALID or NOMEM. */
 TF_API tf_status tf_stream_finish(tf_stream *s, const char **text, int64_t *size);
 
 /** Forget what was pushed and begin anew with the same options. NULL does nothing. */

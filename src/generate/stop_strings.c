@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/decoder.h"
 
 static void back_build(int32_t *back, const char *string, int32_t size)
 {
@@ -24,22 +24,24 @@ tf_status tfi_stops_open(tfi_stops *s, const tf_text *strings, int32_t count, co
 
     *s = (tfi_stops){.memory = memory, .tokenizer = tokenizer, .strings = strings, .count = count, .piece_capacity = piece};
     for (int32_t i = 0; i < count; i++) bytes += (size_t)strings[i].size * sizeof **s->back;
-    bytes += (size_t)piece;
+    bytes += (size_t)piece + sizeof *s->pieces;
     if (!(s->block = tfi_alloc(memory, bytes))) return TF_STATUS_NOMEM;
     s->block_bytes = bytes;
-    s->back = s->block;
+    s->pieces = s->block;
+    s->back = (int32_t **)(s->pieces + 1);
     int32_t *at = (int32_t *)(s->back + count);
     for (int32_t i = 0; i < count; at += strings[i++].size) {
         s->back[i] = at;
         back_build(at, strings[i].data, (int32_t)strings[i].size);
     }
     s->piece = (char *)at;
-    return TF_STATUS_OK;
+    return tfi_pieces_open(s->pieces, tokenizer, memory);
 }
 
 void tfi_stops_close(tfi_stops *s)
 {
     if (!s->memory) return;
+    if (s->pieces) tfi_decoding_close(s->pieces);
     tfi_free(s->memory, s->block, s->block_bytes);
     *s = (tfi_stops){0};
 }
@@ -48,7 +50,7 @@ static int64_t piece_read(tfi_stops *s, int32_t token)
 {
     int64_t size = 0;
 
-    (void)tfi_tokenizer_piece(s->tokenizer, token, s->piece, s->piece_capacity, &size); /* there is room for any */
+    (void)tfi_tokenizer_piece(s->pieces, s->tokenizer, token, s->piece, s->piece_capacity, &size); /* there is room for any */
     return size;
 }
 

@@ -17,7 +17,8 @@ typedef struct tfi_stops {
     const tf_text *strings; /* [count] borrowed; sizes are given */
     int32_t count;
     int32_t **back; /* [count][size]: what is left of a match of i + 1 bytes when the next byte does not go on from it */
-    char *piece;    /* bytes of a token */
+    struct tfi_decoding *pieces; /* what reads tokens */
+    char *piece;                 /* bytes of one */
     int64_t piece_capacity;
     void *block;
     size_t block_bytes;

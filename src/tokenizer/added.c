@@ -84,8 +84,9 @@ static tf_status finish_one(tf_tokenizer *t, tfi_scratch *s, int32_t index)
     e->shown = e->text;
     e->shown_size = e->size;
     if (e->shown_normal) {
-        status = t->model == TFI_MODEL_UNIGRAM ? tfi_unigram_normalize(t, s, (const uint8_t *)e->text, &all, &chars, &lost)
-                                               : tfi_normalize(t, s, (const uint8_t *)e->text, 0, e->size, &chars);
+        status = t->is_general || t->model == TFI_MODEL_UNIGRAM
+                     ? tfi_run_normalizers(t, s, (const uint8_t *)e->text, &all, &chars, &lost)
+                     : tfi_normalize(t, s, (const uint8_t *)e->text, 0, e->size, &chars);
         if (status < 0) return status;
         e->shown_size = (uint32_t)s->normal_size;
         if (!(e->shown = tfi_arena_copy(&t->arena, (const char *)s->normal, s->normal_size))) return TF_STATUS_NOMEM;

@@ -113,7 +113,7 @@ static void offer(const tfi_bpe *b, tfi_scratch *s, int32_t left)
 }
 
 /* Merge the symbols. What has changed since it was offered has another rank, or none, by now. */
-static void merge(const tfi_bpe *b, tfi_scratch *s)
+void tfi_bpe_merge(const tfi_bpe *b, tfi_scratch *s)
 {
     s->heap_count = 0;
     for (size_t i = 0; i < s->symbol_count; i++) offer(b, s, (int32_t)i);
@@ -164,7 +164,7 @@ static tf_status merge_word(const tfi_bpe *b, tfi_scratch *s, int prefix, const 
     s->symbol_count = 0;
     if (prefix) put_symbol(b, s, ' ');
     for (size_t i = 0; i < size; i++) put_symbol(b, s, bytes[i]);
-    merge(b, s);
+    tfi_bpe_merge(b, s);
     return TF_STATUS_OK;
 }
 
@@ -313,7 +313,7 @@ static tf_status put_word(tfi_reading *x, int prefix, uint32_t begin, uint32_t e
 static inline int class_at(const tfi_bpe *b, const uint8_t *at, uint32_t *size)
 {
     if (*at < 128) return *size = 1, b->ascii_class[*at];
-    return tfi_unicode_class(&b->classes, tfi_utf8_decode(at, size));
+    return tfi_unicode_class(b->classes, tfi_utf8_decode(at, size));
 }
 
 /* 's, 't, 're, 've, 'm, 'll, 'd: how long the one at an apostrophe is, or 0. */
@@ -375,7 +375,7 @@ static void find_bytes(tf_tokenizer *t)
         b->byte_id[i] = tfi_trie_find(&t->vocab, spelled, size);
         b->lacks_bytes |= b->byte_id[i] == TFI_TRIE_NONE;
     }
-    for (uint32_t c = 0; c < 128; c++) b->ascii_class[c] = tfi_unicode_class(&b->classes, c);
+    for (uint32_t c = 0; c < 128; c++) b->ascii_class[c] = tfi_unicode_class(b->classes, c);
 }
 
 /* The bytes that a token spells, in s->normal; 0 if it is no spelling. */
@@ -406,7 +406,9 @@ static tf_status learn_word(tf_tokenizer *t, tfi_scratch *s, int32_t id)
     if ((status = spelled_bytes(s, token, size, &bytes)) < 0 || bytes == 0) return status;
     if (s->normal[0] == ' ' || s->normal[bytes - 1] == ' ') t->token_flags[id] |= TFI_TOKEN_SPACED;
     if ((status = merge_word(&t->bpe, s, 0, s->normal, bytes)) < 0) return status;
-    if (s->symbol_count != bytes || s->symbols[0].next != NOBODY || s->symbols[0].id != id) return TF_STATUS_OK;
+    if (t->bpe.ignore_merges ? tfi_trie_find(&t->vocab, token, size) != id
+                             : (s->symbol_count != bytes || s->symbols[0].next != NOBODY || s->symbols[0].id != id))
+        return TF_STATUS_OK;
     if ((status = tfi_trie_add(&t->bpe.words, s->normal, bytes, &value)) < 0) return status;
     *value = id;
     return TF_STATUS_OK;
@@ -417,7 +419,8 @@ tf_status tfi_bpe_finish(tf_tokenizer *t)
     tfi_scratch s = {.memory = t->memory};
     tf_status status;
 
-    if ((status = tfi_unicode_init_classes(&t->bpe.classes, &t->arena)) < 0) return status;
+    t->bpe.classes = &t->more;
+    tfi_bpe_find_bytes(t);
     find_bytes(t);
     if ((status = tfi_trie_open(&t->bpe.words, t->memory, t->vocab.nodes)) < 0) return status;
     for (int32_t i = 0; i < t->vocab_size && status == TF_STATUS_OK; i++)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/memory.h"
+#include "tokenizer/pipeline.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 
@@ -19,9 +20,15 @@ typedef struct tfi_bpe {
     uint32_t mask, shift;
     int32_t byte_id[256]; /* TFI_TRIE_NONE: the vocabulary lacks the byte, text loses it */
     int lacks_bytes;
-    tfi_trie words;      /* by bytes: tokens that their own bytes merge into, so that a word needs no merging */
-    uint32_t space_node; /* where `words` stands after a space; the root if nowhere */
-    tfi_unicode classes;
+    int ignore_merges; /* a word that is a token is that token */
+    int is_text;       /* words do not all begin as spelled bytes: bpe_word.c takes them */
+    int byte_fallback, has_unk, fuse_unk;
+    int32_t unk_id;
+    int32_t fallback_id[256];            /* <0x00>, ...; TFI_TRIE_NONE where there is none */
+    tfi_string inner_prefix, end_suffix; /* of characters that are not a word's first, or are its last */
+    tfi_trie words;                      /* by bytes: tokens that their own bytes merge into, so that a word needs no merging */
+    uint32_t space_node;                 /* where `words` stands after a space; the root if nowhere */
+    const tfi_unicode *classes;
     uint8_t ascii_class[128];
     int prefix_space, use_pattern; /* of the pre-tokenizer */
     int trim, trim_expects_prefix; /* of the post-processor: trim_offsets, add_prefix_space */

@@ -1,14 +1,13 @@
 /* Ids to text, all at once or one after the other: a call of tf_tokenizer_decode is a stream that is opened, fed and finished.
  *
- * A token's string goes through the decoder (spaces, prefixes, spelled bytes), then, where bytes need not make characters,
- * through the reading of UTF-8, then through the cleaning up of spaces. Each of these holds back what it cannot decide before
- * more is seen: an unfinished character, a space that may go. So a stream gives the text of the whole, whole characters at a
- * time, with the same work for each token however long the text is. */
+ * A token's string goes through decoder.c's stages, or, by libsentencepiece's and ByT5's rules, which look at ids, through what is
+ * here; then through the cleaning up of spaces. Each of these holds back what it cannot decide before more is seen: an unfinished
+ * character, a space that may go. So a stream gives the text of the whole, whole characters at a time. */
 #include <string.h>
 
 #include "base/options.h"
 #include "base/status.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/decoder.h"
 
 enum { RULES = 10, RULE_BYTES = 4, CHAR_BYTES = 4, HELD_BYTES = RULES * RULE_BYTES + CHAR_BYTES };
 
@@ -16,10 +15,6 @@ typedef struct replacement {
     const char *from, *to; /* `to` is never longer */
 } replacement;
 
-/* Of the WordPiece decoder, for each token with the space before it. */
-static const replacement token_clean[] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
-                                          {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
-                                          {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
 /* Of clean_up_tokenization, for the whole text, one after the other. Each begins with a space and has at most RULE_BYTES. */
 static const replacement text_clean[RULES] = {{" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
                                               {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
@@ -36,13 +31,14 @@ struct tf_stream {
     tf_decode_options options;
     char *data; /* text that is ready */
     size_t size, capacity;
-    char *token; /* a token's text */
+    tfi_decoding decoding; /* a tokenizer.json's decoders, or a class's */
+    char *token;           /* a token's text, by the other rules */
     size_t token_size, token_capacity;
     uint8_t unfinished[CHAR_BYTES]; /* bytes that may become a character */
     uint32_t unfinished_size;
     held held[RULES];
     int is_holding; /* some rule holds something */
-    int is_begun;   /* a token was decoded; for libsentencepiece: one that had text */
+    int is_begun;   /* libsentencepiece: there was a token that had text */
 };
 
 /* Cleaning up. */
@@ -99,11 +95,22 @@ static void release_held(tf_stream *s)
     s->is_holding = 0;
 }
 
-/* Bytes to characters. A wrong part becomes U+FFFD, for libsentencepiece each byte of it, in ByT5 nothing. */
+/* The sink of the stages. */
+static tf_status take_text(void *user, const char *text, size_t size)
+{
+    tf_stream *s = user;
+    const tf_status status =
+        tfi_reserve(s->decoding.memory, (void **)&s->data, &s->capacity, s->size + size + 2 * HELD_BYTES, 1);
+
+    if (status == TF_STATUS_OK) out_text(s, text, size);
+    return status;
+}
+
+/* Bytes to characters. Of a wrong part libsentencepiece makes U+FFFD for each byte, ByT5 nothing. */
 
 static void out_bad(tf_stream *s, size_t bytes)
 {
-    const size_t marks = s->t->decoder == TFI_DECODER_BYTES ? 1 : s->t->decoder == TFI_DECODER_SPM ? bytes : 0;
+    const size_t marks = s->t->decoder == TFI_DECODER_SPM ? bytes : 0;
 
     for (size_t i = 0; i < marks; i++) out_text(s, "\xef\xbf\xbd", 3);
 }
@@ -147,76 +154,25 @@ static void out_bytes(tf_stream *s, const uint8_t *data, size_t size)
 
 /* Tokens to text, in s->token, or bytes. */
 
-/* Replace each occurrence from left to right, in place; returns the new size. */
-static size_t replace_all(char *text, size_t size, const replacement *r)
-{
-    const size_t from_size = strlen(r->from), to_size = strlen(r->to);
-    size_t out = 0, at = 0;
-
-    while (at < size) {
-        if (text[at] == r->from[0] && size - at >= from_size && memcmp(text + at, r->from, from_size) == 0) {
-            memcpy(text + out, r->to, to_size);
-            out += to_size;
-            at += from_size;
-        } else {
-            text[out++] = text[at++];
-        }
-    }
-    return out;
-}
-
 static void token_append(tf_stream *s, const char *text, size_t size)
 {
     memcpy(s->token + s->token_size, text, size);
     s->token_size += size;
 }
 
-/* The bytes that a token spells; a token with a character that spells no byte stands for itself, as in the reference. */
-static void token_bytes(tf_stream *s, const uint8_t *token, size_t size)
+/* The token with a space for each mark in it. */
+static void token_spaces(tf_stream *s, const char *token, size_t size)
 {
-    uint32_t c_size;
-
-    for (size_t at = 0; at < size; at += c_size) {
-        const int byte = tfi_spelled_byte(tfi_utf8_decode(token + at, &c_size));
-        if (byte < 0) {
-            s->token_size = 0;
-            token_append(s, (const char *)token, size);
-            return;
-        }
-        s->token[s->token_size++] = (char)byte;
-    }
-}
-
-/* The token with a space for each prefix in it, or, with `drop`, nothing. */
-static void token_spaces(tf_stream *s, const char *token, size_t size, int drop)
-{
-    const char *prefix = s->t->decoder_prefix;
-    const size_t prefix_size = s->t->decoder_prefix_size;
+    const tfi_unigram *u = &s->t->unigram;
 
     for (size_t at = 0; at < size;) {
-        if (size - at >= prefix_size && memcmp(token + at, prefix, prefix_size) == 0) {
-            if (!drop) s->token[s->token_size++] = ' ';
-            at += prefix_size;
+        if (size - at >= u->mark_size && memcmp(token + at, u->mark_text, u->mark_size) == 0) {
+            s->token[s->token_size++] = ' ';
+            at += u->mark_size;
         } else {
             s->token[s->token_size++] = token[at++];
         }
     }
-}
-
-static void token_words(tf_stream *s, const char *token, size_t size)
-{
-    const tf_tokenizer *t = s->t;
-    const size_t prefix = t->decoder_prefix_size;
-
-    if (s->is_begun && t->decoder == TFI_DECODER_WORDPIECE && size >= prefix && memcmp(token, t->decoder_prefix, prefix) == 0)
-        token_append(s, token + prefix, size - prefix);
-    else {
-        if (s->is_begun) s->token[s->token_size++] = ' ';
-        token_append(s, token, size);
-    }
-    if (t->decoder != TFI_DECODER_WORDPIECE || !t->decoder_cleans) return;
-    for (size_t i = 0; i < sizeof token_clean / sizeof token_clean[0]; i++)
-        s->token_size = replace_all(s->token, s->token_size, &token_clean[i]);
 }
 
 /* libsentencepiece: a space at the begin goes, one of each token until there is text. */
@@ -224,16 +180,16 @@ static void token_spm(tf_stream *s, int32_t id, const char *token, size_t size)
 {
     const tf_tokenizer *t = s->t;
     const tfi_unigram *u = &t->unigram;
-    const size_t prefix = t->decoder_prefix_size;
+    const size_t mark = u->mark_size;
 
     if (id == u->unk_id) {
         token_append(s, u->unk_surface, u->unk_surface_size);
-    } else if (!s->is_begun && (u->dummy_prefix || u->remove_extra_spaces) && size >= prefix &&
-               memcmp(token, t->decoder_prefix, prefix) == 0) {
-        token_spaces(s, token + prefix, size - prefix, 0);
+    } else if (!s->is_begun && (u->dummy_prefix || u->remove_extra_spaces) && size >= mark &&
+               memcmp(token, u->mark_text, mark) == 0) {
+        token_spaces(s, token + mark, size - mark);
         s->is_begun = !u->remove_extra_spaces;
     } else {
-        token_spaces(s, token, size, 0);
+        token_spaces(s, token, size);
     }
     s->is_begun |= s->token_size > 0;
 }
@@ -273,28 +229,13 @@ static void token_read(tf_stream *s, int32_t id)
     const size_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
 
     s->token_size = 0;
-    switch (t->decoder) {
-    case TFI_DECODER_BYTES:
-        token_bytes(s, (const uint8_t *)token, size);
-        break;
-    case TFI_DECODER_METASPACE:
-        token_spaces(s, token, size, !s->is_begun && t->decoder_drops);
-        break;
-    case TFI_DECODER_SPM:
-        token_spm(s, id, token, size);
-        break;
-    case TFI_DECODER_BYT5:
-        if (id >= TFI_BYT5_FIRST && id < TFI_BYT5_IDS) s->token[s->token_size++] = (char)(id - TFI_BYT5_FIRST);
-        else token_append(s, token, size);
-        break;
-    default:
-        token_words(s, token, size);
-        break;
-    }
+    if (t->decoder == TFI_DECODER_SPM) token_spm(s, id, token, size);
+    else if (id >= TFI_BYT5_FIRST && id < TFI_BYT5_IDS) s->token[s->token_size++] = (char)(id - TFI_BYT5_FIRST);
+    else token_append(s, token, size);
 }
 
-/* Append what a token adds to the text that is ready; there is room for it. */
-static void push(tf_stream *s, int32_t id)
+/* Append what a token adds to the text that is ready; by libsentencepiece's and ByT5's rules there is room for it. */
+static tf_status push(tf_stream *s, int32_t id)
 {
     const tf_tokenizer *t = s->t;
     const int is_spm = t->decoder == TFI_DECODER_SPM;
@@ -304,21 +245,26 @@ static void push(tf_stream *s, int32_t id)
     if (is_spm && is_byte(t, id, &byte)) {
         s->is_begun = 1;
         out_bytes(s, &byte, 1);
-        return;
+        return TF_STATUS_OK;
     }
     if (is_spm) release_unfinished(s); /* only bytes side by side make a character */
-    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(is_spm && id == t->unigram.unk_id))) return;
+    if (!(t->token_flags[id] & TFI_TOKEN_PRESENT) || (skips && !(is_spm && id == t->unigram.unk_id))) return TF_STATUS_OK;
+    if (t->decoder == TFI_DECODER_PARTS)
+        return tfi_decoding_token(&s->decoding, t->text + t->text_begin[id], t->text_begin[id + 1] - t->text_begin[id] - 1);
     token_read(s, id);
-    if (!is_spm) s->is_begun = 1;
-    if (t->decoder == TFI_DECODER_BYTES || t->decoder == TFI_DECODER_BYT5)
-        out_bytes(s, (const uint8_t *)s->token, s->token_size);
+    if (t->decoder == TFI_DECODER_BYT5) out_bytes(s, (const uint8_t *)s->token, s->token_size);
     else out_text(s, s->token, s->token_size);
+    return TF_STATUS_OK;
 }
 
-static void finish(tf_stream *s)
+static tf_status finish(tf_stream *s)
 {
+    const tf_status status = s->t->decoder == TFI_DECODER_PARTS ? tfi_decoding_end(&s->decoding) : TF_STATUS_OK;
+
+    if (status < 0) return status;
     release_unfinished(s);
     release_held(s);
+    return TF_STATUS_OK;
 }
 
 static void restart(tf_stream *s)
@@ -326,6 +272,7 @@ static void restart(tf_stream *s)
     s->size = s->unfinished_size = 0;
     s->is_begun = s->is_holding = 0;
     memset(s->held, 0, sizeof s->held);
+    tfi_decoding_restart(&s->decoding);
 }
 
 /* The calls. */
@@ -344,16 +291,55 @@ static tf_status read_options(const tf_tokenizer *t, const tf_decode_options *op
     return TF_STATUS_OK;
 }
 
-int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t)
-{
-    size_t longest = 0;
+/* Where a piece goes. */
+typedef struct piece_out {
+    char *data; /* NULL: only the size is asked for */
+    int64_t size, capacity;
+} piece_out;
 
-    for (int32_t id = 0; id < t->vocab_size; id++)
-        if (token_size(t, id) > longest) longest = token_size(t, id);
-    return (int64_t)longest + 1; /* a space before it */
+static tf_status take_piece(void *user, const char *text, size_t size)
+{
+    piece_out *out = user;
+
+    if (out->data && (int64_t)size > out->capacity - out->size)
+        return tfi_fail(TF_STATUS_TOO_SMALL, "a token of more than the %lld bytes there is room for", (long long)out->capacity);
+    if (out->data && size) memcpy(out->data + out->size, text, size);
+    out->size += (int64_t)size;
+    return TF_STATUS_OK;
 }
 
-tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size)
+tf_status tfi_pieces_open(tfi_decoding *d, const tf_tokenizer *t, tfi_memory *memory)
+{
+    tfi_decoding_init(d, t, memory, take_piece, NULL);
+    d->is_piece = 1;
+    return tfi_decoding_reserve(d, t->token_size_max);
+}
+
+static tf_status decoded_piece(tfi_decoding *d, const tf_tokenizer *t, int32_t id, piece_out *out)
+{
+    d->user = out;
+    return tfi_decoding_token(d, t->text + t->text_begin[id], t->text_begin[id + 1] - t->text_begin[id] - 1);
+}
+
+int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t)
+{
+    const int grows = t->decoder == TFI_DECODER_PARTS && tfi_decoders_grow(t);
+    int64_t longest = 0;
+    tfi_decoding d;
+
+    tfi_decoding_init(&d, t, t->memory, take_piece, NULL);
+    d.is_piece = 1;
+    for (int32_t id = 0; id < t->vocab_size; id++) {
+        piece_out out = {0};
+        if (grows) (void)decoded_piece(&d, t, id, &out); /* what fails has no piece either */
+        if (out.size > longest) longest = out.size;
+        if ((int64_t)token_size(t, id) > longest) longest = (int64_t)token_size(t, id);
+    }
+    tfi_decoding_close(&d);
+    return longest + 1; /* a space before it */
+}
+
+tf_status tfi_tokenizer_piece(tfi_decoding *d, const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size)
 {
     tf_stream s = {.t = t, .token = out, .is_begun = 1};
     uint8_t byte;
@@ -361,12 +347,16 @@ tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int6
     *size = 0;
     if (id < 0 || id >= t->vocab_size || !(t->token_flags[id] & TFI_TOKEN_PRESENT)) return TF_STATUS_OK;
     if (capacity < (int64_t)token_size(t, id) + 1)
-        return tfi_fail(TF_STATUS_TOO_SMALL, "token %d may add %zu bytes, there is room for %lld", (int)id, token_size(t, id) + 1,
-                        (long long)capacity);
-    if (t->decoder == TFI_DECODER_SPM && is_byte(t, id, &byte))
-        s.token[s.token_size++] = (char)byte;
-    else
-        token_read(&s, id);
+        return tfi_fail(TF_STATUS_TOO_SMALL, "token %d may add %zu bytes, there is room for %lld", (int)id,
+                        token_size(t, id) + 1, (long long)capacity);
+    if (t->decoder == TFI_DECODER_PARTS) {
+        piece_out to = {.data = out, .capacity = capacity};
+        const tf_status status = decoded_piece(d, t, id, &to);
+        if (status == TF_STATUS_OK) *size = to.size;
+        return status;
+    }
+    if (t->decoder == TFI_DECODER_SPM && is_byte(t, id, &byte)) s.token[s.token_size++] = (char)byte;
+    else token_read(&s, id);
     *size = (int64_t)s.token_size;
     return TF_STATUS_OK;
 }
@@ -381,15 +371,15 @@ static tf_status decode(tf_stream *s, tfi_memory *memory, const int32_t *ids, in
             return tfi_fail(TF_STATUS_INVALID, "ids[%lld] is %d, outside the vocabulary of %d", (long long)i, (int)ids[i],
                             (int)t->vocab_size);
         if ((status = stream_reserve(s, memory, token_size(t, ids[i]))) < 0) return status;
-        push(s, ids[i]);
+        if ((status = push(s, ids[i])) < 0) return status;
     }
     if ((status = stream_reserve(s, memory, 0)) < 0) return status;
-    finish(s);
-    return TF_STATUS_OK;
+    return finish(s);
 }
 
 static void stream_free(tf_stream *s, tfi_memory *memory)
 {
+    tfi_decoding_close(&s->decoding);
     tfi_free(memory, s->data, s->capacity);
     tfi_free(memory, s->token, s->token_capacity);
 }
@@ -406,6 +396,7 @@ tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t
         return tfi_fail(TF_STATUS_INVALID, "count is %lld, capacity is %lld, ids or text may be NULL only if theirs is 0",
                         (long long)count, (long long)capacity);
     if ((status = read_options(t, options, &s.options)) < 0) return status;
+    tfi_decoding_init(&s.decoding, t, t->memory, take_text, &s);
     if ((status = decode(&s, t->memory, ids, count)) == TF_STATUS_OK) {
         *size = (int64_t)s.size;
         if (*size > capacity)
@@ -432,7 +423,10 @@ tf_status tf_stream_open(const tf_tokenizer *t, const tf_decode_options *options
     tfi_memory_init(&s->memory, &t->memory->hooks, TF_UNSET);
     s->t = t;
     s->options = o;
-    if ((status = stream_reserve(s, &s->memory, t->token_size_max)) < 0) tf_stream_close(s);
+    tfi_decoding_init(&s->decoding, t, &s->memory, take_text, s);
+    if ((status = stream_reserve(s, &s->memory, t->token_size_max)) < 0 ||
+        (status = tfi_decoding_reserve(&s->decoding, t->token_size_max)) < 0)
+        tf_stream_close(s);
     else *out = s;
     return status;
 }
@@ -445,20 +439,21 @@ tf_status tf_stream_push(tf_stream *s, int32_t id, const char **text, int64_t *s
     *size = 0;
     if (id < 0 || id >= s->t->vocab_size)
         return tfi_fail(TF_STATUS_INVALID, "id is %d, outside the vocabulary of %d", (int)id, (int)s->t->vocab_size);
-    push(s, id);
+    const tf_status status = push(s, id);
+    *text = s->data;
     *size = (int64_t)s->size;
-    return TF_STATUS_OK;
+    return status;
 }
 
 tf_status tf_stream_finish(tf_stream *s, const char **text, int64_t *size)
 {
     if (!s || !text || !size) return tfi_fail(TF_STATUS_INVALID, "stream, text and size must not be NULL");
     s->size = 0;
-    finish(s);
+    const tf_status status = finish(s);
     *text = s->data;
     *size = (int64_t)s->size;
     restart(s);
-    return TF_STATUS_OK;
+    return status;
 }
 
 void tf_stream_reset(tf_stream *s)

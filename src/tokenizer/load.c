@@ -122,11 +122,14 @@ static tf_status read_limits(tfi_loading *l)
 static tf_status read_bert_settings(tfi_loading *l)
 {
     tf_tokenizer *t = l->t;
+    tfi_part *decoder = NULL;
     int strip = -1;
     tf_status status;
 
-    t->clean_text = t->split_cjk = t->lowercase = t->decoder_cleans = 1;
-    t->decoder = TFI_DECODER_WORDPIECE;
+    t->clean_text = t->split_cjk = t->lowercase = 1;
+    if ((status = tfi_parts_add(t, tfi_decoders, "WordPiece", &t->decoders, &decoder)) < 0) return status;
+    decoder->from = (tfi_string){"##", 2};
+    decoder->cleans = 1;
     if ((status = tfi_json_bool(l->config, "do_lower_case", &t->lowercase)) < 0) return status;
     if ((status = tfi_json_bool(l->config, "tokenize_chinese_chars", &t->split_cjk)) < 0) return status;
     if ((status = tfi_json_bool(l->config, "strip_accents", &strip)) < 0) return status;
@@ -138,9 +141,10 @@ static tf_status read_bert_settings(tfi_loading *l)
 static tf_status read_bpe_settings(tfi_loading *l)
 {
     tfi_bpe *b = &l->t->bpe;
+    tfi_part *decoder = NULL;
     tf_status status;
 
-    l->t->decoder = TFI_DECODER_BYTES;
+    if ((status = tfi_parts_add(l->t, tfi_decoders, "ByteLevel", &l->t->decoders, &decoder)) < 0) return status;
     b->use_pattern = 1;
     b->trim = l->rules == TFI_RULES_ROBERTA;
     if ((status = tfi_json_bool(l->config, "add_prefix_space", &b->prefix_space)) < 0) return status;
@@ -173,6 +177,9 @@ static tf_status tokens_by_id(tf_tokenizer *t, const tfi_entries *entries)
         text[e->id] = e->text;
         t->text_begin[e->id] = e->size;
         t->token_flags[e->id] = TFI_TOKEN_PRESENT;
+        const int32_t same = t->unigram.has_twins ? tfi_trie_find(&t->added_ids, (const uint8_t *)e->text, e->size)
+                                                  : TFI_TRIE_NONE;
+        if (same != TFI_TRIE_NONE && t->added[same].special) t->token_flags[e->id] |= TFI_TOKEN_SPECIAL;
     }
     for (int32_t i = 0; i < t->added_count; i++) {
         const tfi_added *a = &t->added[i];
@@ -211,7 +218,7 @@ static void set_ids(tfi_loading *l)
         const char *usual = l->rules != TFI_RULES_WHOLE || i == TFI_UNK
                                 ? NULL
                                 : tfi_named[i].own[t->model == TFI_MODEL_WORDPIECE ? TFI_RULES_BERT : TFI_RULES_ROBERTA];
-        if (i == TFI_UNK && t->model == TFI_MODEL_WORDPIECE) continue; /* the model's */
+        if (i == TFI_UNK && (t->model == TFI_MODEL_WORDPIECE || t->model == TFI_MODEL_WORDLEVEL)) continue; /* the model's */
         *ids[i] = TFI_TRIE_NONE;
         if (l->names[i].text) *ids[i] = tfi_token_id(t, l->names[i].text, l->names[i].size);
         else if (usual) *ids[i] = tfi_token_id(t, usual, strlen(usual));
@@ -339,7 +346,7 @@ static tfi_token_model class_model(tfi_rules rules)
 /* A class's vocabulary, from whichever files there are, and its settings. */
 static tf_status read_class(tfi_loading *l, const char **unk)
 {
-    static const char *const names[] = {"WordPiece", "BPE", "Unigram", "bytes"};
+    static const char *const names[] = {"WordPiece", "BPE", "Unigram", "WordLevel", "bytes"};
     tf_tokenizer *t = l->t;
     const tfi_token_model model = class_model(l->rules);
     tf_status status = TF_STATUS_OK;
@@ -382,6 +389,7 @@ static tf_status read_model(tfi_loading *l)
     if (t->model == TFI_MODEL_WORDPIECE) return set_model(t, unk, file);
     if (l->entries.count == 0) return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary is empty", l->files->label);
     if (t->model == TFI_MODEL_UNIGRAM) return tfi_unigram_finish(t, file);
+    if (t->model == TFI_MODEL_WORDLEVEL) t->unk_id = tfi_trie_find(&t->vocab, (const uint8_t *)unk, strlen(unk));
     int cleans = t->model != TFI_MODEL_BPE;
     status = tfi_json_bool(l->config, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", &cleans);
     t->never_cleans = t->model == TFI_MODEL_BPE && !cleans;
@@ -395,10 +403,11 @@ static tf_status build(tfi_loading *l)
     const int legacy = !json_is_object(json_object_get(l->config.object, "added_tokens_decoder"));
     tf_status status;
 
-    t->prefix = t->decoder_prefix = "##";
-    t->prefix_size = t->decoder_prefix_size = 2;
+    t->prefix = "##";
+    t->prefix_size = 2;
     t->word_chars_max = 100;
     if ((status = tfi_unicode_init(&t->unicode, &t->arena)) < 0) return status;
+    if ((status = tfi_unicode_init_more(&t->more, &t->arena)) < 0) return status;
     if ((status = read_limits(l)) < 0 || (status = tfi_read_names(l, legacy)) < 0) return status;
     if ((status = read_model(l)) < 0) return status;
     tfi_words_init(t);

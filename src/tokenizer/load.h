@@ -122,10 +122,12 @@ tf_status tfi_read_merges_txt(tf_tokenizer *t, const tfi_file *file, const char 
 /* tokenizer.json's model: its vocabulary with the merges, and with `whole` its settings. Says in t->model which kind it is. */
 tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const char **unk, tfi_entries *out);
 tf_status tfi_read_bpe_model(tf_tokenizer *t, tfi_json model, int whole, tfi_entries *out);
-/* load_unigram.c: tokenizer.json's model, the charsmap that a class takes from its normalizer, and all of its pipeline. */
+/* load_unigram.c: tokenizer.json's model and the charsmap that a class takes from its normalizer. */
 tf_status tfi_read_unigram_model(tf_tokenizer *t, tfi_json model, int whole, tfi_entries *out);
 tf_status tfi_read_class_charsmap(tf_tokenizer *t, tfi_json root);
-tf_status tfi_read_unigram_pipeline(tf_tokenizer *t, tfi_json root);
+/* The setting "precompiled_charsmap". */
+tf_status tfi_charsmap_read(tf_tokenizer *t, tfi_json json, tfi_charsmap *map);
+void tfi_unigram_mark(tfi_unigram *u, const tfi_part *metaspace);
 /* A .model file's pieces and map. */
 tf_status tfi_read_spm_vocab(tf_tokenizer *t, const tfi_spm_file *f, const tfi_spm_layout *layout, tfi_entries *out);
 /* The pipeline that T5's, XLM-R's and CamemBERT's classes build; after model and map. */

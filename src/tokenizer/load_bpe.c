@@ -1,4 +1,4 @@
-/* Byte-level BPE as files have it: merges beside a vocabulary, in merges.txt or in tokenizer.json's model. */
+/* BPE as files have it: merges beside a vocabulary, in merges.txt or in tokenizer.json's model. */
 #include <string.h>
 
 #include "base/status.h"
@@ -32,10 +32,12 @@ static int32_t joined_id(const tfi_trie *vocab, const char *left, size_t left_si
 static tf_status add_merge(merge_list *l, const char *left, size_t left_size, const char *right, size_t right_size)
 {
     const tfi_trie *vocab = &l->t->vocab;
+    const size_t prefix = l->t->bpe.inner_prefix.size;
+    if (right_size < prefix) return bad_merge(l, "no room for continuing_subword_prefix in", right, right_size);
     const tfi_merge m = {.left = tfi_trie_find(vocab, (const uint8_t *)left, left_size),
                          .right = tfi_trie_find(vocab, (const uint8_t *)right, right_size),
                          .rank = l->rank,
-                         .id = joined_id(vocab, left, left_size, right, right_size)};
+                         .id = joined_id(vocab, left, left_size, right + prefix, right_size - prefix)};
 
     if (m.left == TFI_TRIE_NONE) return bad_merge(l, "the vocabulary has no", left, left_size);
     if (m.right == TFI_TRIE_NONE) return bad_merge(l, "the vocabulary has no", right, right_size);
@@ -106,34 +108,34 @@ static tf_status read_json_merges(tf_tokenizer *t, const json_t *merges, const c
     return TF_STATUS_OK;
 }
 
-/* Settings under which a text would have other tokens. Where every byte has a token there is nothing unknown. */
-static tf_status check_settings(const tf_tokenizer *t, tfi_json model)
+/* The settings of a file that is taken whole. */
+static tf_status read_settings(tf_tokenizer *t, tfi_json model)
 {
-    static const char *const empty[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    static const char *const off[] = {"byte_fallback", "ignore_merges"};
-    const char *unk = NULL, *text = NULL;
+    tfi_bpe *b = &t->bpe;
     double dropout = 0;
-    int on = 0;
+    int lacks = 0;
+    const char *unk = NULL;
     tf_status status;
 
-    for (int i = 0; i < 2; i++) {
-        if ((status = tfi_json_string(model, empty[i], &text)) < 0) return status;
-        if (text && *text)
-            return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a BPE model with %s is not supported", model.file, empty[i]);
-        if ((status = tfi_json_bool(model, off[i], &on)) < 0) return status;
-        if (on) return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a BPE model with %s is not supported", model.file, off[i]);
-    }
+    if ((status = tfi_part_string(t, &model, "continuing_subword_prefix", 0, &b->inner_prefix)) < 0) return status;
+    if ((status = tfi_part_string(t, &model, "end_of_word_suffix", 0, &b->end_suffix)) < 0) return status;
+    if ((status = tfi_json_bool(model, "byte_fallback", &b->byte_fallback)) < 0) return status;
+    if ((status = tfi_json_bool(model, "ignore_merges", &b->ignore_merges)) < 0) return status;
+    if ((status = tfi_json_bool(model, "fuse_unk", &b->fuse_unk)) < 0) return status;
     if ((status = tfi_json_float(model, "dropout", 0, 1, &dropout)) < 0) return status;
     if (dropout > 0) return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a BPE model with dropout is not supported", model.file);
+    if (b->byte_fallback && (b->inner_prefix.size || b->end_suffix.size)) /* its offsets leave the text there */
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a BPE model with byte_fallback and %s is not supported", model.file,
+                        b->inner_prefix.size ? "continuing_subword_prefix" : "end_of_word_suffix");
     if ((status = tfi_json_string(model, "unk_token", &unk)) < 0) return status;
-    for (int i = 0; unk && i < 256; i++) {
+    b->has_unk = unk != NULL;
+    b->unk_id = unk ? tfi_trie_find(&t->vocab, (const uint8_t *)unk, strlen(unk)) : TFI_TRIE_NONE;
+    for (int i = 0; i < 256; i++) {
         uint8_t spelled[4];
         const uint32_t size = tfi_utf8_encode(tfi_byte_spelling((uint8_t)i), spelled);
-        if (tfi_trie_find(&t->vocab, spelled, size) == TFI_TRIE_NONE)
-            return tfi_fail(TF_STATUS_UNSUPPORTED,
-                            "%s: a BPE model with unk_token whose vocabulary lacks bytes (0x%02x) is not supported", model.file,
-                            (unsigned)i);
+        lacks |= tfi_trie_find(&t->vocab, spelled, size) == TFI_TRIE_NONE;
     }
+    b->is_text = b->inner_prefix.size || b->end_suffix.size || (lacks && (unk || b->byte_fallback));
     return TF_STATUS_OK;
 }
 
@@ -145,6 +147,6 @@ tf_status tfi_read_bpe_model(tf_tokenizer *t, tfi_json model, int whole, tfi_ent
     t->model = TFI_MODEL_BPE;
     if (!json_is_object(vocab)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an object", model.file);
     if ((status = tfi_read_vocab_json(t, vocab, model.file, out)) < 0) return status;
-    if (whole && (status = check_settings(t, model)) < 0) return status;
+    if (whole && (status = read_settings(t, model)) < 0) return status;
     return read_json_merges(t, json_object_get(model.object, "merges"), model.file);
 }

@@ -43,6 +43,7 @@ tf_status tfi_read_japanese(tfi_loading *l)
 {
     tf_tokenizer *t = l->t;
     const char *words = "basic", *pieces = "wordpiece";
+    tfi_part *decoder = NULL;
     int split_words = 1, split_pieces = 1;
     tf_status status;
 
@@ -56,7 +57,8 @@ tf_status tfi_read_japanese(tfi_loading *l)
     if (!split_pieces) return refuse(l, "do_subword_tokenize", "false");
     t->japanese.by_character = strcmp(pieces, "character") == 0;
     if (!t->japanese.by_character && strcmp(pieces, "wordpiece") != 0) return refuse(l, "subword_tokenizer_type", pieces);
-    t->decoder = TFI_DECODER_WORDPIECE;
+    if ((status = tfi_parts_add(t, tfi_decoders, "WordPiece", &t->decoders, &decoder)) < 0) return status;
+    decoder->from = (tfi_string){"##", 2};
     t->first_keeps_more = 1;
     return read_mecab(l);
 }

@@ -10,21 +10,6 @@ static tf_status expect(const json_t *v, json_type type, const char *file, const
     return tfi_fail(TF_STATUS_CORRUPT, "%s: \"%s\" is %s, %s is expected", file, key, v ? "of another type" : "missing", what);
 }
 
-/* The "type" of the component `key`, or NULL in *type where the component is null or absent. */
-static tf_status component(tfi_json root, const char *key, tfi_json *part, const char **type)
-{
-    const json_t *v = json_object_get(root.object, key);
-    tf_status status;
-
-    *type = NULL;
-    *part = (tfi_json){.object = v, .file = root.file};
-    if (!v || json_is_null(v)) return TF_STATUS_OK;
-    if ((status = expect(v, JSON_OBJECT, root.file, key, "an object")) < 0) return status;
-    if ((status = tfi_json_string(*part, "type", type)) < 0) return status;
-    if (!*type) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"%s\" has no \"type\"", root.file, key);
-    return TF_STATUS_OK;
-}
-
 static tf_status refuse(tfi_json root, const char *key, const char *type)
 {
     return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %s is %s, which is not supported", root.file, key, type ? type : "absent");
@@ -86,73 +71,90 @@ tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const c
                                                          : "WordPiece";
     if (strcmp(type, "BPE") == 0) return tfi_read_bpe_model(t, model, whole, out);
     if (strcmp(type, "Unigram") == 0) return tfi_read_unigram_model(t, model, whole, out);
-    if (strcmp(type, "WordPiece") != 0) return refuse(root, "the model", type);
+    const int is_pieces = strcmp(type, "WordPiece") == 0;
+    if (!is_pieces && strcmp(type, "WordLevel") != 0) return refuse(root, "the model", type);
     const json_t *vocab = json_object_get(model.object, "vocab");
-    t->model = TFI_MODEL_WORDPIECE;
+    t->model = is_pieces ? TFI_MODEL_WORDPIECE : TFI_MODEL_WORDLEVEL;
     if ((status = expect(vocab, JSON_OBJECT, root.file, "model.vocab", "an object")) < 0) return status;
-    if (whole && (status = read_model_settings(t, model, unk)) < 0) return status;
+    if (!is_pieces) *unk = "<unk>";
+    if (!is_pieces && (status = tfi_json_string(model, "unk_token", unk)) < 0) return status;
+    if (is_pieces && whole && (status = read_model_settings(t, model, unk)) < 0) return status;
     return tfi_read_vocab_json(t, vocab, root.file, out);
 }
 
 /* Normalizer, pre-tokenizer, decoder. */
 
-static tf_status read_normalizer(tf_tokenizer *t, tfi_json root)
+/* Does the one splitter, or the last of two behind WhitespaceSplit, have this name? */
+static int splits_by(const tf_tokenizer *t, const char *name, int count)
 {
-    const char *type;
-    tfi_json part;
-    int strip = -1;
-    tf_status status;
+    return t->splitters.count == count && tfi_part_is(&t->splitters.data[count - 1], name) &&
+           (count == 1 || tfi_part_is(&t->splitters.data[0], "WhitespaceSplit"));
+}
+
+/* BertNormalizer and BertPreTokenizer before WordPiece: words.c. */
+static int takes_words(tf_tokenizer *t)
+{
+    const tfi_part *normalizer = t->normalizers.data;
 
     t->clean_text = t->split_cjk = t->strip_accents = t->lowercase = 0;
-    if ((status = component(root, "normalizer", &part, &type)) < 0 || !type) return status;
-    if (t->model == TFI_MODEL_BPE || strcmp(type, "BertNormalizer") != 0) return refuse(root, "the normalizer", type);
-    t->clean_text = t->split_cjk = t->lowercase = 1;
-    if ((status = tfi_json_bool(part, "clean_text", &t->clean_text)) < 0) return status;
-    if ((status = tfi_json_bool(part, "handle_chinese_chars", &t->split_cjk)) < 0) return status;
-    if ((status = tfi_json_bool(part, "lowercase", &t->lowercase)) < 0) return status;
-    if ((status = tfi_json_bool(part, "strip_accents", &strip)) < 0) return status;
-    t->strip_accents = strip < 0 ? t->lowercase : strip;
-    return TF_STATUS_OK;
+    if (!splits_by(t, "BertPreTokenizer", 1) || t->normalizers.count > 1) return 0;
+    if (t->normalizers.count == 0) return 1;
+    if (!tfi_part_is(normalizer, "BertNormalizer")) return 0;
+    t->clean_text = normalizer->clean_text;
+    t->split_cjk = normalizer->split_cjk;
+    t->strip_accents = normalizer->strip_accents;
+    t->lowercase = normalizer->lowercase;
+    return 1;
 }
 
-static tf_status read_decoder(tf_tokenizer *t, tfi_json root)
+/* ByteLevel alone before BPE whose characters all are spelled bytes: bpe.c. */
+static int takes_bytes(tf_tokenizer *t)
 {
-    const char *type, *prefix = "##";
-    tfi_json part;
-    tf_status status;
-
-    if ((status = component(root, "decoder", &part, &type)) < 0 || !type) return status;
-    if (strcmp(type, "ByteLevel") == 0) return t->decoder = TFI_DECODER_BYTES, TF_STATUS_OK;
-    if (strcmp(type, "WordPiece") != 0) return refuse(root, "the decoder", type);
-    t->decoder = TFI_DECODER_WORDPIECE;
-    t->decoder_cleans = 1;
-    if ((status = tfi_json_bool(part, "cleanup", &t->decoder_cleans)) < 0) return status;
-    if ((status = tfi_json_string(part, "prefix", &prefix)) < 0) return status;
-    t->decoder_prefix_size = (uint32_t)strlen(prefix);
-    return (t->decoder_prefix = tfi_arena_copy(&t->arena, prefix, t->decoder_prefix_size)) ? TF_STATUS_OK : TF_STATUS_NOMEM;
+    if (!splits_by(t, "ByteLevel", 1) || t->normalizers.count > 0 || t->bpe.is_text) return 0;
+    t->bpe.prefix_space = t->splitters.data[0].prefix_space;
+    t->bpe.use_pattern = t->splitters.data[0].use_pattern;
+    return 1;
 }
 
-static tf_status read_pre_tokenizer(tf_tokenizer *t, tfi_json root)
+/* WhitespaceSplit, Metaspace, both or neither before Unigram: unigram.c. */
+static int takes_marks(tf_tokenizer *t)
 {
-    const char *type;
-    tfi_json part;
-    tf_status status;
+    const int n = t->splitters.count;
+    const int has_mark = splits_by(t, "Metaspace", 1) || splits_by(t, "Metaspace", 2);
 
-    if ((status = component(root, "pre_tokenizer", &part, &type)) < 0) return status;
-    if (!type || strcmp(type, t->model == TFI_MODEL_BPE ? "ByteLevel" : "BertPreTokenizer") != 0)
-        return refuse(root, "the pre_tokenizer", type);
-    t->bpe.prefix_space = t->bpe.use_pattern = 1;
-    if ((status = tfi_json_bool(part, "add_prefix_space", &t->bpe.prefix_space)) < 0) return status;
-    return tfi_json_bool(part, "use_regex", &t->bpe.use_pattern);
+    if (n > 0 && !has_mark && !splits_by(t, "WhitespaceSplit", 1)) return 0;
+    t->unigram.split_spaces = n - has_mark;
+    if (has_mark) tfi_unigram_mark(&t->unigram, &t->splitters.data[n - 1]);
+    return 1;
 }
 
 tf_status tfi_read_json_pipeline(tf_tokenizer *t, tfi_json root)
 {
     tf_status status;
 
-    if (t->model == TFI_MODEL_UNIGRAM) return tfi_read_unigram_pipeline(t, root);
-    if ((status = read_normalizer(t, root)) < 0 || (status = read_pre_tokenizer(t, root)) < 0) return status;
-    return read_decoder(t, root);
+    if ((status = tfi_parts_read(t, &root, "normalizer", "normalizers", tfi_normalizers, &t->normalizers)) < 0 ||
+        (status = tfi_parts_read(t, &root, "pre_tokenizer", "pretokenizers", tfi_splitters, &t->splitters)) < 0 ||
+        (status = tfi_parts_read(t, &root, "decoder", "decoders", tfi_decoders, &t->decoders)) < 0)
+        return status;
+    switch (t->model) {
+    case TFI_MODEL_WORDPIECE:
+        t->is_general = !takes_words(t);
+        break;
+    case TFI_MODEL_BPE:
+        t->is_general = !takes_bytes(t);
+        break;
+    case TFI_MODEL_UNIGRAM:
+        t->is_general = !takes_marks(t);
+        break;
+    default:
+        t->is_general = 1;
+        break;
+    }
+    for (int i = 0; i < t->normalizers.count; i++) {
+        const tfi_part *part = &t->normalizers.data[i];
+        t->lowercase |= part->lowercase || tfi_part_is(part, "Lowercase");
+    }
+    return TF_STATUS_OK;
 }
 
 /* Post-processor. */
@@ -275,24 +277,54 @@ static tf_status read_roberta_processing(tf_tokenizer *t, tfi_json part)
     return tfi_roberta_template(t, cls, sep);
 }
 
-tf_status tfi_read_json_template(tf_tokenizer *t, tfi_json root)
+/* What the post-processors of a file come to: at most one that puts special tokens around, and one that trims. */
+typedef struct processors {
+    int templates, trims;
+} processors;
+
+static tf_status read_processor(tf_tokenizer *t, tfi_json part, int depth, processors *found)
 {
-    const char *type;
-    tfi_json part;
+    const char *type = NULL;
+    const json_t *list = json_object_get(part.object, "processors"), *member;
+    size_t i;
     tf_status status;
 
-    if ((status = component(root, "post_processor", &part, &type)) < 0) return status;
-    if (!type) return tfi_plain_template(t);
-    if (t->model == TFI_MODEL_BPE && strcmp(type, "RobertaProcessing") == 0) return read_roberta_processing(t, part);
-    if (t->model == TFI_MODEL_BPE && strcmp(type, "ByteLevel") == 0) {
-        status = read_trimming(t, part);
-        return status < 0 ? status : tfi_plain_template(t);
+    if (!json_is_object(part.object)) return tfi_fail(TF_STATUS_CORRUPT, "%s: a post_processor is not an object", part.file);
+    if ((status = tfi_json_string(part, "type", &type)) < 0) return status;
+    if (!type) return tfi_fail(TF_STATUS_CORRUPT, "%s: a post_processor has no \"type\"", part.file);
+    if (strcmp(type, "Sequence") == 0 && depth < 4) {
+        if ((status = expect(list, JSON_ARRAY, part.file, "processors", "an array")) < 0) return status;
+        json_array_foreach(list, i, member)
+        {
+            const tfi_json one = {.object = member, .file = part.file};
+            if ((status = read_processor(t, one, depth + 1, found)) < 0) return status;
+        }
+        return TF_STATUS_OK;
     }
+    const int is_bytes = strcmp(type, "ByteLevel") == 0, is_roberta = strcmp(type, "RobertaProcessing") == 0;
+    if ((found->templates += !is_bytes) > 1 || (found->trims += is_bytes || is_roberta) > 1)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: the post_processor %s behind another of its kind is not supported",
+                        part.file, type);
+    if (is_bytes) return read_trimming(t, part);
+    if (is_roberta) return read_roberta_processing(t, part);
     if (strcmp(type, "BertProcessing") == 0) return read_bert_processing(t, part);
-    if (strcmp(type, "TemplateProcessing") != 0) return refuse(root, "the post_processor", type);
+    if (strcmp(type, "TemplateProcessing") != 0) return refuse(part, "the post_processor", type);
     t->windows_keep_type = 1;
-    if ((status = read_template(t, root, part, 0, &t->single)) < 0) return status;
-    return read_template(t, root, part, 1, &t->pair);
+    if ((status = read_template(t, part, part, 0, &t->single)) < 0) return status;
+    return read_template(t, part, part, 1, &t->pair);
+}
+
+tf_status tfi_read_json_template(tf_tokenizer *t, tfi_json root)
+{
+    const json_t *processor = json_object_get(root.object, "post_processor");
+    processors found = {0};
+    tf_status status = TF_STATUS_OK;
+
+    if (processor && !json_is_null(processor))
+        status = read_processor(t, (tfi_json){.object = processor, .file = root.file}, 0, &found);
+    if (status < 0) return status;
+    t->is_general |= t->bpe.trim && t->model != TFI_MODEL_BPE;
+    return found.templates ? TF_STATUS_OK : tfi_plain_template(t);
 }
 
 /* Added tokens, wherever they are written. */

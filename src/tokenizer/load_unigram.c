@@ -35,6 +35,7 @@ static tf_status add_piece(tf_tokenizer *t, tfi_entries *out, const char *text, 
     t->vocab_entries = number + 1;
     if (size == 0) return TF_STATUS_OK;
     if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)text, size, &id)) < 0) return status;
+    t->unigram.has_twins |= *id != TFI_TRIE_NONE;
     *id = number;
     return TF_STATUS_OK;
 }
@@ -125,157 +126,37 @@ tf_status tfi_read_spm_vocab(tf_tokenizer *t, const tfi_spm_file *f, const tfi_s
 
 /* Pipelines. */
 
-static tf_status new_step(tf_tokenizer *t, const char *file, tfi_step_kind kind, tfi_step **out)
-{
-    tfi_unigram *u = &t->unigram;
-
-    if (!u->steps && !(u->steps = tfi_arena_alloc(&t->arena, TFI_STEPS_MAX * sizeof *u->steps))) return TF_STATUS_NOMEM;
-    if (u->step_count == TFI_STEPS_MAX)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: a normalizer of more than %d steps", file, TFI_STEPS_MAX);
-    *out = &u->steps[u->step_count++];
-    (*out)->kind = kind;
-    return TF_STATUS_OK;
-}
-
 static void set_mark(tfi_unigram *u, const uint8_t *mark)
 {
     u->mark = tfi_utf8_decode(mark, &u->mark_size);
     memcpy(u->mark_text, mark, u->mark_size);
 }
 
-static void set_decoder(tf_tokenizer *t, const uint8_t *mark, uint32_t mark_size, int drops)
+/* What unigram.c does in place of a Metaspace. */
+void tfi_unigram_mark(tfi_unigram *u, const tfi_part *metaspace)
 {
-    t->decoder = TFI_DECODER_METASPACE;
-    t->decoder_drops = drops;
-    t->decoder_prefix = tfi_arena_copy(&t->arena, (const char *)mark, mark_size);
-    t->decoder_prefix_size = mark_size;
+    u->has_mark = 1;
+    u->split_marks = metaspace->splits;
+    u->prepend = metaspace->prepend;
+    set_mark(u, metaspace->mark_text);
 }
 
 tf_status tfi_unigram_class(tf_tokenizer *t, int prefix_space)
 {
     tfi_unigram *u = &t->unigram;
-    tfi_step *step = NULL;
+    tfi_part *part = NULL;
     tf_status status;
 
-    if (u->map.units && (status = new_step(t, "", TFI_STEP_CHARSMAP, &step)) < 0) return status;
-    u->split_spaces = u->has_mark = u->split_marks = 1;
-    u->prepend = prefix_space ? TFI_PREPEND_ALWAYS : TFI_PREPEND_NEVER;
-    set_mark(u, usual_mark);
-    set_decoder(t, usual_mark, u->mark_size, prefix_space);
-    return t->decoder_prefix ? TF_STATUS_OK : TF_STATUS_NOMEM;
-}
-
-static int digit_of(char c)
-{
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* "precompiled_charsmap" is base64. */
-static tf_status read_charsmap(tf_tokenizer *t, tfi_json part)
-{
-    const json_t *value = json_object_get(part.object, "precompiled_charsmap");
-    const char *text = json_string_value(value);
-    size_t n = json_string_length(value), size = 0;
-    tf_status status = TF_STATUS_OK;
-    uint32_t bits = 0;
-
-    if (!text) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"precompiled_charsmap\" is not a string", part.file);
-    while (n > 0 && text[n - 1] == '=') n--;
-    uint8_t *data = tfi_alloc(t->memory, n + 1);
-    if (!data) return TF_STATUS_NOMEM;
-    for (size_t i = 0; i < n && status == TF_STATUS_OK; i++) {
-        const int digit = digit_of(text[i]);
-        if (digit < 0) status = tfi_fail(TF_STATUS_CORRUPT, "%s: \"precompiled_charsmap\" is not base64", part.file);
-        bits = bits << 6 | (uint32_t)(digit & 63);
-        if (i % 4 == 1) data[size++] = (uint8_t)(bits >> 4);
-        if (i % 4 == 2) data[size++] = (uint8_t)(bits >> 2);
-        if (i % 4 == 3) data[size++] = (uint8_t)bits;
+    if (u->map.units) {
+        if ((status = tfi_parts_add(t, tfi_normalizers, "Precompiled", &t->normalizers, &part)) < 0) return status;
+        part->map = &u->map;
     }
-    if (status == TF_STATUS_OK) status = tfi_charsmap_open(&t->unigram.map, &t->arena, data, size, part.file);
-    tfi_free(t->memory, data, n + 1);
-    return status;
-}
-
-static tf_status refuse_step(tfi_json part, const char *what, const char *type)
-{
-    return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: %s is %s, which is not supported for Unigram", part.file, what, type);
-}
-
-/* Code points of a pattern or of its replacement. */
-static int read_points(const json_t *value, uint32_t out[TFI_REPLACE_MAX], uint32_t *count)
-{
-    const uint8_t *text = (const uint8_t *)json_string_value(value);
-    uint32_t size;
-
-    *count = 0;
-    if (!text || json_string_length(value) > TFI_REPLACE_MAX) return 0;
-    for (size_t at = 0; at < json_string_length(value); at += size) out[(*count)++] = tfi_utf8_decode(text + at, &size);
-    return 1;
-}
-
-/* Replace, of a string or of two and more spaces, the one regular expression that such files have. */
-static tf_status read_replace(tf_tokenizer *t, tfi_json part)
-{
-    const json_t *pattern = json_object_get(part.object, "pattern"), *text = json_object_get(pattern, "String");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
-    tfi_step *step = NULL;
-    const tf_status status = new_step(t, part.file, TFI_STEP_REPLACE, &step);
-
-    if (status < 0) return status;
-    if (regex && strcmp(regex, " {2,}") != 0)
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: normalizer: Replace of the regular expression \"%.64s\" is not supported",
-                        part.file, regex);
-    step->run = regex != NULL;
-    step->from[0] = ' ';
-    if ((!regex && (!read_points(text, step->from, &step->from_count) || step->from_count == 0)) ||
-        !read_points(json_object_get(part.object, "content"), step->to, &step->to_count))
-        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: normalizer: Replace of what is neither a string nor a regular expression",
-                        part.file);
-    return TF_STATUS_OK;
-}
-
-static tf_status read_strip(tf_tokenizer *t, tfi_json part)
-{
-    tfi_step *step = NULL;
-    tf_status status = new_step(t, part.file, TFI_STEP_STRIP, &step);
-
-    if (status < 0) return status;
-    step->left = step->right = 1;
-    if ((status = tfi_json_bool(part, "strip_left", &step->left)) < 0) return status;
-    return tfi_json_bool(part, "strip_right", &step->right);
-}
-
-static tf_status read_normalizer(tf_tokenizer *t, tfi_json part, int depth)
-{
-    const char *type = NULL;
-    const json_t *list, *value;
-    tfi_step *step = NULL;
-    size_t i;
-    tf_status status;
-
-    if (!part.object || json_is_null(part.object)) return TF_STATUS_OK;
-    if (!json_is_object(part.object)) return tfi_fail(TF_STATUS_CORRUPT, "%s: a normalizer is not an object", part.file);
-    if ((status = tfi_json_string(part, "type", &type)) < 0) return status;
-    if (!type) return tfi_fail(TF_STATUS_CORRUPT, "%s: a normalizer has no \"type\"", part.file);
-    if (strcmp(type, "Lowercase") == 0) return new_step(t, part.file, TFI_STEP_LOWERCASE, &step);
-    if (strcmp(type, "Nmt") == 0) return new_step(t, part.file, TFI_STEP_NMT, &step);
-    if (strcmp(type, "Replace") == 0) return read_replace(t, part);
-    if (strcmp(type, "Strip") == 0) return read_strip(t, part);
-    if (strcmp(type, "Precompiled") == 0) {
-        if (t->unigram.map.units) return refuse_step(part, "a second normalizer", type);
-        if ((status = read_charsmap(t, part)) < 0) return status;
-        return new_step(t, part.file, TFI_STEP_CHARSMAP, &step);
-    }
-    if (strcmp(type, "Sequence") != 0 || depth > 1) return refuse_step(part, "the normalizer", type);
-    list = json_object_get(part.object, "normalizers");
-    if (!json_is_array(list)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"normalizers\" is not an array", part.file);
-    json_array_foreach(list, i, value)
-    {
-        if ((status = read_normalizer(t, (tfi_json){.object = value, .file = part.file}, depth + 1)) < 0) return status;
-    }
+    if ((status = tfi_parts_add(t, tfi_decoders, "Metaspace", &t->decoders, &part)) < 0) return status;
+    part->splits = 1;
+    part->prepend = prefix_space ? TFI_PREPEND_ALWAYS : TFI_PREPEND_NEVER;
+    tfi_part_set_mark(part, 0x2581);
+    u->split_spaces = 1;
+    tfi_unigram_mark(u, part);
     return TF_STATUS_OK;
 }
 
@@ -287,96 +168,9 @@ tf_status tfi_read_class_charsmap(tf_tokenizer *t, tfi_json root)
     for (size_t i = 0; i < n; i++) {
         const tfi_json part = {.object = json_is_array(list) ? json_array_get(list, i) : normalizer, .file = root.file};
         const char *type = json_string_value(json_object_get(part.object, "type"));
-        if (type && strcmp(type, "Precompiled") == 0) return read_charsmap(t, part);
+        if (type && strcmp(type, "Precompiled") == 0) return tfi_charsmap_read(t, part, &t->unigram.map);
     }
     return TF_STATUS_OK;
-}
-
-/* The settings of a Metaspace, which a pre-tokenizer and a decoder may be. */
-static tf_status read_metaspace(tfi_json part, const uint8_t **mark, tfi_prepend *prepend, int *split)
-{
-    const char *text = (const char *)usual_mark, *scheme = "always";
-    int prefix = 1;
-    uint32_t size;
-    tf_status status;
-
-    if ((status = tfi_json_string(part, "replacement", &text)) < 0) return status;
-    if ((status = tfi_json_string(part, "prepend_scheme", &scheme)) < 0) return status;
-    if ((status = tfi_json_bool(part, "add_prefix_space", &prefix)) < 0) return status;
-    if ((status = tfi_json_bool(part, "split", split)) < 0) return status;
-    *prepend = strcmp(scheme, "always") == 0  ? TFI_PREPEND_ALWAYS
-               : strcmp(scheme, "first") == 0 ? TFI_PREPEND_FIRST
-                                              : TFI_PREPEND_NEVER;
-    if (*prepend == TFI_PREPEND_NEVER && strcmp(scheme, "never") != 0)
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: Metaspace: prepend_scheme is \"%.32s\"", part.file, scheme);
-    if (!prefix && *prepend != TFI_PREPEND_NEVER)
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: Metaspace: add_prefix_space and prepend_scheme disagree", part.file);
-    if (!*text || ((void)tfi_utf8_decode((const uint8_t *)text, &size), strlen(text) != size))
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: Metaspace: replacement is \"%.32s\", not one character", part.file, text);
-    *mark = (const uint8_t *)text;
-    return TF_STATUS_OK;
-}
-
-static tf_status read_pre_tokenizer(tf_tokenizer *t, tfi_json part, int depth)
-{
-    tfi_unigram *u = &t->unigram;
-    const char *type = NULL;
-    const uint8_t *mark;
-    const json_t *list, *value;
-    size_t i;
-    tf_status status;
-
-    if (!part.object || json_is_null(part.object)) return TF_STATUS_OK;
-    if (!json_is_object(part.object)) return tfi_fail(TF_STATUS_CORRUPT, "%s: a pre_tokenizer is not an object", part.file);
-    if ((status = tfi_json_string(part, "type", &type)) < 0) return status;
-    if (!type) return tfi_fail(TF_STATUS_CORRUPT, "%s: a pre_tokenizer has no \"type\"", part.file);
-    if (u->has_mark) return refuse_step(part, "a pre_tokenizer behind Metaspace", type);
-    if (strcmp(type, "WhitespaceSplit") == 0) return u->split_spaces = 1, TF_STATUS_OK;
-    if (strcmp(type, "Metaspace") == 0) {
-        u->has_mark = u->split_marks = 1;
-        if ((status = read_metaspace(part, &mark, &u->prepend, &u->split_marks)) < 0) return status;
-        return set_mark(u, mark), TF_STATUS_OK;
-    }
-    if (strcmp(type, "Sequence") != 0 || depth > 1) return refuse_step(part, "the pre_tokenizer", type);
-    list = json_object_get(part.object, "pretokenizers");
-    if (!json_is_array(list)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"pretokenizers\" is not an array", part.file);
-    json_array_foreach(list, i, value)
-    {
-        if ((status = read_pre_tokenizer(t, (tfi_json){.object = value, .file = part.file}, depth + 1)) < 0) return status;
-    }
-    return TF_STATUS_OK;
-}
-
-static tf_status read_decoder(tf_tokenizer *t, tfi_json part)
-{
-    const char *type = NULL;
-    const uint8_t *mark;
-    tfi_prepend prepend;
-    int split;
-    tf_status status;
-
-    if (!part.object || json_is_null(part.object)) return TF_STATUS_OK;
-    if (!json_is_object(part.object)) return tfi_fail(TF_STATUS_CORRUPT, "%s: the decoder is not an object", part.file);
-    if ((status = tfi_json_string(part, "type", &type)) < 0) return status;
-    if (type && strcmp(type, "Sequence") == 0 && json_array_size(json_object_get(part.object, "decoders")) == 1)
-        return read_decoder(
-            t, (tfi_json){.object = json_array_get(json_object_get(part.object, "decoders"), 0), .file = part.file});
-    if (!type || strcmp(type, "Metaspace") != 0) return refuse_step(part, "the decoder", type ? type : "nothing");
-    if ((status = read_metaspace(part, &mark, &prepend, &split)) < 0) return status;
-    set_decoder(t, mark, (uint32_t)strlen((const char *)mark), prepend != TFI_PREPEND_NEVER);
-    return t->decoder_prefix ? TF_STATUS_OK : TF_STATUS_NOMEM;
-}
-
-tf_status tfi_read_unigram_pipeline(tf_tokenizer *t, tfi_json root)
-{
-    tf_status status;
-
-    set_mark(&t->unigram, usual_mark);
-    status = read_normalizer(t, (tfi_json){.object = json_object_get(root.object, "normalizer"), .file = root.file}, 0);
-    if (status < 0) return status;
-    status = read_pre_tokenizer(t, (tfi_json){.object = json_object_get(root.object, "pre_tokenizer"), .file = root.file}, 0);
-    if (status < 0) return status;
-    return read_decoder(t, (tfi_json){.object = json_object_get(root.object, "decoder"), .file = root.file});
 }
 
 /* libsentencepiece's own rules. */
@@ -446,9 +240,7 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
     t->decoder = TFI_DECODER_SPM;
     u->unk_surface = tfi_arena_copy(&t->arena, (const char *)spm->unk_surface.data, spm->unk_surface.size);
     u->unk_surface_size = (uint32_t)spm->unk_surface.size;
-    t->decoder_prefix = tfi_arena_copy(&t->arena, (const char *)usual_mark, u->mark_size);
-    t->decoder_prefix_size = u->mark_size;
-    if (!u->unk_surface || !t->decoder_prefix) return TF_STATUS_NOMEM;
+    if (!u->unk_surface) return TF_STATUS_NOMEM;
     if ((status = tfi_trie_open(&u->user, t->memory, 64)) < 0) return status;
     return read_own_pieces(t, f);
 }
@@ -529,7 +321,9 @@ static void set_ascii(tf_tokenizer *t)
     size_t matched;
     uint32_t size;
 
-    u->is_plain = u->step_count == 0 || (u->step_count == 1 && u->steps[0].kind == TFI_STEP_CHARSMAP);
+    const tfi_parts *n = &t->normalizers;
+
+    u->is_plain = n->count == 0 || (n->count == 1 && n->data[0].map == &u->map);
     for (uint32_t c = 0; c < 128; c++) {
         const uint8_t text = (uint8_t)c;
         const int is_space = tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_SPACE;
@@ -540,15 +334,16 @@ static void set_ascii(tf_tokenizer *t)
 }
 
 /* May long text be normalised in parts that end before a space? */
-static int has_seams(const tfi_unigram *u)
+static int has_seams(const tf_tokenizer *t)
 {
+    const tfi_unigram *u = &t->unigram;
+
     if (u->ascii[' '] != TFI_ASCII_SPACE) return 0;
-    for (int i = 0; i < u->step_count; i++) {
-        const tfi_step *step = &u->steps[i];
-        if (step->kind != TFI_STEP_REPLACE || step->run) continue;
-        const int to_mark = step->from_count == 1 && step->to_count == 1 && u->has_mark && step->to[0] == u->mark;
-        for (uint32_t k = 0; k < step->from_count; k++)
-            if (step->from[k] < 128 && !to_mark) return 0;
+    for (int i = 0; i < t->normalizers.count; i++) {
+        const tfi_part *part = &t->normalizers.data[i];
+        const int to_mark = u->has_mark && part->to.size == u->mark_size &&
+                            memcmp(part->to.data, u->mark_text, u->mark_size) == 0;
+        if (part->seams == TFI_SEAMS_UNSAFE || (part->seams == TFI_SEAMS_SPACE && !to_mark)) return 0;
     }
     return 1;
 }
@@ -647,7 +442,7 @@ tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
         u->byte_id[i] = tfi_trie_find(&t->vocab, (const uint8_t *)name, (size_t)size);
     }
     set_ascii(t);
-    u->has_seams = has_seams(u);
+    u->has_seams = has_seams(t);
     u->lone_mark = lone_mark(u);
     return set_points(t);
 }

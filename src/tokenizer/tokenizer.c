@@ -6,8 +6,11 @@
 #include "base/options.h"
 #include "base/status.h"
 
-static const char *const model_names[] = {
-    [TFI_MODEL_WORDPIECE] = "WordPiece", [TFI_MODEL_BPE] = "BPE", [TFI_MODEL_UNIGRAM] = "Unigram", [TFI_MODEL_BYT5] = "ByT5"};
+static const char *const model_names[] = {[TFI_MODEL_WORDPIECE] = "WordPiece",
+                                          [TFI_MODEL_BPE] = "BPE",
+                                          [TFI_MODEL_UNIGRAM] = "Unigram",
+                                          [TFI_MODEL_WORDLEVEL] = "WordLevel",
+                                          [TFI_MODEL_BYT5] = "ByT5"};
 
 tf_status tf_tokenizer_get_info(const tf_tokenizer *t, tf_tokenizer_info *info)
 {
@@ -67,11 +70,19 @@ tf_status tf_tokenizer_open(const char *path, const tf_tokenizer_options *option
     return tfi_tokenizer_open_path(path, &o, out);
 }
 
+static void close_patterns(tfi_parts *parts)
+{
+    for (int i = 0; i < parts->count; i++) tfi_pattern_close(parts->data[i].pattern);
+}
+
 void tf_tokenizer_close(tf_tokenizer *t)
 {
     tfi_memory memory;
 
     if (!t) return;
+    close_patterns(&t->normalizers);
+    close_patterns(&t->splitters);
+    close_patterns(&t->decoders);
     tfi_trie_close(&t->vocab);
     tfi_bpe_close(&t->bpe, t->memory);
     tfi_unigram_close(&t->unigram);

@@ -23,7 +23,8 @@
 
 /* Open the tokenizer of a checkpoint's files; `memory` must outlive it and takes the place of the options' allocator. options may be
  * NULL. NOT_FOUND (with text) if there is no tokenizer. */
-tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options, tf_tokenizer **out);
+tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options,
+                                   tf_tokenizer **out);
 
 /* The same for a path, a directory's or a file's, with memory of its own. */
 tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out);
@@ -54,19 +55,17 @@ typedef struct tfi_template {
 
 typedef enum tfi_token_model {
     TFI_MODEL_WORDPIECE,
-    TFI_MODEL_BPE, /* byte-level */
+    TFI_MODEL_BPE,
     TFI_MODEL_UNIGRAM,
+    TFI_MODEL_WORDLEVEL,
     TFI_MODEL_BYT5 /* bytes as they are */
 } tfi_token_model;
 
 /* How a token's string becomes text. */
 typedef enum tfi_decoder {
-    TFI_DECODER_NONE,      /* strings with a space between */
-    TFI_DECODER_WORDPIECE, /* the same, but "##" joins */
-    TFI_DECODER_BYTES,     /* spelled bytes, joined, read as UTF-8 */
-    TFI_DECODER_METASPACE, /* strings, joined; the prefix is a space, or with decoder_drops nothing in the first one */
-    TFI_DECODER_SPM,       /* as libsentencepiece */
-    TFI_DECODER_BYT5       /* ids are bytes; what is not UTF-8 is left out */
+    TFI_DECODER_PARTS, /* tf_tokenizer.decoders; if there are none, strings with a space between */
+    TFI_DECODER_SPM,   /* as libsentencepiece */
+    TFI_DECODER_BYT5   /* ids are bytes; what is not UTF-8 is left out */
 } tfi_decoder;
 
 /* A token that is found in the text before anything else is done with it. */
@@ -100,7 +99,12 @@ struct tf_tokenizer {
     tfi_unigram unigram;
     tfi_japanese japanese;
 
-    /* Normalizer, of WordPiece alone. The order of application is that of the fields. */
+    /* The parts of a tokenizer.json, and what pipelines of the usual form have in place of them. */
+    tfi_parts normalizers, splitters, decoders;
+    int is_general;   /* text takes the long way, pipeline.c's */
+    tfi_unicode more; /* second bytes of flags */
+
+    /* BertNormalizer with WordPiece. The order of application is that of the fields. */
     int clean_text, split_cjk, strip_accents, lowercase;
     tfi_unicode unicode;
     uint8_t ascii_class[128], ascii_fold[128];
@@ -132,10 +136,8 @@ struct tf_tokenizer {
     int windows_keep_type; /* in all windows but the first a text has its own type: 0 or 1, whatever the template says */
     int no_second_end;     /* no special token is put behind one that the text ends with */
     tfi_decoder decoder;
-    int decoder_cleans, decoder_drops, clean_up;
-    int never_cleans; /* the reference does not clean up what BPE decodes, whatever it is told */
-    const char *decoder_prefix;
-    uint32_t decoder_prefix_size;
+    int clean_up;
+    int never_cleans;        /* the reference does not clean up what BPE decodes, whatever it is told */
     uint32_t token_size_max; /* bytes of the longest string */
     int32_t model_max_length, truncation_side;
     int first_keeps_more; /* of two texts cut to an odd number of tokens; else the longer one does */
@@ -150,9 +152,12 @@ tf_status tfi_reserve(tfi_memory *memory, void **data, size_t *capacity, size_t 
 /* decode.c */
 
 /* The bytes that a token adds inside a text, special or not; none for an id without a token. They may be part of a character. What
- * transformers' StopStringCriteria matches.
- * OK, or TOO_SMALL: tfi_tokenizer_piece_max() bytes are enough for any. */
-tf_status tfi_tokenizer_piece(const tf_tokenizer *t, int32_t id, char *out, int64_t capacity, int64_t *size);
+ * transformers' StopStringCriteria matches. `d`: made by tfi_pieces_open(), closed by tfi_decoding_close() (decoder.h).
+ * OK, or TOO_SMALL: tfi_tokenizer_piece_max() bytes are enough for any. NOMEM or INVALID only by decoders that replace patterns. */
+struct tfi_decoding;
+tf_status tfi_pieces_open(struct tfi_decoding *d, const tf_tokenizer *t, tfi_memory *memory);
+tf_status tfi_tokenizer_piece(struct tfi_decoding *d, const tf_tokenizer *t, int32_t id, char *out, int64_t capacity,
+                              int64_t *size);
 int64_t tfi_tokenizer_piece_max(const tf_tokenizer *t);
 
 /* added.c */
@@ -197,6 +202,19 @@ typedef struct tfi_mark {
     uint32_t byte_begin, byte_end, index;
 } tfi_mark;
 
+/* A code point of a normal form while it is made: it takes the place of 1 - change old ones, or is one more. */
+typedef struct tfi_form {
+    uint32_t c;
+    int32_t change;
+    uint32_t combining;
+} tfi_form;
+
+/* Code points [begin, end) of the normal form that belong together: an added token, or text. */
+typedef struct tfi_span {
+    uint32_t begin, end;
+    int32_t added; /* index into tf_tokenizer.added, or TFI_TRIE_NONE */
+} tfi_span;
+
 /* The best way to a place in a piece of text; once it is known, the way on from there. */
 typedef struct tfi_node {
     double score;
@@ -236,13 +254,20 @@ typedef struct tfi_scratch {
     uint64_t *heap; /* merges that may come next */
     tfi_node *nodes;
     uint8_t *piece;
-    tfi_word *words;     /* [TFI_WORDS] or NULL */
+    tfi_word *words;      /* [TFI_WORDS] or NULL */
     uint64_t words_owner; /* the serial of the tokenizer that they are words of */
-    void *lattice; /* libmecab's */
+    void *lattice;        /* libmecab's */
+    tfi_form *forms;
+    tfi_span *spans, *divided; /* what is being divided, and into what */
+    tfi_char *new_chars;       /* of a normal form that takes the place of chars and normal */
+    uint8_t *new_normal;
+    void *match_data; /* pattern.c's */
     size_t sorted_count, node_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
     size_t symbol_capacity, heap_capacity;
+    size_t form_count, form_capacity, span_count, span_capacity, divided_count, divided_capacity;
+    size_t new_char_count, new_char_capacity, new_normal_size, new_normal_capacity;
 } tfi_scratch;
 
 void tfi_scratch_close(tfi_scratch *s);
@@ -286,6 +311,11 @@ tf_status tfi_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *te
 /* The first code point of the normal form at or after byte `at`. */
 size_t tfi_char_index(const tfi_scratch *s, uint32_t at);
 
+/* Append the tokens of a word: the code points [begin, end) of the normal form, not none. OK, NOMEM, INVALID (bpe_word.c). */
+tf_status tfi_wordpiece_word(tfi_reading *x, size_t begin, size_t end);
+tf_status tfi_bpe_word(tfi_reading *x, size_t begin, size_t end);
+tf_status tfi_unigram_word(tfi_reading *x, size_t begin, size_t end);
+
 /* Fill the ASCII tables from the normalizer's settings. */
 void tfi_words_init(tf_tokenizer *t);
 
@@ -299,16 +329,25 @@ void tfi_bpe_trim(const tfi_reading *x, tfi_token *k, const uint8_t *string, uin
 
 /* After the vocabulary, its merges and the added tokens: all that is looked up while encoding. OK or NOMEM. */
 tf_status tfi_bpe_finish(tf_tokenizer *t);
+/* The ids of <0x00> to <0xFF>. */
+void tfi_bpe_find_bytes(tf_tokenizer *t);
+
+/* Merge s->symbols, a list from the first one; the heap has room for two keys a symbol. */
+void tfi_bpe_merge(const tfi_bpe *b, tfi_scratch *s);
 
 /* normalizer.c */
 
 /* Replace s->normal and s->chars by the normal form of a part of `text`; *chars counts code points. *lost: code points were
  * removed from the begin, which in the reference shifts the ranges of all that follow: normalise it all together. OK or NOMEM.
  */
-tf_status tfi_unigram_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, const tfi_range *range,
-                                uint32_t *chars, int *lost);
+tf_status tfi_run_normalizers(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, const tfi_range *range,
+                              uint32_t *chars, int *lost);
 
-/* The same by libsentencepiece's rules; ranges end where the next one begins, that of the last one at s->chars[char_count]. */
+/* The code points of text[begin, end) into s->marks, the first one being number `chars`; lower-case s->marks. OK or NOMEM. */
+tf_status tfi_read_chars(tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end, uint32_t chars);
+tf_status tfi_lower_chars(const tf_tokenizer *t, tfi_scratch *s);
+
+/* spm_normalizer.c: the same by libsentencepiece's rules; ranges end where the next one begins, that of the last one at s->chars[char_count]. */
 tf_status tfi_spm_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end,
                             uint32_t *chars);
 
@@ -316,8 +355,6 @@ tf_status tfi_spm_normalize(const tf_tokenizer *t, tfi_scratch *s, const uint8_t
 
 /* Append the tokens of text[begin, end), which is not empty and has no added tokens. OK or NOMEM. */
 tf_status tfi_unigram_segment(tfi_reading *x, uint32_t begin, uint32_t end);
-/* Append the tokens of the normal form's code points [begin, end) (s->normal, s->chars). OK or NOMEM. */
-tf_status tfi_unigram_chars(tfi_reading *x, size_t begin, size_t end, int is_first);
 
 /* byt5.c, japanese.c */
 tf_status tfi_byt5_segment(tfi_reading *x, uint32_t begin, uint32_t end);

@@ -10,7 +10,10 @@ enum { UNASSIGNED_FIRST = 0x400, UNASSIGNED_LAST = 0xdff }; /* pages of planes 4
 enum {
     FLIPS = sizeof flag_flips / sizeof flag_flips[0],
     DELTAS = sizeof lower_deltas / sizeof lower_deltas[0],
-    CHANGES = sizeof class_changes / sizeof class_changes[0],
+    CHANGES = sizeof category_changes / sizeof category_changes[0],
+    MORE = sizeof more_flips / sizeof more_flips[0],
+    SCRIPTS = sizeof script_runs / sizeof script_runs[0],
+    REGEX_SCRIPTS = sizeof regex_scripts / sizeof regex_scripts[0],
     EXTENDS = sizeof grapheme_extends / sizeof grapheme_extends[0]
 };
 
@@ -38,18 +41,34 @@ static uint8_t rules(uint32_t c, const utf8proc_property_t *property)
     return flags;
 }
 
-/* The class by utf8proc alone. */
-static uint8_t class_rules(uint32_t c, const utf8proc_property_t *property)
+/* Is its compatibility decomposition another one than its canonical one? */
+static int has_compat(uint32_t c, const utf8proc_property_t *property)
 {
-    const int category = property->category;
+    uint32_t one[TFI_DECOMPOSITION_MAX], other[TFI_DECOMPOSITION_MAX];
 
-    if (rules(c, property) & TFI_UNICODE_SPACE) return TFI_CLASS_SPACE;
-    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) return TFI_CLASS_LETTER;
-    return category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO ? TFI_CLASS_NUMBER : TFI_CLASS_OTHER;
+    if (property->decomp_seqindex == UINT16_MAX) return 0;
+    const int n = tfi_unicode_decompose(c, 0, one);
+    return n != tfi_unicode_decompose(c, 1, other) || memcmp(one, other, (size_t)n * sizeof *one) != 0;
 }
 
-/* Flags, or classes, of the 256 code points from `first` on; *at walks through the exceptions from call to call. */
-static void fill_flags(uint32_t first, uint8_t page[256], int *at)
+/* The second flags by a category and utf8proc alone. */
+static uint8_t more_rules(uint32_t c, int category, const utf8proc_property_t *property)
+{
+    uint8_t flags = 0;
+
+    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO) flags = TFI_CLASS_LETTER;
+    if (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO) flags = TFI_CLASS_NUMBER | TFI_UNICODE_NUMERIC;
+    if ((category >= UTF8PROC_CATEGORY_ZS && category <= UTF8PROC_CATEGORY_ZP) || (c >= 9 && c <= 13) || c == 0x85)
+        flags = TFI_CLASS_SPACE;
+    if ((category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC)
+        flags |= TFI_UNICODE_REGEX_WORD;
+    if (category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME) flags |= TFI_UNICODE_MARK;
+    if (has_compat(c, property)) flags |= TFI_UNICODE_COMPAT;
+    return flags;
+}
+
+/* First or second flags of the 256 code points from `first` on; at[] walk through the exceptions from call to call. */
+static void fill_flags(uint32_t first, uint8_t page[256], int at[2])
 {
     const utf8proc_property_t *last = NULL;
     uint8_t flags = 0;
@@ -59,31 +78,38 @@ static void fill_flags(uint32_t first, uint8_t page[256], int *at)
         if (property != last || c < 0xd800) flags = rules(c, property); /* no rule looks at larger numbers themselves */
         last = property;
         page[c & 255] = flags;
-        while (*at < FLIPS && flag_flips[*at].last < c) ++*at;
-        if (*at < FLIPS && flag_flips[*at].first <= c) page[c & 255] ^= flag_flips[*at].flip;
+        while (at[0] < FLIPS && flag_flips[at[0]].last < c) ++at[0];
+        if (at[0] < FLIPS && flag_flips[at[0]].first <= c) page[c & 255] ^= flag_flips[at[0]].flip;
     }
 }
 
-static void fill_classes(uint32_t first, uint8_t page[256], int *at)
+static int category_of(uint32_t c, const utf8proc_property_t *property, int *at)
+{
+    while (*at < CHANGES && category_changes[*at].last < c) ++*at;
+    return *at < CHANGES && category_changes[*at].first <= c ? category_changes[*at].category : property->category;
+}
+
+static void fill_more(uint32_t first, uint8_t page[256], int at[2])
 {
     for (uint32_t c = first; c < first + 256; c++) {
-        page[c & 255] = class_rules(c, utf8proc_get_property((utf8proc_int32_t)c));
-        while (*at < CHANGES && class_changes[*at].last < c) ++*at;
-        if (*at < CHANGES && class_changes[*at].first <= c) page[c & 255] = class_changes[*at].class;
+        const utf8proc_property_t *property = utf8proc_get_property((utf8proc_int32_t)c);
+        page[c & 255] = more_rules(c, category_of(c, property, &at[0]), property);
+        while (at[1] < MORE && more_flips[at[1]].last < c) ++at[1];
+        if (at[1] < MORE && more_flips[at[1]].first <= c) page[c & 255] ^= more_flips[at[1]].flip;
     }
 }
 
-static tf_status init_pages(tfi_unicode *u, tfi_arena *arena, void (*fill)(uint32_t first, uint8_t page[256], int *at))
+static tf_status init_pages(tfi_unicode *u, tfi_arena *arena, void (*fill)(uint32_t first, uint8_t page[256], int at[2]))
 {
     uint8_t page[256];
-    int at = 0;
+    int at[2] = {0};
 
     for (uint32_t p = 0; p < TFI_UNICODE_PAGES; p++) {
         if (p > UNASSIGNED_FIRST && p <= UNASSIGNED_LAST) {
             u->page[p] = u->page[UNASSIGNED_FIRST];
             continue;
         }
-        fill(p << 8, page, &at);
+        fill(p << 8, page, at);
         if (p > 0 && memcmp(page, u->page[p - 1], sizeof page) == 0) {
             u->page[p] = u->page[p - 1];
             continue;
@@ -101,21 +127,68 @@ tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena)
     return init_pages(u, arena, fill_flags);
 }
 
-tf_status tfi_unicode_init_classes(tfi_unicode *u, tfi_arena *arena)
+tf_status tfi_unicode_init_more(tfi_unicode *u, tfi_arena *arena)
 {
-    return init_pages(u, arena, fill_classes);
+    return init_pages(u, arena, fill_more);
 }
 
-int tfi_unicode_decompose(uint32_t c, uint32_t out[TFI_DECOMPOSITION_MAX])
+void tfi_unicode_categories(uint8_t out[0x110000])
+{
+    int at = 0;
+
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        const uint32_t page = c >> 8;
+        if (page > UNASSIGNED_FIRST && page <= UNASSIGNED_LAST) out[c] = 0;
+        else out[c] = (uint8_t)category_of(c, utf8proc_get_property((utf8proc_int32_t)c), &at);
+    }
+}
+
+uint8_t tfi_unicode_script(uint32_t c)
+{
+    int low = 0, high = SCRIPTS;
+
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (script_runs[middle].last < c) low = middle + 1;
+        else high = middle;
+    }
+    return low < SCRIPTS && script_runs[low].first <= c ? script_runs[low].script : 0;
+}
+
+int tfi_unicode_script_range(const char *name, size_t i, uint32_t *first, uint32_t *last)
+{
+    /* In the order of unicode_tables.py. */
+    static const char *const names[] = {"Arabic", "Cyrillic", "Greek",    "Han",   "Hangul",
+                                        "Hebrew", "Hiragana", "Katakana", "Latin", "Thai"};
+
+    for (size_t k = 0; k < REGEX_SCRIPTS; k++) {
+        if (strcmp(names[regex_scripts[k].script], name) != 0 || i-- > 0) continue;
+        *first = regex_scripts[k].first;
+        *last = regex_scripts[k].last;
+        return 1;
+    }
+    return 0;
+}
+
+int tfi_unicode_decompose(uint32_t c, int is_compat, uint32_t out[TFI_DECOMPOSITION_MAX])
 {
     utf8proc_int32_t parts[TFI_DECOMPOSITION_MAX];
     int boundary = 0;
-    const utf8proc_ssize_t n =
-        utf8proc_decompose_char((utf8proc_int32_t)c, parts, TFI_DECOMPOSITION_MAX, UTF8PROC_DECOMPOSE, &boundary);
+    const utf8proc_option_t options = is_compat ? UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT : UTF8PROC_DECOMPOSE;
+    const utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, TFI_DECOMPOSITION_MAX, options, &boundary);
 
     if (n < 1 || n > TFI_DECOMPOSITION_MAX) return out[0] = c, 1;
     for (int i = 0; i < n; i++) out[i] = (uint32_t)parts[i];
     return (int)n;
+}
+
+uint32_t tfi_unicode_compose(uint32_t a, uint32_t b)
+{
+    enum { NEWER = 0x11938 }; /* than the reference's tables */
+    utf8proc_int32_t pair[] = {(utf8proc_int32_t)a, (utf8proc_int32_t)b, 0};
+
+    if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1 || pair[0] == NEWER) return 0;
+    return (uint32_t)pair[0];
 }
 
 int tfi_unicode_combining(uint32_t c)

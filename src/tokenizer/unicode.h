@@ -18,32 +18,51 @@ enum {
     TFI_UNICODE_LOWERED = 128    /* lower case changes it */
 };
 
-/* What the pattern of GPT-2 tells apart: \p{L}, \p{N}, \s and all else. */
-enum { TFI_CLASS_OTHER, TFI_CLASS_LETTER, TFI_CLASS_NUMBER, TFI_CLASS_SPACE };
+/* What the pattern of GPT-2 tells apart: \p{L}, \p{N}, \s and all else; the low bits of the second byte of flags. */
+enum { TFI_CLASS_OTHER, TFI_CLASS_LETTER, TFI_CLASS_NUMBER, TFI_CLASS_SPACE, TFI_CLASS_MASK = 3 };
 
-enum { TFI_UNICODE_PAGES = 0x110000 / 256, TFI_DECOMPOSITION_MAX = 4, TFI_LOWER_MAX = 2 };
+/* Its other bits. */
+enum {
+    TFI_UNICODE_REGEX_WORD = 4, /* \w of a tokenizer.json's regular expressions */
+    TFI_UNICODE_NUMERIC = 8,    /* what Digits takes for a digit */
+    TFI_UNICODE_MARK = 16,      /* dropped by StripAccents */
+    TFI_UNICODE_COMPAT = 32,    /* NFKD changes it in another way than NFD */
+    TFI_UNICODE_COMPOSES = 64   /* NFC may make one of it and what is before it */
+};
+
+enum { TFI_UNICODE_PAGES = 0x110000 / 256, TFI_DECOMPOSITION_MAX = 18, TFI_LOWER_MAX = 2 };
 
 typedef struct tfi_unicode {
     const uint8_t *page[TFI_UNICODE_PAGES]; /* 256 bytes each; neighbours that are equal share one */
 } tfi_unicode;
 
-/* A table of TFI_UNICODE_* flags, and one of TFI_CLASS_*. Their pages live in the arena. OK or NOMEM. */
+/* A table of the first byte of flags, and one of the second. Their pages live in the arena. OK or NOMEM. */
 tf_status tfi_unicode_init(tfi_unicode *u, tfi_arena *arena);
-tf_status tfi_unicode_init_classes(tfi_unicode *u, tfi_arena *arena);
+tf_status tfi_unicode_init_more(tfi_unicode *u, tfi_arena *arena);
 
 static inline uint8_t tfi_unicode_flags(const tfi_unicode *u, uint32_t c)
 {
     return u->page[c >> 8][c & 255];
 }
 
-/* The same of a table of classes. */
+/* The class that a table of second bytes gives. */
 static inline uint8_t tfi_unicode_class(const tfi_unicode *u, uint32_t c)
 {
-    return u->page[c >> 8][c & 255];
+    return u->page[c >> 8][c & 255] & TFI_CLASS_MASK;
 }
 
-/* Canonical decomposition of a code point that has TFI_UNICODE_DECOMPOSES; returns how many there are. */
-int tfi_unicode_decompose(uint32_t c, uint32_t out[TFI_DECOMPOSITION_MAX]);
+/* The general category of each code point as regular expressions have it, numbered as utf8proc does (0: unassigned). */
+void tfi_unicode_categories(uint8_t out[0x110000]);
+/* The script that UnicodeScripts takes a code point for; 0: any. */
+uint8_t tfi_unicode_script(uint32_t c);
+/* The ranges of a script as regular expressions have them, from the `i`th on: 0 if there are no more, or no such script. */
+int tfi_unicode_script_range(const char *name, size_t i, uint32_t *first, uint32_t *last);
+
+/* Decomposition of a code point that has TFI_UNICODE_DECOMPOSES, or with is_compat TFI_UNICODE_COMPAT; returns how many there are.
+ */
+int tfi_unicode_decompose(uint32_t c, int is_compat, uint32_t out[TFI_DECOMPOSITION_MAX]);
+/* What a and b, which has TFI_UNICODE_COMPOSES, become; 0 if they stay two. */
+uint32_t tfi_unicode_compose(uint32_t a, uint32_t b);
 /* Combining class of a code point that has TFI_UNICODE_NONSTARTER. */
 int tfi_unicode_combining(uint32_t c);
 /* Lower case of a code point that has TFI_UNICODE_LOWERED; returns how many there are. */

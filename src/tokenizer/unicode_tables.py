@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write unicode_tables.h: where the reference's Unicode differs from utf8proc's.
 
-Reads the behaviour of the tokenizers package (BertNormalizer, BertPreTokenizer, NFD, added tokens, ByteLevel, Precompiled) for every code point,
-reads what src/tokenizer/unicode.c would say from utf8proc alone, and prints the differences as ranges. Run it again when the
-pinned tokenizers or the minimum utf8proc changes:
+Reads the behaviour of the tokenizers package (normalizers, pre-tokenizers, added tokens, the properties of its regular
+expressions) for every code point, reads what src/tokenizer/unicode.c would say from utf8proc alone, and prints the differences as
+ranges; scripts, which utf8proc does not have, as they are. Run it again when the pinned tokenizers or the minimum utf8proc changes:
 
     python3 src/tokenizer/unicode_tables.py > src/tokenizer/unicode_tables.h
 """
@@ -14,10 +14,11 @@ import struct
 import sys
 
 import tokenizers
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 REMOVED, SPACE, PUNCTUATION, STRIPPED, WORD, NONSTARTER, DECOMPOSES, LOWERED = (1 << i for i in range(8))
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+ALL = "".join(map(chr, POINTS))
 # utf8proc's category numbers
 LU, LL, LT, LM, LO, MN, MC, ME, ND, NL, NO, PC, PD, PS, PE, PI, PF, PO, SM, SC, SK, SO, ZS, ZL, ZP, CC, CF, CS, CO = range(1, 30)
 
@@ -36,10 +37,16 @@ def combining(c):
     return utf8proc.utf8proc_get_property(c).contents.combining_class
 
 
-def decompose(c):
+def decompose(c, compat=False):
     buffer = (ctypes.c_int32 * 32)()
     last = ctypes.c_int(0)
-    n = utf8proc.utf8proc_decompose_char(c, buffer, 32, 1 << 4, ctypes.byref(last))  # UTF8PROC_DECOMPOSE
+    n = utf8proc.utf8proc_decompose_char(c, buffer, 32, 1 << 4 | compat << 2, ctypes.byref(last))  # DECOMPOSE, COMPAT
+    return "".join(map(chr, buffer[:n]))
+
+
+def compose(a, b):
+    buffer = (ctypes.c_int32 * 3)(a, b)
+    n = utf8proc.utf8proc_normalize_utf32(buffer, 2, 1 << 3 | 1 << 1)  # COMPOSE, STABLE
     return "".join(map(chr, buffer[:n]))
 
 
@@ -114,26 +121,97 @@ def reference():
     return flags, lowered
 
 
-OTHER, LETTER, NUMBER, BLANK = range(4)
+LETTER, DIGIT, BLANK = 1, 2, 3
+REGEX_WORD, NUMERIC, MARK, COMPAT, COMPOSES = (4 << i for i in range(5))
+CATEGORIES = "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co".split()
+SCRIPTS = "Arabic Cyrillic Greek Han Hangul Hebrew Hiragana Katakana Latin Thai".split()
 
 
-def split_rules(c):
-    """The class as unicode.c derives it from utf8proc."""
-    category = utf8proc.utf8proc_category(c)
-    if rules(c) & SPACE:
-        return BLANK
-    return LETTER if LU <= category <= LO else NUMBER if ND <= category <= NO else OTHER
+def members(pattern):
+    """The code points that a class of a regular expression has."""
+    return set(map(ord, normalizers.Replace(Regex("[^%s]" % pattern), "").normalize_str(ALL)))
 
 
-def split_reference():
-    """What the pattern of ByteLevel takes each code point for: what it is one word with."""
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
-    classes = {}
+def categories():
+    """General categories as regular expressions have them."""
+    out = dict.fromkeys(POINTS, 0)
+    for number, name in enumerate(CATEGORIES):
+        if name not in ("Cn", "Cs"):
+            out.update(dict.fromkeys(members(r"\p{%s}" % name), number))
+    assert set(c for c in POINTS if out[c] == 0) == members(r"\p{Cn}")
+    for general in "LMNPSZC":
+        assert members(r"\p{%s}" % general) == {c for c in POINTS if CATEGORIES[out[c]][0] == general}
+    return out
+
+
+def more_rules(c, category):
+    """The second set of flags as unicode.c derives them from a category and utf8proc."""
+    flags = 0
+    if LU <= category <= LO:
+        flags |= LETTER
+    if ND <= category <= NO:
+        flags |= DIGIT | NUMERIC
+    if category in (ZS, ZL, ZP) or 9 <= c <= 13 or c == 0x85:
+        flags |= BLANK
+    if LU <= category <= NL or category == PC:
+        flags |= REGEX_WORD
+    if MN <= category <= ME:
+        flags |= MARK
+    if decompose(c, True) != decompose(c):
+        flags |= COMPAT
+    return flags
+
+
+def more_reference():
+    """The same as the tokenizers package shows them."""
+    letters, digits, blanks, words = (members(p) for p in (r"\p{L}", r"\p{N}", r"\s", r"\w"))
+    assert members(r"\d") == members(r"\p{Nd}") and members(r"\h") == set(map(ord, "0123456789abcdefABCDEF"))
+    numeric = {ord(t) for t, _ in pre_tokenizers.Digits(True).pre_tokenize_str("a".join(ALL)) if len(t) == 1 and t != "a"}
+    kept = set(map(ord, normalizers.StripAccents().normalize_str(ALL)))
+    nfd, nfkd, nfc = normalizers.NFD().normalize_str, normalizers.NFKD().normalize_str, normalizers.NFC().normalize_str
+    seconds = set()
     for c in POINTS:
-        alike = [kind for kind, other in ((OTHER, "!"), (LETTER, "a"), (NUMBER, "1")) if len(split(other + chr(c) + other)) == 1]
-        assert len(alike) <= 1
-        classes[c] = alike[0] if alike else BLANK
-    return classes
+        parts = nfd(chr(c))
+        if not 0xAC00 <= c < 0xAC00 + 11172:
+            first = nfc(parts[:-1])
+            if len(parts) > 1 and len(first) == 1 and nfc(parts) != first + parts[-1]:
+                seconds.add(ord(parts[-1]))
+                assert compose(ord(first), ord(parts[-1])) == nfc(parts), hex(c)
+        assert len(nfc(chr(c))) == 1 or nfc(chr(c)) == parts, hex(c)
+    seconds.update(range(0x1161, 0x1176), range(0x11A8, 0x11C3))
+    for b in seconds:  # what utf8proc composes, the reference composes; the one exception unicode.c knows
+        for a in (c for c in POINTS if c < 0x20000):
+            both = compose(a, b)
+            assert len(both) > 1 or nfc(chr(a) + chr(b)) == both or both == "\U00011938", (hex(a), hex(b))
+    flags = {}
+    for c in POINTS:
+        s = chr(c)
+        f = LETTER * (c in letters) | DIGIT * (c in digits) | BLANK * (c in blanks) | REGEX_WORD * (c in words)
+        f |= NUMERIC * (c in numeric) | MARK * (c not in kept) | COMPOSES * (c in seconds)
+        if nfkd(s) != nfd(s):
+            f |= COMPAT
+            assert nfkd(s) == decompose(c, True), hex(c)
+        flags[c] = f
+    return flags
+
+
+def scripts():
+    """[(code point, number)] of the scripts that UnicodeScripts tells apart; those it takes for any are left out."""
+    split = pre_tokenizers.UnicodeScripts().pre_tokenize_str
+    joined = []
+    for other in ("A", "\u4e00"):  # what is of any script stays with both
+        pieces = {begin for _, (begin, _) in split("".join(other + c for c in ALL))}
+        joined.append({c for i, c in enumerate(POINTS) if 2 * i + 1 not in pieces})
+    any_script = joined[0] & joined[1]
+    known, out = [], []
+    text = "".join(chr(c) for c in POINTS if c not in any_script)
+    for piece, _ in split(text):
+        number = next((i for i, k in enumerate(known) if len(split(k + piece[0])) == 1), len(known))
+        if number == len(known):
+            known.append(piece[0])
+        out += [(ord(c), number + 1) for c in piece]
+    assert len(known) < 255
+    return out
 
 
 def runs(items):
@@ -176,9 +254,13 @@ def main():
             assert text == "i\u0307"
         elif ord(text) != utf8proc.utf8proc_tolower(c):
             deltas.append((c, ord(text) - c))
-    classes = split_reference()
-    changes = [(c, classes[c]) for c in POINTS if classes[c] != split_rules(c)]
-    assert max(len(decompose(c)) for c in POINTS) <= 4
+    category, more = categories(), more_reference()
+    changes = [(c, category[c]) for c in POINTS if category[c] != utf8proc.utf8proc_category(c)]
+    more_flips = [(c, more_rules(c, category[c]) ^ more[c]) for c in POINTS if more_rules(c, category[c]) ^ more[c]]
+    assert max(len(decompose(c, True)) for c in POINTS) <= 18
+    words = {c for c in POINTS if flags[c] & WORD}
+    pieces = pre_tokenizers.Whitespace().pre_tokenize_str("!".join(ALL))
+    assert {ord(t) for t, _ in pieces if len(t) == 1 and t != "!"} == words
     print("/* Made by unicode_tables.py; do not edit. The reference is tokenizers %s, the other side utf8proc %s." % (
         tokenizers.__version__, utf8proc.utf8proc_version().decode()))
     print(" * First and last code point and what differs there. */")
@@ -186,7 +268,10 @@ def main():
     tables = (
         ("flag_flips", "uint8_t flip", runs(flips)),
         ("lower_deltas", "int32_t delta", runs(deltas)),
-        ("class_changes", "uint8_t class", runs(changes)),
+        ("category_changes", "uint8_t category", runs(changes)),
+        ("more_flips", "uint8_t flip", runs(more_flips)),
+        ("script_runs", "uint8_t script", runs(scripts())),
+        ("regex_scripts", "uint8_t script", runs(sorted((c, i) for i, name in enumerate(SCRIPTS) for c in members(r"\p{%s}" % name)))),
         ("grapheme_extends", "uint8_t joins", runs(grapheme_extends())),
     )
     for name, kind, rows in tables:
@@ -200,7 +285,8 @@ def main():
             line += item
         print(line + "\n};\n")
     print("#endif")
-    print("%d code points differ in flags, %d in lower case, %d in class" % (len(flips), len(deltas), len(changes)), file=sys.stderr)
+    print("%d code points differ in flags, %d in lower case, %d in category, %d in the second flags"
+          % (len(flips), len(deltas), len(changes), len(more_flips)), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,10 @@ static void put_token(const way *w, int32_t id, uint32_t begin, uint32_t end)
     while (p->next < end) step_char(p);
     if (w->x->t->unigram.is_spm) /* its ranges leave no gaps */
         tfi_put_token(w->x, id, first->byte_begin, p->chars[1].byte_begin, first->index, p->chars[1].index);
-    else tfi_put_token(w->x, id, first->byte_begin, p->chars->byte_end, first->index, p->chars->index + 1);
+    else {
+        tfi_token *k = tfi_put_token(w->x, id, first->byte_begin, p->chars->byte_end, first->index, p->chars->index + 1);
+        if (w->x->t->bpe.trim) tfi_bpe_trim(w->x, k, p->text + begin, end - begin);
+    }
 }
 
 /* The bytes of unknown text as tokens, if there is one for each. */
@@ -386,6 +389,15 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
     return put_known(x, known, w);
 }
 
+tf_status tfi_unigram_word(tfi_reading *x, size_t begin, size_t end)
+{
+    const tfi_scratch *s = x->s;
+    const uint32_t at = s->chars[begin].at, stop = end < s->char_count ? s->chars[end].at : (uint32_t)s->normal_size;
+    piece p = {.text = s->normal + at, .size = stop - at, .chars = s->chars + begin, .next = lead_size(s->normal[at])};
+
+    return put_piece(x, &p);
+}
+
 /* From the normal form to pieces. */
 
 static inline int is_mark(const tf_tokenizer *t, const tfi_scratch *s, size_t i)
@@ -517,13 +529,13 @@ static tf_status normal_part(tfi_reading *x, uint32_t begin, uint32_t end, uint3
     tfi_range range = {.begin = at, .end = *stop, .is_first = at == begin, .is_last = *stop == end};
     const uint32_t chars = x->chars;
     int lost;
-    tf_status status = tfi_unigram_normalize(x->t, x->s, x->text, &range, &x->chars, &lost);
+    tf_status status = tfi_run_normalizers(x->t, x->s, x->text, &range, &x->chars, &lost);
 
     if (status == TF_STATUS_OK && lost && *stop < end) {
         *stop = range.end = end;
         range.is_last = 1;
         x->chars = chars;
-        status = tfi_unigram_normalize(x->t, x->s, x->text, &range, &x->chars, &lost);
+        status = tfi_run_normalizers(x->t, x->s, x->text, &range, &x->chars, &lost);
     }
     return status < 0 ? status : chars_segment(x);
 }

@@ -9,14 +9,11 @@
 
 #include "tokenizer/charsmap.h"
 #include "tokenizer/darts.h"
+#include "tokenizer/pipeline.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 
-enum {
-    TFI_PIECE_SIZE_MAX = 1024, /* bounds what one place in a text can cost */
-    TFI_STEPS_MAX = 16,
-    TFI_REPLACE_MAX = 64 /* bytes of a pattern or of what takes its place */
-};
+enum { TFI_PIECE_SIZE_MAX = 1024 }; /* bounds what one place in a text can cost */
 
 /* What the short way for words asks of a code point. */
 enum {
@@ -25,26 +22,6 @@ enum {
     TFI_POINT_JOINS = 4 /* is one grapheme with a space before it */
 };
 
-typedef enum tfi_step_kind {
-    TFI_STEP_CHARSMAP,
-    TFI_STEP_LOWERCASE,
-    TFI_STEP_NMT,    /* controls go, other spaces become U+0020 */
-    TFI_STEP_STRIP,  /* white space at the ends */
-    TFI_STEP_REPLACE /* from, or with `run` two and more of the space in it, by to */
-} tfi_step_kind;
-
-/* One step of a normalizer. */
-typedef struct tfi_step {
-    tfi_step_kind kind;
-    int left, right; /* STRIP */
-    int run;         /* REPLACE */
-    uint32_t from_count, to_count;
-    uint32_t from[TFI_REPLACE_MAX], to[TFI_REPLACE_MAX]; /* code points */
-} tfi_step;
-
-/* Where U+2581, or what stands for it, goes before a word that does not begin with it. */
-typedef enum tfi_prepend { TFI_PREPEND_NEVER, TFI_PREPEND_FIRST, TFI_PREPEND_ALWAYS } tfi_prepend;
-
 typedef struct tfi_unigram {
     tfi_darts pieces; /* those that a text may be made of; values are ids */
     double *scores;   /* [vocab_size] of the model's vocabulary */
@@ -52,11 +29,10 @@ typedef struct tfi_unigram {
     int32_t unk_id;
     int byte_fallback;
     int32_t lone_mark;    /* the piece that is a mark alone, or TFI_TRIE_NONE */
+    int has_twins;        /* some piece is there twice: texts have the last one */
     int32_t byte_id[256]; /* <0x00>, ...; TFI_TRIE_NONE where there is none */
 
     tfi_charsmap map;
-    tfi_step *steps;
-    int step_count;
     int is_plain;  /* the map is all there is to normalising */
     int has_seams; /* text may be normalised in parts that end before a space between printing ASCII */
 

@@ -41,6 +41,12 @@ void tfi_scratch_close(tfi_scratch *s)
     tfi_free(s->memory, s->heap, s->heap_capacity * sizeof *s->heap);
     tfi_free(s->memory, s->words, TFI_WORDS * sizeof *s->words);
     tfi_mecab_lattice_close(s->lattice);
+    tfi_free(s->memory, s->forms, s->form_capacity * sizeof *s->forms);
+    tfi_free(s->memory, s->spans, s->span_capacity * sizeof *s->spans);
+    tfi_free(s->memory, s->divided, s->divided_capacity * sizeof *s->divided);
+    tfi_free(s->memory, s->new_chars, s->new_char_capacity * sizeof *s->new_chars);
+    tfi_free(s->memory, s->new_normal, s->new_normal_capacity);
+    tfi_pattern_scratch_close(s);
     *s = (tfi_scratch){.memory = s->memory};
 }
 
@@ -145,7 +151,7 @@ static tf_status decompose(const tf_tokenizer *t, tfi_scratch *s, uint32_t c, or
         finish(t, s, c, from);
         return TF_STATUS_OK;
     }
-    const int n = tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_DECOMPOSES ? tfi_unicode_decompose(c, parts) : 1;
+    const int n = tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_DECOMPOSES ? tfi_unicode_decompose(c, 0, parts) : 1;
     for (int i = 0; i < n; i++)
         if ((status = compose_part(t, s, parts[i], from, i > 0)) < 0) return status;
     return TF_STATUS_OK;
@@ -211,7 +217,7 @@ static tf_status ascii_word(tfi_reading *x, uint32_t begin, uint32_t end)
 }
 
 /* A word of the normal form: its code points [begin, end). */
-static tf_status normal_word(tfi_reading *x, size_t begin, size_t end)
+tf_status tfi_wordpiece_word(tfi_reading *x, size_t begin, size_t end)
 {
     const tf_tokenizer *t = x->t;
     tfi_scratch *s = x->s;
@@ -255,7 +261,7 @@ static tf_status split_normal(tfi_reading *x, size_t begin, size_t end)
         }
         if (!(flags & TFI_UNICODE_PUNCTUATION))
             while (stop < end && !(x->s->chars[stop].flags & (TFI_UNICODE_SPACE | TFI_UNICODE_PUNCTUATION))) stop++;
-        if ((status = normal_word(x, i, stop)) < 0) return status;
+        if ((status = tfi_wordpiece_word(x, i, stop)) < 0) return status;
         i = stop;
     }
     return TF_STATUS_OK;
@@ -367,7 +373,7 @@ static tf_status pieces(tfi_reading *x, const tfi_added_set *set, uint32_t begin
         const uint32_t chars = tfi_utf8_count(text + m.begin, m.end - m.begin);
         if ((status = tfi_reserve_tokens(x->s, 1)) < 0) return status;
         tfi_token *k = tfi_put_token(x, t->added[m.index].id, begin + m.begin, begin + m.end, x->chars, x->chars + chars);
-        if (t->model == TFI_MODEL_BPE && t->bpe.trim) tfi_bpe_trim(x, k, text + m.begin, m.end - m.begin);
+        if (t->bpe.trim) tfi_bpe_trim(x, k, text + m.begin, m.end - m.begin);
         x->chars += chars;
         x->word++;
         taken = m.end;
@@ -387,6 +393,7 @@ tf_status tfi_words(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, 
 {
     tfi_reading x = {.t = t, .s = s, .text = text};
 
+    if (t->is_general) return pieces(&x, &t->raw, 0, size, tfi_pipeline_segment);
     switch (t->model) {
     case TFI_MODEL_BPE:
         return pieces(&x, &t->raw, 0, size, unnormalized);

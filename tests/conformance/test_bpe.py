@@ -275,9 +275,8 @@ def test_other_classes_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("model,match", [
-    (dict(dropout=0.1), "dropout"), (dict(byte_fallback=True), "byte_fallback"), (dict(ignore_merges=True), "ignore_merges"),
-    (dict(continuing_subword_prefix="##"), "continuing_subword_prefix"), (dict(end_of_word_suffix="</w>"), "end_of_word_suffix"),
-    (dict(unk_token="a", vocab={"a": 0}, merges=[]), "unk_token")], ids=lambda x: None)
+    (dict(dropout=0.1), "dropout"), (dict(byte_fallback=True, end_of_word_suffix="</w>"), "byte_fallback and end_of_word_suffix"),
+    (dict(byte_fallback=True, continuing_subword_prefix="a", vocab={}, merges=[]), "continuing_subword_prefix")], ids=lambda x: None)
 def test_other_settings_are_named(tmp_path, model, match):
     raw = json.loads(JSON_ROBERTA.read_text())
     raw["model"].update(model)

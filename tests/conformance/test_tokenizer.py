@@ -480,13 +480,6 @@ def test_other_classes_are_named(tmp_path, name):
     assert e.value.status == -5
 
 
-@pytest.mark.parametrize("name,model", [("phi-3-mini", "byte_fallback")])
-def test_other_models_are_named(name, model):
-    with pytest.raises(ours.TfinferError, match=model) as e:
-        ours.Tokenizer(VOCAB / "hf-json" / name / "tokenizer.json")
-    assert e.value.status == -5
-
-
 def test_random_unicode(both, rng):
     texts = [random_text(rng) for _ in range(20000)]
     both["uncased"].check(texts)

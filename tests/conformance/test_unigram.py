@@ -447,11 +447,12 @@ def test_refusals_are_named(tmp_path):
         assert e.value.status == status
 
     replace = {"type": "Replace", "content": "x"}
-    refused("Prepend", normalizer={"type": "Prepend", "prepend": "x"})
-    refused("NFKC", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}]})
-    refused("regular expression", normalizer={**replace, "pattern": {"Regex": "a+"}})
-    refused("Digits", pre_tokenizer={"type": "Digits", "individual_digits": True})
-    refused("ByteFallback", decoder={"type": "ByteFallback"})
+    refused("Prepend of nothing", normalizer={"type": "Prepend", "prepend": ""})
+    refused("Append", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Append"}]})
+    refused("match nothing", normalizer={**replace, "pattern": {"Regex": "a*"}})
+    refused("an escape of this letter", normalizer={**replace, "pattern": {"Regex": r"(a)\1"}})
+    refused("Letters", pre_tokenizer={"type": "Letters"})
+    refused("Sequences", decoder={"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Sequences"}]})
     refused("unk_id", model={**raw["model"], "unk_id": None})
     refused("unk_id", -4, model={**raw["model"], "unk_id": 50})
     refused("piece 1", -4, model={**raw["model"], "vocab": [["a", 0], ["b"]]})

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "check.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/decoder.h"
 
 /* G stands for the letter that spells a space; E1 and E2 for those of the two bytes of an e with an accent. */
 #define G "\xc4\xa0"
@@ -76,8 +76,11 @@ static void piece_is(const tf_tokenizer *t, int32_t id, const char *expected)
 {
     char text[64] = "";
     int64_t size = -1;
+    tfi_decoding d;
 
-    CHECK_OK(tfi_tokenizer_piece(t, id, text, tfi_tokenizer_piece_max(t), &size));
+    CHECK_OK(tfi_pieces_open(&d, t, t->memory));
+    CHECK_OK(tfi_tokenizer_piece(&d, t, id, text, tfi_tokenizer_piece_max(t), &size));
+    tfi_decoding_close(&d);
     CHECK_INT(size, strlen(expected));
     CHECK(!memcmp(text, expected, strlen(expected)));
 }
@@ -87,12 +90,15 @@ static void single_tokens(void)
     tf_tokenizer *t = open_bytes();
     char text[2];
     int64_t size;
+    tfi_decoding d;
 
     for (int32_t id = 0; id < VOCAB; id++) piece_is(t, id, pieces[id]);
     CHECK_INT(tfi_tokenizer_piece_max(t), 7); /* "<mask>" */
     piece_is(t, -1, "");
     piece_is(t, VOCAB, "");
-    CHECK_STATUS(tfi_tokenizer_piece(t, 7, text, 2, &size), TF_STATUS_TOO_SMALL);
+    CHECK_OK(tfi_pieces_open(&d, t, t->memory));
+    CHECK_STATUS(tfi_tokenizer_piece(&d, t, 7, text, 2, &size), TF_STATUS_TOO_SMALL);
+    tfi_decoding_close(&d);
     tf_tokenizer_close(t);
     t = open_words();
     piece_is(t, 5, " ab");

@@ -391,18 +391,19 @@ static void test_bad_json(void)
     refuse("a.json", "[]", TF_STATUS_CORRUPT, "not an object");
     refuse("a.json", "{}", TF_STATUS_CORRUPT, "\"model\"");
     refuse("a.json", "{\"model\":1}", TF_STATUS_CORRUPT, "\"model\"");
-    refuse("a.json", "{\"model\":{\"type\":\"WordLevel\"}}", TF_STATUS_UNSUPPORTED, "WordLevel");
+    refuse("a.json", "{\"model\":{\"type\":\"Words\"}}", TF_STATUS_UNSUPPORTED, "Words");
+    refuse("a.json", "{\"model\":{\"type\":\"WordLevel\"}}", TF_STATUS_CORRUPT, "model.vocab");
     refuse("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_CORRUPT, "model.vocab"); /* Unigram */
     refuse("a.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", TF_STATUS_CORRUPT, "model.vocab");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":99999999}}}", TF_STATUS_CORRUPT, "\"a\"");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":-1}}}", TF_STATUS_CORRUPT, "\"a\"");
     refuse("a.json", "{\"model\":{\"vocab\":{\"a\":\"b\"}}}", TF_STATUS_CORRUPT, "\"a\"");
-    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0}}}", TF_STATUS_UNSUPPORTED, "pre_tokenizer");
-    refuse("a.json", "{\"normalizer\":{\"type\":\"NFC\"},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_UNSUPPORTED, "NFC");
+    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0}}}", TF_STATUS_CORRUPT, "unknown token");
+    refuse("a.json", "{\"normalizer\":{\"type\":\"NFX\"},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_UNSUPPORTED, "NFX");
     refuse("a.json", "{\"normalizer\":{},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_CORRUPT, "normalizer");
     snprintf(text, sizeof text, "%s\"post_processor\":{\"type\":\"RobertaProcessing\"},%s", json_head, json_tail);
-    refuse("a.json", text, TF_STATUS_UNSUPPORTED, "RobertaProcessing");
+    refuse("a.json", text, TF_STATUS_CORRUPT, "\"cls\"");
     snprintf(text, sizeof text, "%s\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"x\",9999]},%s", json_head,
              json_tail);
     refuse("a.json", text, TF_STATUS_CORRUPT, "cls");
