@@ -151,7 +151,8 @@ static inline void tf_generate_options_init(tf_generate_options *o);
  */
 TF_API tf_status tf_generate_open(tf_session *s, const tf_input *in, const tf_generate_options *options, tf_generate **out);
 
-/** Ends the request, finished or not, and frees it. Takes NULL. Not from one of its own callbacks. */
+/** Ends the request, finished or not, and frees it; when it returns, none of its callbacks runs on any thread. Takes NULL. Not from one
+ *  of its own callbacks. */
 TF_API void tf_generate_close(tf_generate *g);
 
 /** Why a sequence ended. */

@@ -68,6 +68,7 @@ struct tf_generate {
     tfi_settings settings;
     tfi_request_state state;
     int in_use;                   /* runs and callbacks that are on it: it must not be freed, nor what its sequences hold */
+    int calling;                  /* a thread is in the host's callback */
     int32_t ahead_rows;           /* while a step is planned: rows of the request in the step that is on its way, ... */
     int32_t ahead_draws;          /* ... and tokens that it draws for each sequence */
     int abandoned;                /* closed in the meantime; whoever uses it last frees it */

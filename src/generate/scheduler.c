@@ -203,6 +203,7 @@ static void call_back(tfi_scheduler *s, tf_generate *g)
     int32_t refused = 0;
 
     g->in_use++;
+    g->calling = 1;
     pthread_mutex_unlock(&s->lock);
     tfi_callback_begin(&frame, s);
     for (int32_t row = 0; row < rows && !refused; row++) {
@@ -213,6 +214,7 @@ static void call_back(tfi_scheduler *s, tf_generate *g)
     tfi_callback_end(&frame);
     pthread_mutex_lock(&s->lock);
     g->in_use--;
+    g->calling = 0;
     g->state = TFI_REQUEST_CALLED;
     if (refused) tfi_request_fail(g, TF_STATUS_CANCELLED, "the logits callback ended the request");
     if (g->cancelled) tfi_request_end(g, TF_FINISH_CANCELLED);
@@ -523,8 +525,11 @@ void tfi_scheduler_close_request(tf_generate *g)
 
     tfi_scheduler_cancel(g);
     pthread_mutex_lock(&s->lock);
+    /* Another thread may be in the callback, whose data the caller may free from now on. From inside one nothing waits: two could wait
+     * for each other. */
+    while (g->calling && !is_inside(s)) pthread_cond_wait(&s->moved, &s->lock);
     g->abandoned = 1;
-    free_abandoned(s); /* at once, or when the step or callback that is on it is over */
+    free_abandoned(s); /* at once, or when the step that is on it is over */
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -112,6 +112,26 @@ void requests_close_with_their_callbacks()
     CHECK_INT(memory.live_blocks, 0);
 }
 
+/* A request is closed while another thread drives, and so calls its function. */
+void requests_close_while_others_drive()
+{
+    const tfinfer::model m = open_tiny(tiny_decoder_path(TINY_GPT2));
+    tfinfer::session s = tfinfer::session::open(m);
+    tfinfer::generate_options o;
+    o.max_new_tokens = 30;
+
+    std::thread driver([&] {
+        for (int i = 0; i < 20; i++) CHECK(!s.generate("cd", o).text().empty());
+    });
+    for (std::size_t i = 0; i < 40; i++) {
+        std::vector<std::size_t> held(100, i); /* freed with the function */
+        tfinfer::request g = s.generate("ab", o, [held, i](auto, auto, auto) { return held[99] == i; });
+        tfinfer::token t;
+        CHECK_STATUS(g.next(t), TF_STATUS_OK);
+    }
+    driver.join();
+}
+
 /* ---- errors ---- */
 
 void errors_carry_status_and_text()
@@ -458,6 +478,7 @@ int main(int argc, char **argv)
 {
     check_run(argc, argv, "handles_move_and_close", handles_move_and_close);
     check_run(argc, argv, "requests_close_with_their_callbacks", requests_close_with_their_callbacks);
+    check_run(argc, argv, "requests_close_while_others_drive", requests_close_while_others_drive);
     check_run(argc, argv, "errors_carry_status_and_text", errors_carry_status_and_text);
     check_run(argc, argv, "options_are_born_unset", options_are_born_unset);
     check_run(argc, argv, "embeds_as_c", embeds_as_c);
