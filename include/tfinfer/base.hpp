@@ -68,7 +68,7 @@ using failure = error; /* inside expected, error is a function */
 }
 
 /** A value, or the error that there is in its place. */
-template <class T> class expected
+template <class T> class [[nodiscard]] expected
 {
   public:
     expected(T value) : held_(std::in_place_index<0>, std::move(value)) {}
@@ -88,7 +88,7 @@ template <class T> class expected
     std::variant<T, detail::failure> held_;
 };
 
-template <> class expected<void>
+template <> class [[nodiscard]] expected<void>
 {
   public:
     expected() = default;

@@ -1,7 +1,7 @@
 /**
  * @file tfinfer.hpp
  * libtfinfer for C++17 and later: the C headers' calls with handles that close themselves, text and array views, exceptions, and
- * generated tokens as a range. All of it is in this header; a program links libtfinfer and nothing else.
+ * generated tokens as a range. All of it is in headers; a program links libtfinfer and nothing else.
  *
  * @code
  * #include <iostream>
@@ -173,7 +173,7 @@ class input
         in.progress = detail::progress_callback::call;
         in.progress_user = &watch;
         const tf_status status = call(&in);
-        watch.rethrow();
+        if (status == TF_STATUS_CANCELLED) watch.rethrow();
         return status;
     }
 
@@ -215,7 +215,7 @@ class model : public handle<tf_model, tf_model_close>
             o.progress_user = &watch;
         }
         const tf_status status = tf_model_open(path.c_str(), &o, &m);
-        watch.rethrow();
+        if (status == TF_STATUS_CANCELLED) watch.rethrow();
         return detail::give(status, [&] { return model(m); });
     }
     /** The bytes that model and session would take. */
@@ -337,49 +337,23 @@ class request : public handle<tf_generate, tf_generate_close>
         const token *operator->() const noexcept { return &token_; }
         iterator &operator++()
         {
-            const auto status = request_->next(token_);
-#ifdef TFINFER_EXPECTED
-            if (!status || *status != TF_STATUS_OK) request_ = nullptr;
-#else
-            if (status != TF_STATUS_OK) request_ = nullptr;
-#endif
+            if (!request_->advance(token_)) request_ = nullptr;
             return *this;
         }
-        void operator++(int)
-        {
-            ++*this;
-        }
-        friend bool operator==(const iterator &a, const iterator &b) noexcept
-        {
-            return a.request_ == b.request_;
-        }
-        friend bool operator!=(const iterator &a, const iterator &b) noexcept
-        {
-            return a.request_ != b.request_;
-        }
+        void operator++(int) { ++*this; }
+        friend bool operator==(const iterator &a, const iterator &b) noexcept { return a.request_ == b.request_; }
+        friend bool operator!=(const iterator &a, const iterator &b) noexcept { return a.request_ != b.request_; }
 
       private:
         friend request;
-        explicit iterator(request *r) : request_(r)
-        {
-            ++*this;
-        }
+        explicit iterator(request *r) : request_(r) { ++*this; }
         request *request_ = nullptr;
         token token_;
     };
-    iterator begin()
-    {
-        return iterator(this);
-    }
-    iterator end() noexcept
-    {
-        return {};
-    }
+    iterator begin() { return iterator(this); }
+    iterator end() noexcept { return {}; }
     /** How it stands with next() and the range: OK while there is more; END; or why it ended early. For loops that cannot throw. */
-    tf_status status() const noexcept
-    {
-        return status_;
-    }
+    tf_status status() const noexcept { return status_; }
 
   private:
     friend class session;
@@ -391,6 +365,12 @@ class request : public handle<tf_generate, tf_generate_close>
         if (status_ == TF_STATUS_OK)
             out = {t.sequence, t.id, t.logprob, static_cast<tf_finish>(t.finish), detail::text_view(t.text, t.text_bytes)};
         return status_;
+    }
+    /* For the range: whether there is a token; what is neither that nor the end is thrown, where that is done. */
+    bool advance(token &out)
+    {
+        static_cast<void>(detail::give_status(take(out, -1)));
+        return status_ == TF_STATUS_OK;
     }
     /* What the logits function threw, on whichever thread, is thrown again on the request's own. */
     tf_status ended(tf_status status)
