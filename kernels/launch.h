@@ -20,6 +20,7 @@ typedef struct tfi_cuda_live { /* in device memory, written before each run */
     int64_t table_stride, source_stride;
     tfi_choice *published;  /* [draws] pinned memory of the host, where the last of the ops that draw leaves a copy; NULL: nowhere */
     uint32_t tag;           /* of the run's first link; link i has tag + i. None of them is 0 or in the exchange already */
+    uint32_t number;        /* of the run: more than that of the run before */
 } tfi_cuda_live;
 
 typedef struct tfi_cuda_launch {
@@ -28,11 +29,22 @@ typedef struct tfi_cuda_launch {
     int multiprocessors;
     const tfi_cuda_live *live; /* device */
     void *scratch;             /* device, of tfi_cuda_scratch() bytes */
+    int waits;                 /* not put on the device before the one in front of it is over: that writes inputs */
 } tfi_cuda_launch;
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* A run's inputs to the device: those of the piece whose run has the lowest number above the last run's, which is read where the
+ * inputs go. Pieces are pinned memory of the host, 16-byte aligned. The launch behind it waits. */
+typedef struct tfi_inputs_args {
+    const void *pieces[2];
+    void *to;
+    int64_t bytes, number_at; /* at most TFI_INPUTS_TAKEN; where a piece has the run's number */
+} tfi_inputs_args;
+enum { TFI_INPUTS_TAKEN = 16384 };
+tf_status tfi_cuda_take_inputs(const tfi_cuda_launch *l, const tfi_inputs_args *a);
 
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
 /* from: [R] rows of x that are normalised, on the device, with no residual; NULL: row r is row r. */

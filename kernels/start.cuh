@@ -55,7 +55,7 @@ tf_status start_clusters(const tfi_cuda_launch *l, const char *op, unsigned clus
     config.dynamicSmemBytes = shared;
     config.stream = l->stream;
     config.attrs = attributes;
-    if (l->capability >= 90) {
+    if (l->capability >= 90 && !l->waits) {
         attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
         attributes[0].val.programmaticStreamSerializationAllowed = 1;
         config.numAttrs = 1;

@@ -402,7 +402,7 @@ static void step_of(layer_fn *layer, int layers, const char *links)
         }
         const int launches = simulated_launches;
         CHECK_INT(run_on(&e, &run), turn < 2);
-        if (turn < 2) CHECK_INT(simulated_launches - launches, 3);
+        if (turn < 2) CHECK_INT(simulated_launches - launches, 4); /* inputs, embeddings, chain, draws */
         CHECK_TEXT(text_of(last_chain()), links);
         CHECK_INT(last_chain()->a.M, 4);
     }

@@ -13,6 +13,7 @@ typedef struct launch {
     tfi_op_types types;
     tfi_rows rows;
     tfi_attend attend;
+    int64_t max_rows, max_tokens; /* of attention */
     const tfi_cuda_live *live;
     const int32_t *from; /* NORM */
     union {
@@ -58,6 +59,7 @@ static void take_live(launch *l)
         TAKE(attention.R, R);
         TAKE(attention.B, B);
         l->a.attention.kv.stride = view_stride(l);
+        assert(l->max_rows >= live->longest && l->max_tokens >= live->longest_stored);
         break;
     case TFI_OP_KV_APPEND:
         TAKE(kv_append.R, R);
@@ -166,6 +168,27 @@ static tf_status start(const tfi_cuda_launch *on, launch l)
     return TF_STATUS_OK;
 }
 
+static void take_inputs(const void *data)
+{
+    const tfi_inputs_args *a = data;
+    uint32_t last, numbers[2];
+    int which;
+
+    memcpy(&last, (const char *)a->to + a->number_at, sizeof last);
+    for (int i = 0; i < 2; i++) memcpy(&numbers[i], (const char *)a->pieces[i] + a->number_at, sizeof last);
+    assert(numbers[0] > last || numbers[1] > last);
+    if (numbers[0] <= last || numbers[1] <= last) which = numbers[1] > last;
+    else which = numbers[1] < numbers[0];
+    memcpy(a->to, a->pieces[which], (size_t)a->bytes);
+}
+
+tf_status tfi_cuda_take_inputs(const tfi_cuda_launch *l, const tfi_inputs_args *a)
+{
+    assert(a->bytes <= TFI_INPUTS_TAKEN);
+    simulated_issue(l->stream, take_inputs, a, sizeof *a);
+    return TF_STATUS_OK;
+}
+
 static const tfi_op_types floats = {TFI_F32, TFI_F32, TFI_F32};
 
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t)
@@ -186,10 +209,11 @@ tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_t
 tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args *a, tfi_op_types t, int64_t max_rows,
                              int64_t max_tokens, const tfi_kv_append_args *append)
 {
+    const int is_stored = a->attend == TFI_ATTEND_CACHE || a->attend == TFI_ATTEND_SOURCE;
+
     if (append) (void)tfi_cuda_kv_append(l, append, t, TFI_ATTEND_CACHE);
-    assert(max_rows >= l->live->longest);
-    assert((a->attend == TFI_ATTEND_ALL || a->attend == TFI_ATTEND_CAUSAL) || max_tokens >= l->live->longest_stored);
-    return start(l, (launch){TFI_OP_ATTENTION, t, .attend = a->attend, .a.attention = *a});
+    return start(l, (launch){TFI_OP_ATTENTION, t, .attend = a->attend, .max_rows = max_rows,
+                             .max_tokens = is_stored ? max_tokens : INT64_MAX, .a.attention = *a});
 }
 
 tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_append_args *a, tfi_op_types t, tfi_attend attend)

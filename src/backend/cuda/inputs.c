@@ -1,5 +1,6 @@
-/* A run's inputs as one piece of pinned memory and one copy. Where each array lies depends on the run's shape alone, so that a
- * captured graph finds them where it was captured with. */
+/* A run's inputs as one piece of pinned memory, which a kernel takes from there, or a copy where they are many. Where each array
+ * lies depends on the run's shape alone, so that a captured graph finds them where it was captured with. */
+#include <stddef.h>
 #include <string.h>
 
 #include "backend/cuda/buckets.h"
@@ -42,9 +43,11 @@ static int64_t part_bytes(const tfi_run_shape *s, int part)
 
 static int64_t lay_out(const tfi_run_shape *s, int64_t parts[TFI_PART_COUNT])
 {
-    int64_t at = 0;
+    int64_t at = (part_bytes(s, TFI_PART_LIVE) + 63) / 64 * 64;
 
+    parts[TFI_PART_LIVE] = 0; /* in all shapes: what a run leaves there is read in the next */
     for (int i = 0; i < TFI_PART_COUNT; i++) {
+        if (i == TFI_PART_LIVE) continue;
         parts[i] = at;
         at += (part_bytes(s, i) + 63) / 64 * 64;
     }
@@ -152,7 +155,7 @@ static tf_status send_embeddings(const tfi_pass *s, const float *from)
 
 tf_status tfi_cuda_send_inputs(tfi_pass *s)
 {
-    const tfi_program *p = s->program;
+    tfi_program *p = s->program;
     const tfi_run *run = s->run;
     tfi_cuda_live live = {.draws = (int32_t)run->draw_count,
                           .copies = run->inputs[TFI_INPUT_KV_COPIES] ? (int32_t)run->copy_count : 0,
@@ -164,18 +167,35 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
     tf_status st;
 
     if ((st = tfi_cuda_next_tag(s, &live.tag)) < 0) return st;
+    live.number = ++p->number;
     for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = (int32_t)run->rows[i];
     memcpy(s->flight->inputs + s->parts[TFI_PART_LIVE], &live, sizeof live);
     if (run->draw_count > 0)
         memcpy(s->flight->inputs + s->parts[TFI_PART_DRAWS], run->draws, (size_t)run->draw_count * sizeof *run->draws);
     for (int i = 0; i < TFI_INPUT_COUNT; i++) {
         const int64_t room = part_bytes(&s->shape, i), bytes = live_bytes(run, i);
-        if (run->inputs[i] && room > 0) memcpy(s->flight->inputs + s->parts[i], run->inputs[i], (size_t)(bytes < room ? bytes : room));
+        if (run->inputs[i] && room > 0)
+            memcpy(s->flight->inputs + s->parts[i], run->inputs[i], (size_t)(bytes < room ? bytes : room));
     }
-    if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, s->flight->inputs, (size_t)s->parts_bytes,
+    if (s->parts_bytes > TFI_INPUTS_TAKEN &&
+        (st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->block + p->inputs_at, s->flight->inputs, (size_t)s->parts_bytes,
                                                 cudaMemcpyHostToDevice, s->stream))) < 0)
         return st;
     return run->inputs[TFI_INPUT_EMBEDDINGS] ? send_embeddings(s, run->inputs[TFI_INPUT_EMBEDDINGS]) : TF_STATUS_OK;
+}
+
+/* In front of a walk's launches. */
+tf_status tfi_cuda_take(const tfi_pass *s, tfi_cuda_launch *l)
+{
+    const tfi_program *p = s->program;
+    const tfi_inputs_args a = {.pieces = {p->flights[0].inputs, p->flights[1].inputs},
+                               .to = p->block + p->inputs_at,
+                               .bytes = s->parts_bytes,
+                               .number_at = s->parts[TFI_PART_LIVE] + (int64_t)offsetof(tfi_cuda_live, number)};
+
+    if (s->parts_bytes > TFI_INPUTS_TAKEN) return TF_STATUS_OK;
+    l->waits = 1;
+    return tfi_cuda_take_inputs(l, &a);
 }
 
 const void *tfi_cuda_input(const tfi_pass *s, int part)

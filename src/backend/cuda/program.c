@@ -187,6 +187,7 @@ static tf_status make_flights(tfi_program *p)
     for (int i = 0; i < 2 && st == TF_STATUS_OK; i++) {
         tfi_flight *f = &p->flights[i];
         f->inputs = at;
+        memset(at, 0, sizeof(tfi_cuda_live)); /* number 0 */
         f->choices = (tfi_choice *)(void *)(at += tfi_cuda_aligned(p->input_bytes));
         at += choice_bytes(p);
         st = TFI_CUDA(p->cuda, cudaEventCreateWithFlags(&f->arrived, cudaEventDisableTiming));
@@ -624,13 +625,14 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
 {
     tfi_program *p = s->program;
     const tfi_graph *g = p->graph;
-    const tfi_cuda_launch l = {.stream = s->stream,
-                               .capability = p->cuda->capability,
-                               .multiprocessors = p->cuda->multiprocessors,
-                               .live = tfi_cuda_input(s, TFI_PART_LIVE),
-                               .scratch = p->block + p->scratch_at};
+    tfi_cuda_launch l = {.stream = s->stream,
+                         .capability = p->cuda->capability,
+                         .multiprocessors = p->cuda->multiprocessors,
+                         .live = tfi_cuda_input(s, TFI_PART_LIVE),
+                         .scratch = p->block + p->scratch_at};
     tf_status st;
 
+    if ((st = tfi_cuda_take(s, &l)) < 0) return st;
     tfi_cuda_find_chains(s);
     for (int32_t v = 0; with_taps && v < g->value_count; v++)
         if (is_there(p, s->run, v) && (st = tfi_cuda_take_taps(s, v)) < 0) return st;
@@ -644,6 +646,7 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
                            : launch(s, &l, op, step);
         if (st < 0)
             return tfi_fail_prefix(st, "%s of %s: ", tfi_op_name(op->kind), op->y >= 0 ? g->values[op->y].name : "the store");
+        l.waits = 0;
         if (with_taps && y >= 0 && (st = tfi_cuda_take_taps(s, y)) < 0) return st;
     }
     return TFI_CUDA(p->cuda, cudaPeekAtLastError());

@@ -94,6 +94,7 @@ struct tfi_program {
     int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, exchange_at, workspace_at, scratch_at;
     int64_t exchange_words;
     uint32_t tag; /* of the next run's first link */
+    uint32_t number; /* of the last run */
     char *pinned; /* inputs and choices of two runs, taps */
     int64_t input_bytes, pinned_bytes;
     tfi_flight flights[2];
@@ -163,10 +164,11 @@ void tfi_cuda_find_chains(const tfi_pass *s);
 tf_status tfi_cuda_launch_chain(const tfi_pass *s, const tfi_cuda_launch *l, int32_t op);
 tf_status tfi_cuda_next_tag(const tfi_pass *s, uint32_t *tag);
 
-/* inputs.c: bytes of a program's largest inputs; where a run's lie; filled and sent. */
+/* inputs.c: bytes of a program's largest inputs; where a run's lie; filled and sent, or left to the walk's first launch. */
 int64_t tfi_cuda_input_bytes(const tfi_program *p);
 void tfi_cuda_shape_run(tfi_pass *s);
 tf_status tfi_cuda_send_inputs(tfi_pass *s);
+tf_status tfi_cuda_take(const tfi_pass *s, tfi_cuda_launch *l);
 const void *tfi_cuda_input(const tfi_pass *s, int part);
 
 /* taps.c: values on their way to the caller, and there. */
