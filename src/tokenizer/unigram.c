@@ -42,8 +42,8 @@ typedef struct way {
     double margin; /* the least difference between two ways to a place */
 } way;
 
-/* How scores add up: as tokenizers does it, as libsentencepiece does it, or the first way with a look at how clear it is. */
-typedef enum sums { DOUBLES, FLOATS, MARGINS } sums;
+/* How scores add up: as tokenizers does it, or as libsentencepiece does it, with a look at how clear each choice is. */
+typedef enum sums { DOUBLES, FLOATS } sums;
 
 /* Tokens. */
 
@@ -185,7 +185,7 @@ static inline void extend(way *w, tfi_node *nodes, uint32_t from, uint32_t to, d
     for (; w->reach < to; w->reach++) nodes[w->reach + 1 - w->base].id = TFI_TRIE_NONE;
     if (node->id != TFI_TRIE_NONE) {
         const double more = score - node->score;
-        if (how == MARGINS && fabs(more) < w->margin) w->margin = fabs(more);
+        if (how == FLOATS && fabs(more) < w->margin) w->margin = fabs(more);
         if (!(more > 0)) return;
     }
     *node = (tfi_node){.score = score, .place = from, .id = id};
@@ -293,25 +293,25 @@ static tf_status find_word(tfi_reading *x, const word *w, sums how, double *scor
                .gap = w->gap,
                .at = w->prefix};
     way v = {.x = x, .piece = &p, .score = *score, .margin = INFINITY};
-    status = how == DOUBLES ? find_way(&v, DOUBLES) : how == FLOATS ? find_way(&v, FLOATS) : find_way(&v, MARGINS);
+    status = how == DOUBLES ? find_way(&v, DOUBLES) : find_way(&v, FLOATS);
     *score = v.score;
     *margin = v.margin;
     return status;
 }
 
 /* Remember the tokens from `first` on as those of the word, if that can be. */
-static int keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_WORD_BYTES], const word *w, size_t first,
-                     double margin)
+static void keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_WORD_BYTES], const word *w, size_t first,
+                      double margin)
 {
+    const tfi_unigram *u = &x->t->unigram;
     const tfi_token *tokens = x->s->tokens + first;
     const size_t count = x->s->token_count - first;
 
-    if (count > TFI_WORD_TOKENS) return 0;
+    if (count > TFI_WORD_TOKENS || u->byte_fallback) return;
     to->size = 0; /* until all of it is written */
     for (size_t i = 0; i < count; i++) {
-        const int again = i == 1 && tokens[0].id == x->t->unigram.lone_mark; /* see put_known */
-        if (tokens[i].id == x->t->unigram.unk_id || (i > 0 && !again && tokens[i].byte_begin != tokens[i - 1].byte_end))
-            return 0;
+        const int again = i == 1 && tokens[0].id == u->lone_mark; /* see put_known */
+        if (i > 0 && !again && tokens[i].byte_begin != tokens[i - 1].byte_end) return;
         to->ids[i] = tokens[i].id;
         to->ends[i] = (uint8_t)(tokens[i].byte_end - w->begin);
         to->char_ends[i] = (uint8_t)(tokens[i].char_end - x->chars);
@@ -321,7 +321,6 @@ static int keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_W
     to->count = (uint8_t)count;
     to->prefix = (uint8_t)w->prefix;
     to->margin = (float)margin;
-    return 1;
 }
 
 /* Append a known word's tokens. */
@@ -362,31 +361,44 @@ static tf_status put_word(tfi_reading *x, const word *w)
     return status;
 }
 
-/* By libsentencepiece's rules: sums go on from word to word in float, so what is known of a word counts if no rounding can turn a choice
- * on its way. A sum of n numbers of a size is off by less than n units in its last place; words here have at most 27 bytes. */
+/* What *score is behind a known word: a sum in float, token by token, and of an unknown one code point by code point. */
+static double score_after(const tfi_unigram *u, const tfi_word *known, double score)
+{
+    for (int i = 0; i < known->count; i++) {
+        const int is_unknown = known->ids[i] == u->unk_id;
+        const int parts = is_unknown ? known->char_ends[i] - (i > 0 ? known->char_ends[i - 1] : 0) : 1;
+        for (int k = 0; k < parts; k++) score = (float)(score + (is_unknown ? u->unk_score : u->scores[known->ids[i]]));
+    }
+    return score;
+}
+
+/* How far apart two ways must be for no rounding to turn the choice between them. A sum in float of numbers of a size is off by half a
+ * unit in its last place, 2^-24 of it, for each of them; a word has at most 27. */
+static double doubt(double before, double after)
+{
+    return 4e-6 * (1 + fabs(before) + 2 * fabs(after - before));
+}
+
+/* By libsentencepiece's rules: sums go on from word to word in float, so what is known of a word counts if it is beyond doubt. */
 static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
 {
     const uint32_t size = w->end - w->begin;
-    const tfi_unigram *u = &x->t->unigram;
+    const double before = *score;
     const size_t first = x->s->token_count;
     uint8_t key[TFI_WORD_BYTES];
+    tfi_word *known = NULL;
     double margin;
 
-    if (size > TFI_WORD_BYTES) return find_word(x, w, FLOATS, score, &margin);
-    tfi_word *known = word_place(x->s, x->text + w->begin, size, key);
-    if (known->size != size || memcmp(known->text, key, TFI_WORD_BYTES) != 0) {
-        double own = 0;
-        const tf_status status = find_word(x, w, MARGINS, &own, &margin);
-        if (status < 0) return status;
-        const int is_kept = keep_word(x, known, key, w, first, margin);
-        x->s->token_count = first;
-        if (!is_kept) return find_word(x, w, FLOATS, score, &margin);
+    if (size <= TFI_WORD_BYTES) {
+        known = word_place(x->s, x->text + w->begin, size, key);
+        if (known->size == size && memcmp(known->text, key, TFI_WORD_BYTES) == 0) {
+            const double after = score_after(&x->t->unigram, known, before);
+            if (known->margin > doubt(before, after)) return *score = after, put_known(x, known, w);
+        }
     }
-    double after = *score;
-    for (int i = 0; i < known->count; i++) after = (float)(after + u->scores[known->ids[i]]);
-    if (!(known->margin > 1e-5 * (1 + fabs(*score) + 2 * fabs(after - *score)))) return find_word(x, w, FLOATS, score, &margin);
-    *score = after;
-    return put_known(x, known, w);
+    const tf_status status = find_word(x, w, FLOATS, score, &margin);
+    if (status == TF_STATUS_OK && known) keep_word(x, known, key, w, first, margin - doubt(before, *score));
+    return status;
 }
 
 tf_status tfi_unigram_word(tfi_reading *x, size_t begin, size_t end)
