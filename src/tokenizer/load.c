@@ -73,6 +73,24 @@ static tf_status read_json(tfi_loading *l, const char *name, tfi_json *out)
     return TF_STATUS_OK;
 }
 
+/* tokenizer.json: the pieces of a Unigram model stay text. */
+static tf_status read_tokens(tfi_loading *l, const char *name)
+{
+    tfi_file *file = &l->tokens_file;
+    json_t *root;
+    tf_status status = l->files->open(l->files, name, file);
+
+    l->tokens = (tfi_json){.file = name};
+    if (status == TF_STATUS_NOT_FOUND) return TF_STATUS_OK;
+    if (status < 0) return status;
+    status = tfi_json_parse_around((const char *)file->data, file->size, name, "model", "vocab", l->t->memory, &root,
+                                   &l->entries.pieces);
+    if (status < 0) return tfi_fail_prefix(status, "%s/", l->files->label);
+    l->tokens.object = root;
+    if (!json_is_object(root)) return tfi_fail(TF_STATUS_CORRUPT, "%s/%s: the root is not an object", l->files->label, name);
+    return TF_STATUS_OK;
+}
+
 static void close_json(tfi_json *j)
 {
     json_decref((json_t *)j->object);
@@ -87,6 +105,7 @@ static void loading_close(tfi_loading *l)
     close_json(&l->special_map);
     close_json(&l->added);
     close_json(&l->bpe_vocab);
+    if (l->tokens_file.data) l->files->close(l->files, &l->tokens_file);
     if (l->merges.data) l->files->close(l->files, &l->merges);
     if (l->vocab.data) l->files->close(l->files, &l->vocab);
     if (l->spm.file.data) l->files->close(l->files, &l->spm.file);
@@ -538,7 +557,7 @@ static tf_status load_directory(tfi_loading *l)
     if ((status = read_json(l, "tokenizer_config.json", &l->config)) < 0 ||
         (status = read_json(l, "config.json", &l->model)) < 0)
         return status;
-    if ((status = read_json(l, "tokenizer.json", &l->tokens)) < 0) return status;
+    if ((status = read_tokens(l, "tokenizer.json")) < 0) return status;
     if ((status = read_json(l, "special_tokens_map.json", &l->special_map)) < 0) return status;
     if ((status = read_json(l, "added_tokens.json", &l->added)) < 0) return status;
     status = l->files->open(l->files, "vocab.txt", &l->vocab);
@@ -568,7 +587,7 @@ static tf_status load_file(tfi_loading *l, const char *name)
 
     l->vocab_name = name;
     if (n >= 5 && strcmp(name + n - 5, ".json") == 0) {
-        if ((status = read_json(l, name, &l->tokens)) < 0) return status;
+        if ((status = read_tokens(l, name)) < 0) return status;
         l->rules = TFI_RULES_WHOLE;
         return build(l);
     }

@@ -2,7 +2,7 @@
 #ifndef TFI_TOKENIZER_LOAD_H
 #define TFI_TOKENIZER_LOAD_H
 
-#include "base/json.h"
+#include "base/json_list.h"
 #include "tokenizer/spm.h"
 #include "tokenizer/tokenizer.h"
 
@@ -18,6 +18,7 @@ typedef struct tfi_entries {
     tfi_memory *memory;
     tfi_entry *data;
     size_t count, capacity;
+    tfi_json_list pieces; /* model.vocab of a tokenizer.json where it is an array: then it is not in the tree */
 } tfi_entries;
 
 void tfi_entries_close(tfi_entries *e);
@@ -67,6 +68,7 @@ typedef struct tfi_loading {
     tfi_json config;      /* tokenizer_config.json */
     tfi_json model;       /* config.json */
     tfi_json tokens;      /* tokenizer.json */
+    tfi_file tokens_file; /* the same; entries.pieces and so entries lie in it */
     tfi_json special_map; /* special_tokens_map.json */
     tfi_json added;       /* added_tokens.json */
     tfi_file vocab;       /* vocab.txt; data NULL if there is none */

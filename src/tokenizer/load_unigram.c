@@ -45,59 +45,71 @@ static tf_status bad_piece(const char *file, size_t i, const char *what)
     return tfi_fail(TF_STATUS_CORRUPT, "%s: model.vocab: piece %zu %s", file, i, what);
 }
 
-/* A number of tokenizer.json as the reference reads it: up to 19 digits as one integer, divided by a power of ten. Of numbers
- * with 16 digits and more that is not always the nearest double, and equal sums of scores hang on it. Its own writer writes as
- * few digits as tell a double from its neighbours, so they can be had back. */
-static double read_number(double exact)
+/* A number of tokenizer.json as the reference reads it: 19 or 20 digits as one integer, multiplied with or divided by a power of ten.
+ * Of numbers with 16 digits and more that is not always the nearest double, and equal sums of scores hang on it. */
+static double read_number(const tfi_json_pair *pair)
 {
-    char text[40];
-    uint64_t digits = 0;
-    int places = 0, exponent = 0;
+    const tfi_json_number n = tfi_json_number_read(pair->number, pair->number_size);
+    double value = (double)n.digits;
 
-    for (int precision = 14; precision < 17; precision++) {
-        snprintf(text, sizeof text, "%.*e", precision, fabs(exact));
-        if (strtod(text, NULL) != fabs(exact)) continue;
-        if (precision == 14) return exact;
-        break;
+    for (int32_t left = n.exponent; left != 0 && value != 0;) {
+        const int32_t step = left > 308 ? 308 : left < -308 ? -308 : left;
+        value = step > 0 ? value * pow(10, step) : value / pow(10, -step);
+        left -= step;
+        if (isinf(value)) break;
     }
-    const char *p = text;
-    for (; *p && *p != 'e'; p++) {
-        if (*p < '0' || *p > '9') continue;
-        digits = digits * 10 + (uint64_t)(*p - '0');
-        places++;
+    return n.is_negative ? -value : value;
+}
+
+/* The string of a pair: where the file has it, or what its escapes stand for. */
+static tf_status piece_text(tf_tokenizer *t, const char *file, size_t i, const tfi_json_pair *pair, tfi_entry *out)
+{
+    *out = (tfi_entry){.text = pair->text, .size = (uint32_t)pair->text_size};
+    if (pair->text_size > 6 * TFI_PIECE_SIZE_MAX) return bad_piece(file, i, "is too long");
+    if (pair->has_escapes) {
+        char *text = tfi_arena_alloc(&t->arena, pair->text_size + 1);
+        if (!text) return TF_STATUS_NOMEM;
+        const int64_t size = tfi_json_unescape(pair, text);
+        if (size < 0) return bad_piece(file, i, "has a wrong escape");
+        *out = (tfi_entry){.text = text, .size = (uint32_t)size};
     }
-    if (*p) exponent = (int)strtol(p + 1, NULL, 10);
-    exponent -= places - 1;
-    while (digits && digits % 10 == 0) digits /= 10, exponent++;
-    if (exponent > 0 || exponent < -300) return exact;
-    const double value = (double)digits / pow(10, -exponent);
-    return exact < 0 ? -value : value;
+    return out->size > TFI_PIECE_SIZE_MAX ? bad_piece(file, i, "is too long") : TF_STATUS_OK;
+}
+
+static tf_status read_pieces(tf_tokenizer *t, const char *file, int whole, tfi_entries *out)
+{
+    tfi_json_list list = out->pieces;
+    tfi_json_pair pair;
+    tfi_entry piece;
+    size_t i = 0;
+    int more;
+    uint32_t bad = 0;
+    tf_status status;
+
+    if (!list.begin) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an array", file);
+    const size_t size = (size_t)(list.end - list.begin), good = tfi_utf8_valid((const uint8_t *)list.begin, size, &bad);
+    if (good != size) return tfi_fail(TF_STATUS_CORRUPT, "%s: model.vocab: not UTF-8 at byte %zu of the array", file, good);
+    if ((status = open_vocab(t, tfi_json_list_bound(&list), out)) < 0) return tfi_fail_prefix(status, "%s: ", file);
+    for (; (more = tfi_json_list_next(&list, &pair)) > 0; i++) {
+        if ((status = piece_text(t, file, i, &pair, &piece)) < 0) return status;
+        const double score = whole ? read_number(&pair) : tfi_json_number_nearest(pair.number, pair.number_size);
+        if (!isfinite(score)) return bad_piece(file, i, "has a score that no double holds");
+        status = add_piece(t, out, piece.text, piece.size, score);
+        if (status < 0) return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
+    }
+    return more < 0 ? bad_piece(file, i, "is not a string with a number") : TF_STATUS_OK;
 }
 
 tf_status tfi_read_unigram_model(tf_tokenizer *t, tfi_json model, int whole, tfi_entries *out)
 {
-    const json_t *vocab = json_object_get(model.object, "vocab"), *piece;
     int64_t unk = -1;
-    size_t i;
     tf_status status;
 
     t->model = TFI_MODEL_UNIGRAM;
-    if (!json_is_array(vocab)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an array", model.file);
     if ((status = tfi_json_int(model, "unk_id", 0, TFI_TOKEN_ID_MAX, &unk)) < 0) return status;
     if ((status = tfi_json_bool(model, "byte_fallback", &t->unigram.byte_fallback)) < 0) return status;
     t->unigram.unk_id = (int32_t)unk;
-    if ((status = open_vocab(t, json_array_size(vocab), out)) < 0) return tfi_fail_prefix(status, "%s: ", model.file);
-    json_array_foreach(vocab, i, piece)
-    {
-        const json_t *text = json_array_get(piece, 0), *score = json_array_get(piece, 1);
-        if (json_array_size(piece) != 2 || !json_is_string(text) || !json_is_number(score))
-            return bad_piece(model.file, i, "is not a string with a number");
-        if (json_string_length(text) > TFI_PIECE_SIZE_MAX) return bad_piece(model.file, i, "is too long");
-        const double number = whole ? read_number(json_number_value(score)) : json_number_value(score);
-        status = add_piece(t, out, json_string_value(text), json_string_length(text), number);
-        if (status < 0) return tfi_fail_prefix(status, "%s: the vocabulary: ", model.file);
-    }
-    return TF_STATUS_OK;
+    return read_pieces(t, model.file, whole, out);
 }
 
 tf_status tfi_read_spm_vocab(tf_tokenizer *t, const tfi_spm_file *f, const tfi_spm_layout *layout, tfi_entries *out)

@@ -1,0 +1,49 @@
+/* One large array inside a JSON text, read without a tree: pairs of a string and a number, as a vocabulary of 250,000 pieces has
+ * them. jansson makes the tree of everything around it. */
+#ifndef TFI_BASE_JSON_LIST_H
+#define TFI_BASE_JSON_LIST_H
+
+#include "base/json.h"
+#include "base/memory.h"
+
+/* The text between the brackets of an array; begin NULL: there is none. */
+typedef struct tfi_json_list {
+    const char *begin, *end;
+    const char *at; /* behind the last member read */
+    int is_begun;
+} tfi_json_list;
+
+/* As tfi_json_parse, but where root[outer][inner] is an array it is left out, empty in the tree, and *list points at it in `data`. */
+tf_status tfi_json_parse_around(const char *data, size_t size, const char *file, const char *outer, const char *inner,
+                                tfi_memory *memory, json_t **out, tfi_json_list *list);
+
+/* One member: the string without its quotes, with its escapes (has_escapes says whether there are any); the number as it is written. */
+typedef struct tfi_json_pair {
+    const char *text, *number;
+    size_t text_size, number_size;
+    int has_escapes;
+} tfi_json_pair;
+
+/* A number of members that the list has at most, and mostly has. */
+size_t tfi_json_list_bound(const tfi_json_list *list);
+
+/* 1: the next member; 0: there is none left; -1: what comes is no pair of a string and a number. */
+int tfi_json_list_next(tfi_json_list *list, tfi_json_pair *out);
+
+/* Write what a string with escapes stands for, at most text_size bytes of UTF-8, to `out`; its size, or -1 if an escape is wrong. */
+int64_t tfi_json_unescape(const tfi_json_pair *pair, char *out);
+
+/* A number's text as digits * 10^exponent; digits beyond the 19th or 20th, which no 64 bits hold, are left out as serde_json does it:
+ * *is_whole says that none were. */
+typedef struct tfi_json_number {
+    uint64_t digits;
+    int32_t exponent;
+    int is_negative, is_whole;
+} tfi_json_number;
+
+tfi_json_number tfi_json_number_read(const char *text, size_t size);
+
+/* The double nearest to a number's text. */
+double tfi_json_number_nearest(const char *text, size_t size);
+
+#endif
