@@ -10,7 +10,7 @@
 
 #include "base/status.h"
 
-enum { BLOCK = 256, OPEN_BLOCKS = 24, LEAF = 0 };
+enum { BLOCK = 256, OPEN_BLOCKS = 16, FULL = 4, LEAF = 0 };
 
 typedef struct map256 {
     uint64_t bits[4];
@@ -62,12 +62,24 @@ static int first_bit(const map256 *m)
     return -1;
 }
 
+/* A base in the block for a child at `byte`, or -1. Most nodes have one child: any free unit will do. */
+static int find_single(const block *b, uint8_t byte)
+{
+    for (uint32_t w = 0; w < 4; w++)
+        for (uint64_t left = b->free.bits[w]; left; left &= left - 1) {
+            const uint32_t base = (w * 64 + (uint32_t)__builtin_ctzll(left)) ^ byte;
+            if (b->bases.bits[base >> 6] >> (base & 63) & 1) return (int)base;
+        }
+    return -1;
+}
+
 /* A base in the block for children at these bytes, or -1. */
 static int find_base(const block *b, const uint8_t *bytes, uint32_t count)
 {
     map256 fits = b->bases;
 
     if (b->count < count) return -1;
+    if (count == 1) return find_single(b, bytes[0]);
     for (uint32_t i = 0; i < count; i++) {
         const map256 one = exchange(&b->free, bytes[i]);
         for (int w = 0; w < 4; w++) fits.bits[w] &= one.bits[w];
@@ -149,6 +161,10 @@ static tf_status place(builder *w, uint32_t node, uint32_t *base)
         w->darts->units[b->first + at].tag = w->bytes[i] | (uint32_t)(w->trie->values[child] + 1) << 8;
     }
     b->count -= count;
+    if (b->count < FULL) { /* not worth looking at any more */
+        finish_block(w, b);
+        *b = w->open[--w->open_count];
+    }
     return TF_STATUS_OK;
 }
 
