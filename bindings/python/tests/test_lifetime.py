@@ -119,6 +119,23 @@ def test_a_request_belongs_to_one_thread(gpt2):
         thread.join()
 
 
+def test_a_request_is_gone_while_another_thread_calls_back_for_it(gpt2):
+    stop = threading.Event()
+
+    def drive():
+        while not stop.is_set():
+            gpt2.generate("he", max_new_tokens=20)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    for _ in range(100):
+        request = gpt2.stream("I", num_beams=2, logits_processor=lambda *_: time.sleep(0.001))
+        time.sleep(0.002)
+        del request
+    stop.set()
+    thread.join()
+
+
 def interrupt_soon(seconds=0.15):
     threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
 
@@ -217,6 +234,10 @@ PROGRAMS = {
     "a daemon thread inside": "import threading, time\n"
     "threading.Thread(target=lambda: model.generate('I', max_new_tokens=200, eos_token_id=[], num_beams=16), daemon=True).start()\n"
     "time.sleep(0.2)",
+    "a daemon thread inside a callback": "import threading, time\n"
+    "wait = lambda *given: time.sleep(0.05)\n"
+    "threading.Thread(target=lambda: model.generate('I', max_new_tokens=200, logits_processor=wait), daemon=True).start()\n"
+    "time.sleep(0.3)",
     "a callback's closure": "request = model.stream('I', logits_processor=lambda *given: model)\nnext(request)",
     "an exception": "model.stream('I')\nraise SystemExit(0)",
 }

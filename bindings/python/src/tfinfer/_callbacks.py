@@ -10,7 +10,9 @@ while the main thread waits.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,35 +25,50 @@ _LEVELS = {value: name for name, value in _c.LOG_LEVEL.items()}
 
 
 class Callbacks:
-    """The functions of one C call, or of one request, and what went wrong in them."""
+    """The functions of one C call, or of one request, and what went wrong in them.
+
+    C knows it by a number: another thread may be about to call back for a request that was closed and is gone.
+    """
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
+        self._progress: Callable[[int, int], object] | None = None
+        self._logits: Callable[..., object] | None = None
 
-    def guarded(self, function: Callable[..., object], *arguments: Any) -> int:
-        """Call it unless an earlier call failed; what C is told: 0 to go on, 1 to end."""
-        if self.error is None:
+    def set_progress(self, struct: Any, function: Callable[[int, int], object] | None) -> None:
+        """Fill a struct's two fields; without a function, for Ctrl-C alone."""
+        self._progress = function
+        struct.progress, struct.progress_user = _PROGRESS, self._number()
+
+    def set_logits(self, struct: Any, function: Callable[..., object]) -> None:
+        self._logits = function
+        struct.logits, struct.logits_user = _LOGITS, self._number()
+
+    def _number(self) -> int:
+        number = next(_numbers)
+        _living[number] = self
+        return number
+
+    def progress(self, done: int, total: int) -> int:
+        """What C is told: 0 to go on, 1 to end."""
+        if self.error is None and self._progress is not None:
             try:
-                function(*arguments)
+                self._progress(done, total)
             except BaseException as error:
                 self.error = error
         return 0 if self.error is None else 1
 
-    def progress(self, function: Callable[[int, int], object] | None) -> Any:
-        if function is None:
-            return _c.ProgressFn(lambda user, done, total: 0 if self.error is None else 1)
-        return _c.ProgressFn(lambda user, done, total: self.guarded(function, done, total))
-
-    def logits(self, function: Callable[..., object]) -> Any:
+    def logits(self, sequence: int, ids: int, count: int, logits: int, vocab: int) -> int:
         """The function works on copies: it may keep them, and C's memory is gone after the call."""
-
-        def change(sequence: int, ids: int, count: int, logits: int, vocab: int) -> None:
-            values = np.frombuffer(memoryview((ctypes.c_float * vocab).from_address(logits)), np.float32)
-            changed = values.copy()
-            function(sequence, np.array((ctypes.c_int32 * count).from_address(ids)), changed)
-            values[:] = changed
-
-        return _c.LogitsFn(lambda user, *arguments: self.guarded(change, *arguments))
+        if self.error is None and self._logits is not None:
+            try:
+                values = np.frombuffer(memoryview((ctypes.c_float * vocab).from_address(logits)), np.float32)
+                changed = values.copy()
+                self._logits(sequence, np.array((ctypes.c_int32 * count).from_address(ids)), changed)
+                values[:] = changed
+            except BaseException as error:
+                self.error = error
+        return 0 if self.error is None else 1
 
     def raise_error(self) -> None:
         error, self.error = self.error, None
@@ -91,6 +108,23 @@ class Callbacks:
         if errors:
             raise errors.pop()
         return results.pop()
+
+
+_numbers = itertools.count(1)
+_living: weakref.WeakValueDictionary[int, Callbacks] = weakref.WeakValueDictionary()
+
+
+def _progress(number: int, done: int, total: int) -> int:
+    callbacks = _living.get(number)
+    return 1 if callbacks is None else callbacks.progress(done, total)
+
+
+def _logits(number: int, *arguments: int) -> int:
+    callbacks = _living.get(number)
+    return 1 if callbacks is None else callbacks.logits(*arguments)
+
+
+_PROGRESS, _LOGITS = _c.ProgressFn(_progress), _c.LogitsFn(_logits)
 
 
 def log_callback(function: Callable[[str, str], object]) -> Any:

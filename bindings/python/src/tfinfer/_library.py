@@ -38,13 +38,16 @@ def check(status: int) -> None:
 
 
 class Handle:
-    """A C handle. `with handle as pointer:` keeps it open that long, whoever closes it meanwhile; it keeps its parent open likewise."""
+    """A C handle. `with handle as pointer:` keeps it open that long, whoever closes it meanwhile; it keeps its parent open likewise.
 
-    __slots__ = ("_close", "_open", "_parent", "_pointer", "_users")
+    keep: what C refers to as long as the handle is open.
+    """
+
+    __slots__ = ("_close", "_keep", "_open", "_parent", "_pointer", "_users")
     lock = threading.RLock()  # of all handles; re-entered where the collector finalizes a handle inside
 
-    def __init__(self, pointer: ctypes.c_void_p, close: Callable[[Any], None], parent: Handle | None = None) -> None:
-        self._pointer, self._close = pointer, close
+    def __init__(self, pointer: ctypes.c_void_p, close: Callable[[Any], None], parent: Handle | None = None, keep: Any = None) -> None:
+        self._pointer, self._close, self._keep = pointer, close, keep
         self._open, self._users = True, 0
         self._parent: Handle | None = None
         if parent is not None:

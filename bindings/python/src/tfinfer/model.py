@@ -48,9 +48,9 @@ class Model:
     Every task has an async form that runs on a worker thread: `await model.embed_async(...)`.
     """
 
-    def __init__(self, model: Handle, session: Handle, keep: list[Any]) -> None:
+    def __init__(self, model: Handle, session: Handle) -> None:
         """Not for callers: Model.open makes one."""
-        self._model, self._session, self._keep = model, session, keep
+        self._model, self._session = model, session
         with model as pointer:
             self.info = _info(pointer)
         self._tokenizer: Tokenizer | None = None
@@ -71,7 +71,7 @@ class Model:
         """
         callbacks = Callbacks()
         model_options, session_options = _open_options(dict(options))
-        model_options.progress = callbacks.progress(progress)
+        callbacks.set_progress(model_options, progress)
         if log is not None:
             model_options.log = log_callback(log)
         name = _arrays.c_string(os.fspath(path), "path")
@@ -79,12 +79,12 @@ class Model:
         def work() -> tuple[Handle, Handle]:
             pointer = ctypes.c_void_p()
             check(lib.tf_model_open(name, model_options, ctypes.byref(pointer)))
-            model, pointer = Handle(pointer, lib.tf_model_close), ctypes.c_void_p()
+            model, pointer = Handle(pointer, lib.tf_model_close, keep=model_options), ctypes.c_void_p()
             with model as opened:
                 check(lib.tf_session_open(opened, session_options, ctypes.byref(pointer)))
                 return model, Handle(pointer, lib.tf_session_close, model)
 
-        return cls(*callbacks.run(work), [model_options, callbacks])
+        return cls(*callbacks.run(work))
 
     def close(self) -> None:
         """Refuse further calls; calls and requests that are under way end as they would have."""
@@ -309,7 +309,7 @@ class Model:
         prepared, callbacks = Inputs(inputs, given, self.info.input_width), Callbacks()
         progress = given.pop("progress", None)
         if progress is not None or prepared.count > _FEW:
-            prepared.c.progress = callbacks.progress(progress)
+            callbacks.set_progress(prepared.c, progress)
         return prepared, callbacks
 
     def _run(self, inputs: Inputs, callbacks: Callbacks, call: Callable[[ctypes.c_void_p], R]) -> R:

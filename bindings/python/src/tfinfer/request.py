@@ -93,7 +93,8 @@ class _Settings:
     def _logits(self, value: Any) -> None:
         if not callable(value):
             raise TypeError("logits_processor must be a function of (sequence, ids, logits)")
-        self.c.logits, self.calls_back = self._callbacks.logits(value), True
+        self._callbacks.set_logits(self.c, value)
+        self.calls_back = True
 
 
 _POINTED: dict[str, Callable[[_Settings, Any], None]] = {

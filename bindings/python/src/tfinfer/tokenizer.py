@@ -55,11 +55,7 @@ class Tokenizer:
             options.log = log_callback(log)
         pointer = ctypes.c_void_p()
         check(lib.tf_tokenizer_open(_arrays.c_string(os.fspath(path), "path"), options, ctypes.byref(pointer)))
-        tokenizer = cls(Handle(pointer, lib.tf_tokenizer_close), pointer)
-        tokenizer._log = options.log
-        return tokenizer
-
-    _log: Any = None  # C calls it as long as the tokenizer is open
+        return cls(Handle(pointer, lib.tf_tokenizer_close, keep=options), pointer)
 
     def close(self) -> None:
         """A model's own tokenizer closes with its model."""
