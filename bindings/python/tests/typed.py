@@ -1,0 +1,27 @@
+"""Not run: what mypy --strict, which reads it, must say of calls. An ignored error that is none is an error too."""
+
+import numpy as np
+import tfinfer
+from numpy.typing import NDArray
+from tfinfer.records import Classification, Entity, Generated, Token
+from typing_extensions import assert_type
+
+
+async def calls(model: tfinfer.Model) -> None:
+    assert_type(model.embed("text"), NDArray[np.float32])
+    assert_type(model.classify("text"), Classification)
+    assert_type(model.classify(["text"], truncate=True), list[Classification])
+    assert_type(model.ner("text", aggregation_strategy="first"), list[Entity])
+    assert_type(model.ner(["text"]), list[list[Entity]])
+    assert_type(model.generate("text", num_beams=4, eos_token_id=[1, 2]), list[Generated])
+    assert_type(model.generate(("text",)), list[list[Generated]])
+    assert_type(next(model.stream("text")), Token)
+    assert_type(await model.embed_async("text"), NDArray[np.float32])
+    assert_type(await model.ner_async("text", stride=3), list[Entity])
+    assert_type(await model.generate_async(["text"]), list[list[Generated]])
+    async for token in model.stream_async("text", top_k=3):
+        assert_type(token, Token)
+    assert_type(model.tokenizer.batch_decode([[1]]), list[str])
+    model.generate("text", num_beam=4)  # type: ignore[call-overload]
+    model.ner("text", aggregation_strategy="best")  # type: ignore[call-overload]
+    tfinfer.Model.open("path", dtype="float32")  # type: ignore[arg-type]
