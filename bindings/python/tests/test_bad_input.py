@@ -1,5 +1,7 @@
 """Wrong calls: an exception of Python's that names what is wrong, and the model works on."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 import tfinfer
@@ -139,6 +141,7 @@ def test_tasks_that_the_checkpoint_lacks(classifier, gpt2):
         (np.zeros((2, 128), np.float32)[:, ::2], ValueError),
         (np.zeros((2, 64), np.float32)[::-1], ValueError),
         (np.broadcast_to(np.zeros(64, np.float32), (2, 64)), ValueError),
+        (np.frombuffer(bytes(512), np.float32).reshape(2, 64), ValueError),  # read-only
     ],
 )
 def test_out(made, out, error):
@@ -221,6 +224,8 @@ def test_exceptions_in_callbacks(classifier, gpt2, made):
     ):
         with pytest.raises((Mine, TypeError)):
             call()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises((Mine, TypeError)):
+            pool.submit(call).result()
 
 
 def test_an_exception_in_log_is_reported(monkeypatch):
