@@ -389,7 +389,13 @@ struct matrix {
     std::vector<float> values; /**< row-major */
     std::size_t width = 0;
     std::size_t size() const noexcept { return width ? values.size() / width : 0; }
-    span<const float> operator[](std::size_t row) const noexcept { return {values.data() + row * width, width}; }
+    span<const float> operator[](std::size_t row) const &noexcept { return {values.data() + row * width, width}; }
+    /** Of a matrix without a name, the row itself: for (float x : s.embed("...")[0]). */
+    std::vector<float> operator[](std::size_t row) &&
+    {
+        const span<const float> view = static_cast<const matrix &>(*this)[row];
+        return {view.begin(), view.end()};
+    }
 };
 
 struct classification {
@@ -397,7 +403,12 @@ struct classification {
 };
 
 /** What was found, for each input; strings in the records belong to the model. */
-template <class Record> using found = std::vector<std::vector<Record>>;
+template <class Record> struct found : std::vector<std::vector<Record>> {
+    using std::vector<std::vector<Record>>::vector;
+    const std::vector<Record> &operator[](std::size_t in) const &noexcept { return this->data()[in]; }
+    /** Of what has no name, the records themselves: for (const auto &e : s.token_classify("...")[0]). */
+    std::vector<Record> operator[](std::size_t in) &&noexcept { return std::move(this->data()[in]); }
+};
 
 class session : public handle<tf_session, tf_session_close>
 {
@@ -521,7 +532,7 @@ class session : public handle<tf_session, tf_session_close>
                 Record record = {};
                 record.struct_size = sizeof record;
                 called = get(result, number, k, &record);
-                all[i].push_back(record);
+                all.data()[i].push_back(record);
             }
         }
         return detail::give(called, [&] { return std::move(all); });

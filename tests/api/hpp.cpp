@@ -221,6 +221,9 @@ void embeds_as_c()
     float wide[2 * TINY_WIDTH + 3] = {};
     s.embed(strings, wide, TINY_WIDTH + 3);
     CHECK(std::equal(c, c + TINY_WIDTH, wide) && std::equal(c + TINY_WIDTH, c + 2 * TINY_WIDTH, wide + TINY_WIDTH + 3));
+    double sum = 0;
+    for (const float x : s.embed(strings)[1]) sum += static_cast<double>(x);
+    CHECK(sum == std::accumulate(c + TINY_WIDTH, c + 2 * TINY_WIDTH, 0.0));
     CHECK_INT(s.embed(std::vector<std::string>()).size(), 0);
     CHECK(s.stats().calls >= 5);
 
@@ -279,6 +282,9 @@ void finds_as_c()
         o.top_k = 2;
         const tfinfer::found<tf_fill> all = s.fill_mask("the [MASK] sat", o);
         CHECK(all.size() == 1 && all[0].size() == 2 && all[0][0].id + all[0][1].id == 13);
+        std::int64_t ids = 0; /* results without a name live as long as the loop */
+        for (const tf_fill &f : s.fill_mask("the [MASK] sat", o)[0]) ids += f.id;
+        CHECK_INT(ids, 13);
         CHECK_STATUS(thrown([&] { s.fill_mask("no mask"); }), TF_STATUS_INVALID);
     }
 }
