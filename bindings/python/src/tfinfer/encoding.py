@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,33 +14,50 @@ from . import _c
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SIDES = ("right", "left")
+_INT32 = ("ids", "type_ids", "sequence", "word")
+_INT64 = ("char_begin", "char_end")
+_COLUMNS = {
+    "input_ids": "ids",
+    "token_type_ids": "type_ids",
+    "attention_mask": "mask",
+    "special_tokens_mask": "special",
+    "offset_mapping": "offsets",
+}
 
 
 class Rows:
-    """A copy of a tf_encoding: arrays over the tokens of all rows, and where each row begins."""
+    """A copy of a tf_encoding: columns over the tokens of all rows, and where each row begins. Columns are made arrays when asked for."""
 
     def __init__(self, data: _c.EncodingData) -> None:
-        def array(address: int | None, count: int, kind: Any) -> NDArray[Any]:
-            return np.array((kind * count).from_address(address)) if count else np.zeros(0, np.dtype(kind))
-
         tokens = data.tokens
-        starts = array(data.row_start, data.rows + 1, ctypes.c_int64)
-        self.bounds = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
-        self.text = array(data.row_text, data.rows, ctypes.c_int64)
-        self.ids = array(data.ids, tokens, ctypes.c_int32)
-        self.types = array(data.type_ids, tokens, ctypes.c_int32)
-        self.sequence = array(data.sequence, tokens, ctypes.c_int32)
-        self.word = array(data.word, tokens, ctypes.c_int32)
-        begin, end = (array(address, tokens, ctypes.c_int64) for address in (data.char_begin, data.char_end))
-        self.offsets = np.stack([begin, end], axis=1)
-        self.mask = np.ones(tokens, np.int32)
+        self._bytes = {name: ctypes.string_at(getattr(data, name) or 0, 4 * tokens) for name in _INT32}
+        self._bytes.update({name: ctypes.string_at(getattr(data, name) or 0, 8 * tokens) for name in _INT64})
+        self._arrays: dict[str, NDArray[Any]] = {}
+        starts = memoryview(ctypes.string_at(data.row_start or 0, 8 * (data.rows + 1))).cast("q").tolist()
+        self.bounds = list(itertools.pairwise(starts))
+        self.row_text = np.frombuffer(ctypes.string_at(data.row_text or 0, 8 * data.rows), np.int64)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A column: one of tf_encoding_data's, or offsets [tokens, 2], mask, special."""
+        array = self._arrays.get(name)
+        if array is None:
+            array = self._arrays[name] = self._make(name)
+        return array
+
+    def _make(self, name: str) -> NDArray[Any]:
+        if name == "offsets":
+            return np.stack([self.array("char_begin"), self.array("char_end")], axis=1)
+        if name == "special":
+            return (self.array("sequence") < 0).astype(np.int32)
+        if name == "mask":
+            return np.ones(self.bounds[-1][1] if self.bounds else 0, np.int32)
+        return np.frombuffer(self._bytes[name], np.int32 if name in _INT32 else np.int64)
 
     def pad(self, pad_id: int, padding: bool | str, max_length: int, multiple: int | None, side: str) -> None:
         """Make all rows as long as the longest, or as max_length."""
         if padding not in (True, "longest", "max_length", "do_not_pad"):
             raise ValueError(f'padding must be True, "longest", "max_length", "do_not_pad" or False, not {padding!r}')
-        if side not in _SIDES:
+        if side not in ("right", "left"):
             raise ValueError(f'padding_side must be "right" or "left", not {side!r}')
         if padding == "do_not_pad" or not self.bounds:
             return
@@ -54,22 +72,21 @@ class Rows:
         full = np.maximum(lengths, width)  # max_length does not cut
         starts = np.concatenate([[0], np.cumsum(full)])
         first = starts[:-1] if side == "right" else starts[1:] - lengths
-        at = np.repeat(first - np.array([begin for begin, _ in self.bounds]), lengths) + np.arange(len(self.ids))
-        for name, value in {"ids": pad_id, "types": 0, "sequence": -1, "word": -1, "offsets": 0, "mask": 0}.items():
-            old: NDArray[Any] = getattr(self, name)
+        at = np.repeat(first - np.array([begin for begin, _ in self.bounds]), lengths) + np.arange(lengths.sum())
+        for name, value in {"ids": pad_id, "type_ids": 0, "sequence": -1, "word": -1, "offsets": 0, "mask": 0}.items():
+            old = self.array(name)
             new = np.full((starts[-1], *old.shape[1:]), value, old.dtype)
             new[at] = old
-            setattr(self, name, new)
+            self._arrays[name] = new
         self.bounds = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
 
     def column(self, key: str) -> list[NDArray[Any]] | NDArray[Any]:
         """What stands under a name: an array a row, or one array over the rows."""
         if key == "overflow_to_sample_mapping":
-            return self.text
+            return self.row_text
         if key == "length":
             return np.array([end - begin for begin, end in self.bounds], np.int64)
-        arrays = {"input_ids": self.ids, "token_type_ids": self.types, "attention_mask": self.mask, "offset_mapping": self.offsets}
-        array = arrays[key] if key in arrays else (self.sequence < 0).astype(np.int32)
+        array = self.array(_COLUMNS[key])
         return [array[begin:end] for begin, end in self.bounds]
 
 
@@ -107,17 +124,17 @@ class BatchEncoding(dict[str, Any]):
     def tokens(self, batch_index: int = 0) -> list[str]:
         """The tokens of a row, as the vocabulary spells them."""
         begin, end = self._rows.bounds[batch_index]
-        tokens: list[str] = self._spell(self._rows.ids[begin:end])
+        tokens: list[str] = self._spell(self._rows.array("ids")[begin:end])
         return tokens
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row the number of its word in its text; None for a special token."""
-        return self._numbers(self._rows.word, batch_index)
+        return self._numbers("word", batch_index)
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row 0 or 1, the text of a pair it comes from; None for a special token."""
-        return self._numbers(self._rows.sequence, batch_index)
+        return self._numbers("sequence", batch_index)
 
-    def _numbers(self, array: NDArray[np.int32], row: int) -> list[int | None]:
+    def _numbers(self, column: str, row: int) -> list[int | None]:
         begin, end = self._rows.bounds[row]
-        return [None if value < 0 else value for value in array[begin:end].tolist()]
+        return [None if value < 0 else value for value in self._rows.array(column)[begin:end].tolist()]

@@ -113,7 +113,8 @@ class Tokenizer:
         options.overflow = bool(return_overflowing_tokens)
         if return_overflowing_tokens:
             options.stride = _arrays.integer(stride, "stride", 32)
-        options.threads = _arrays.integer(threads, "threads", 32)
+        if threads != 1:
+            options.threads = _arrays.integer(threads, "threads", 32)
 
         rows = self._encode(texts, pairs, options)
         if padding is not False:
