@@ -33,13 +33,19 @@ for page in "$folder/tfinfer.1" "$folder/tfinfer.3"; do
 done
 
 same() { # WHAT OF_THE_PAGE EXPECTED
-    if diff "$2" "$3" >"$work/diff"; then echo "man: $1: $(wc -l <"$3"), as there are"; else cat "$work/diff"; fail "$1 differ (<: the page's)"; fi
+    if diff "$2" "$3" >"$work/diff"; then
+        echo "man: $1: $(wc -l <"$3"), as there are"
+    else
+        cat "$work/diff"
+        fail "$1 differ (<: the page's)"
+    fi
 }
 
 "$program" help | sed -nE 's/^  ([a-z-]+)  .*/\1/p' | sort >"$work/commands"
 sed -n '/^.Sh COMMANDS/,/^.Sh OPTIONS/s/^\.It Cm //p' "$folder/tfinfer.1" | grep -vx help | sort >"$work/of_page"
 same "commands" "$work/of_page" "$work/commands"
-while read -r command; do "$program" help "$command"; done <"$work/commands" | sed -nE 's/^  --([a-z-]+).*/\1/p' | sort -u >"$work/options"
+while read -r command; do "$program" help "$command"; done <"$work/commands" |
+    sed -nE 's/^  --([a-z-]+).*/\1/p' | sort -u >"$work/options"
 grep -oE 'Fl -[a-z][a-z-]*' "$folder/tfinfer.1" | sed 's/^Fl -//' | grep -vx version | sort -u >"$work/of_page"
 same "options" "$work/of_page" "$work/options"
 LC_ALL=C sort "$root/tests/abi/symbols.txt" >"$work/functions"

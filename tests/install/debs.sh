@@ -57,7 +57,8 @@ echo "packages: $(du -ch "${debs[@]}" | tail -1 | cut -f1), libtfinfer0 depends 
 
 if command -v lintian >/dev/null; then
     # A first upload to Debian would close a bug; cpack calls ldconfig itself.
-    lintian --allow-root "${debs[@]}" 2>/dev/null | grep -vE 'initial-upload-closes-no-bugs|maintscript-calls-ldconfig' >"$work/lint" || true
+    lintian --allow-root "${debs[@]}" 2>/dev/null |
+        grep -vE 'initial-upload-closes-no-bugs|maintscript-calls-ldconfig' >"$work/lint" || true
     [ ! -s "$work/lint" ] || { cat "$work/lint"; exit 1; }
     echo "lintian: nothing but that cpack calls ldconfig, and that no bug is closed"
 fi
@@ -112,7 +113,8 @@ compile() { # COMPILER MARKER FILE
     extract "$2" "$work/$3"
     # shellcheck disable=SC2046 # flags are split on purpose
     $1 $(pkg-config --cflags tfinfer) "$work/$3" $(pkg-config --libs tfinfer) -o "$work/program"
-    ldd "$work/program" | grep -q "$tree/usr/lib/$multiarch/libtfinfer.so.0" || { echo "$3 is not linked with the unpacked library"; exit 1; }
+    ldd "$work/program" | grep -q "$tree/usr/lib/$multiarch/libtfinfer.so.0" ||
+        { echo "$3 is not linked with the unpacked library"; exit 1; }
     echo "compiled against the unpacked tree, $3: $("$work/program" "$work/model")"
 }
 compile "${CC:-cc} -std=c99" program program.c

@@ -9,7 +9,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 command -v c++ >/dev/null || { echo "skipped: there is no C++ compiler"; exit 77; }
 
-awk -v folder="$work" '/^```cpp$/ { n++; inside = 1; next } /^```$/ { inside = 0 } inside { print > (folder "/block" n ".txt") }' "$root/docs/cpp.md"
+awk -v folder="$work" '/^```cpp$/ { n++; inside = 1; next } /^```$/ { inside = 0 }
+    inside { print > (folder "/block" n ".txt") }' "$root/docs/cpp.md"
 "$write_tiny_model" "$work/embedder"
 ln -s "$root/examples" "$work/examples"
 cd "$work"
