@@ -52,6 +52,11 @@ has tfinfer bin/tfinfer "share/man/man1/tfinfer\.1\.gz"
 for library in libc6 libdnnl2 libjansson4 libutf8proc2; do
     field libtfinfer0 Depends | grep -q "\b$library\b" || { echo "libtfinfer0 does not depend on $library"; exit 1; }
 done
+# pkg-config wants these, and the packages that have them must come along.
+for module in $(sed -n 's/^Requires.private: //p' "$work/build/tfinfer.pc"); do
+    owner=$(dpkg -S "$(pkg-config --variable=pcfiledir "$module")/$module.pc" | cut -d: -f1)
+    field libtfinfer-dev Depends | grep -q "\b$owner\b" || { echo "libtfinfer-dev does not depend on $owner, for $module"; exit 1; }
+done
 field tfinfer Depends | grep -q "libtfinfer0 (= $version-1)" || { echo "tfinfer does not depend on its library"; exit 1; }
 echo "packages: $(du -ch "${debs[@]}" | tail -1 | cut -f1), libtfinfer0 depends on $(field libtfinfer0 Depends)"
 
