@@ -52,31 +52,38 @@ step steps 100 $pytest "$conformance/test_steps.py"
 step equality 120 $pytest "$conformance/test_equality.py"
 step tasks 120 $pytest "$conformance/test_tasks.py"
 
-# The sanitizers over the tests of the ops, each kind a process of at most a minute, all at once. A name that is part of another
-# one runs that too.
-sanitize_ops() { # TOOL PROGRAM
-    local kinds kind bad=() each
-    kinds=${TFINFER_GPU_KINDS:-$("$2" --list | awk 'NF == 1 { name[n++] = $1 }
+# The sanitizers over the tests of the ops, each kind a process with a limit of its own. memcheck's go all at once; racecheck's, which take
+# the longer the less of the device they have, one after the other. A name that is part of another one runs that too.
+sanitize_kind() { # TOOL SECONDS PROGRAM KIND RESULT
+    local begin=$SECONDS
+    timeout "$2" compute-sanitizer --tool "$1" --error-exitcode 9 "$3" "$4" >"$5" 2>&1
+    echo "$? $((SECONDS - begin))" >"$5.end"
+}
+sanitize_ops() { # TOOL SECONDS PROGRAM
+    local kinds kind bad=() each code seconds
+    kinds=${TFINFER_GPU_KINDS:-$("$3" --list | awk 'NF == 1 { name[n++] = $1 }
         END { for (i = 0; i < n; i++) { for (k = 0; k < n && (k == i || !index(name[i], name[k])); k++); if (k == n) print name[i] } }')}
     each=$(mktemp -d)
     for kind in $kinds; do
-        (timeout 60 compute-sanitizer --tool "$1" --error-exitcode 9 "$2" "$kind" >"$each/$kind" 2>&1; echo $? >"$each/$kind.code") &
+        sanitize_kind "$1" "$2" "$3" "$kind" "$each/$kind" &
+        [ "$1" = memcheck ] || wait
     done
     wait
     for kind in $kinds; do
-        echo "$1 $kind, code $(cat "$each/$kind.code")"
+        read -r code seconds <"$each/$kind.end"
+        echo "$1 $kind: $([ "$code" = 0 ] && echo passed || echo "FAILED ($code)") in $seconds s"
         tail -5 "$each/$kind"
-        [ "$(cat "$each/$kind.code")" = 0 ] || bad+=("$kind")
+        [ "$code" = 0 ] || bad+=("$kind")
     done
     rm -r "$each"
     echo "$1: $(wc -w <<<"$kinds") kinds of ops, failed ${#bad[@]} ${bad[*]:-}"
     [ ${#bad[@]} = 0 ] && [ -n "$kinds" ]
 }
-export -f sanitize_ops
+export -f sanitize_kind sanitize_ops
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         step $tool-api 60 compute-sanitizer --tool $tool --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
-        step $tool-ops 90 bash -c 'sanitize_ops "$@"' - $tool "$build/tests/bin/cuda_ops"
+        step $tool-ops 1800 bash -c 'sanitize_ops "$@"' - $tool 60 "$build/tests/bin/cuda_ops"
     done
 fi
 rm -f "$log.step"
