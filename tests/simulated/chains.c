@@ -1,5 +1,5 @@
-/* Chains, on the simulated device: which links a decode step has, what ends a chain, that a run with chains does what one without
- * them does, and tags. What links may not do to one another is asserted where they are performed (links.c). */
+/* Chains, on the simulated device: which links a decode step has, what ends a chain, that a run with chains does what one
+ * without them does, and tags. What links may not do to one another is asserted where they are performed (links.c). */
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -613,8 +613,8 @@ static void any_graph(void)
 
 /* ---- tags ---- */
 
-/* Before they would begin again the exchange forgets them; runs on their way do not mind. (links.c sees to it that no word has the
- * tag of a link that has not written it.) */
+/* Before they would begin again the exchange forgets them; runs on their way do not mind. (links.c sees to it that no word has
+ * the tag of a link that has not written it.) */
 static void tags(void)
 {
     static float logits[2][VOCAB];

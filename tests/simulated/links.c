@@ -69,7 +69,7 @@ typedef struct shadow {
     int count;
 } shadow;
 
-/* A tile of a product waits for all columns of its x, an item of attention for those of its head. All of either wait for all. */
+/* A tile of a product waits for all columns of its x, an item of attention for those of its head; all of either, for all. */
 static void find_order(shadow *s, const chain_launch *l)
 {
     for (int i = 0; i < l->a.count; i++) {

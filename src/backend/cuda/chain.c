@@ -1,10 +1,10 @@
-/* Chains: ops of a decode step in one launch (kernels/chain.cu). Which ops a chain does is found in every walk, by the run's rows,
- * taps and feeds:
+/* Chains: ops of a decode step in one launch (kernels/chain.cu). Which ops a chain does is found in every walk, by the run's
+ * rows, taps and feeds:
  *   link    [GATHER_ROWS] [NORM] LINEAR [GLU], or [KV_APPEND] ATTENTION from the store
  *   chain   links one behind the other, each of which reads as x what the one before it writes
- * A product waits for all words of its x, attention for those of a head, and all its heads for all of them. So when a link writes,
- * all links are over but the one before it. Memory and words of the exchange are therefore written by link j only where none but
- * links up to j - 2 had to do with what was there.
+ * A product waits for all words of its x, attention for those of a head, and all its heads for all of them. So when a link
+ * writes, all links are over but the one before it. Memory and words of the exchange are therefore written by link j only where
+ * none but links up to j - 2 had to do with what was there.
  *
  * What a link writes is in the exchange for links of the same chain, and in memory for everybody else; in memory alone is what
  * no other link reads. */

@@ -149,15 +149,15 @@ int tfi_cuda_appends_inside(const tfi_pass *s, int32_t op);
 int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t op);
 const int32_t *tfi_cuda_gathered(const tfi_pass *s, int32_t op);
 int tfi_cuda_is_joined(const tfi_pass *s, int32_t op);
-/* Parts of the above for chains: the call that does LINEAR `op` with these parts; whether `op` is computed, and its value seen by
- * no tap; whether no byte that `read` has room in (-1: none) is one of `written`. */
+/* Parts of the above for chains: the call that does LINEAR `op` with these parts; whether `op` is computed, and its value seen
+ * by no tap; whether no byte that `read` has room in (-1: none) is one of `written`. */
 void tfi_cuda_describe_few(const tfi_pass *s, int32_t op, const tfi_few_parts *f, tfi_few_args *a);
 int tfi_cuda_can_join(const tfi_pass *s, int32_t op);
 int tfi_cuda_is_tapped(const tfi_pass *s, int32_t v);
 int tfi_cuda_are_apart(const tfi_program *p, int32_t read, int32_t written);
 
-/* chain.c: links that a run has at most; what is found when a program is opened, and the exchange's size; the run's chains, as marks
- * on the program's steps; the launch of the one that begins with `op`; tags for the links of a run. */
+/* chain.c: links that a run has at most; what is found when a program is opened, and the exchange's size; the run's chains, as
+ * marks on the program's steps; the launch of the one that begins with `op`; tags for the links of a run. */
 int32_t tfi_cuda_link_room(const tfi_graph *g);
 void tfi_cuda_prepare_chains(tfi_program *p);
 void tfi_cuda_find_chains(const tfi_pass *s);
