@@ -1,0 +1,163 @@
+/* The array that is read without a tree, its numbers against the C library's, its strings against jansson's; and double arrays against the
+ * tries they are made of. */
+#include <float.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json_list.h"
+#include "check.h"
+#include "tokenizer/darts.h"
+
+#define SAYS(condition, ...)                                                                                                   \
+    do {                                                                                                                       \
+        check_count++;                                                                                                         \
+        if (!(condition)) check_failed(__FILE__, __LINE__, __VA_ARGS__);                                                       \
+    } while (0)
+
+static tfi_memory memory;
+
+static uint32_t below(uint32_t n)
+{
+    return (uint32_t)(check_random() >> 20) % n;
+}
+
+static int parse(const char *text, json_t **root, tfi_json_list *list)
+{
+    return tfi_json_parse_around(text, strlen(text), "test.json", "model", "vocab", &memory, root, list) == TF_STATUS_OK;
+}
+
+/* Members until the first that is none; -1 if there is one such. */
+static int count_members(const char *text)
+{
+    tfi_json_list list;
+    tfi_json_pair pair;
+    json_t *root;
+    int n = 0, more = -1;
+
+    if (!parse(text, &root, &list)) return -2;
+    if (list.begin)
+        while ((more = tfi_json_list_next(&list, &pair)) > 0) n++;
+    json_decref(root);
+    return more < 0 ? -1 : n;
+}
+
+static void test_lists(void)
+{
+    static const struct {
+        const char *text;
+        int members; /* -1: wrong in the list; -2: wrong around it */
+    } cases[] = {
+        {"{\"model\":{\"vocab\":[]}}", 0},
+        {" {\"a\":{\"vocab\":[1]},\"model\" : { \"b\":\"}]\\\"\", \"vocab\" : [ [\"a\",1] , [ \"\\u00e9\" , -0.5e-3 ] ] } } ",
+         2},
+        {"{\"model\":{\"vocab\":[[\"]\",1],[\"\\\"[\",2]],\"c\":[[]]}}", 2},
+        {"{\"model\":{\"vocab\":[[\"a\",1],]}}", -1},
+        {"{\"model\":{\"vocab\":[,[\"a\",1]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",1][\"b\",1]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",01]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",1.]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",-]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",1e]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",null]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",1,2]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\n\",1]]}}", -1},
+        {"{\"model\":{\"vocab\":[[\"a\",1]}}", -2},
+        {"{\"model\":{\"vocab\":[[\"a\",1]],\"vocab\":[]}}", -2},
+        {"{\"model\":{\"vocab\":[[\"a\",1]]}", -2},
+        {"{\"model\":{\"vocab\":{\"a\":1}}}", -1},
+        {"[]", -1}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int got = count_members(cases[i].text);
+        SAYS(got == cases[i].members, "%s: %d, expected %d", cases[i].text, got, cases[i].members);
+    }
+    SAYS(memory.used == 0, "%" PRId64 " bytes are left", (int64_t)memory.used);
+}
+
+/* A string of any bytes that JSON may hold, escaped at random, against jansson's reading of it. */
+static void test_strings(void)
+{
+    static const char *const parts[] = {"a",     "\\n",          "\\\"",   "\\u0041", "\\u00e9", "\\ud83d\\ude00",
+                                        "\\/",   "\xe2\x96\x81", "\\b",    "\\\\",    "\\t",     "\\ud83d",
+                                        "\\u12", "\\x",          "\\ude00"};
+
+    for (int draw = 0; draw < 20000; draw++) {
+        char text[200], out[200];
+        int size = snprintf(text, sizeof text, "\"");
+        const int wild = below(10) == 0;
+        for (int n = (int)below(8); n > 0; n--)
+            size += snprintf(text + size, sizeof text - (size_t)size, "%s", parts[below(wild ? 15 : 11)]);
+        size += snprintf(text + size, sizeof text - (size_t)size, "\"");
+        json_t *theirs = json_loadb(text, (size_t)size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        const tfi_json_pair pair = {.text = text + 1, .text_size = (size_t)size - 2, .has_escapes = 1};
+        const int64_t got = tfi_json_unescape(&pair, out);
+        SAYS((got >= 0) == (theirs != NULL), "%s: %" PRId64, text, got);
+        if (theirs && got >= 0)
+            SAYS((size_t)got == json_string_length(theirs) && memcmp(out, json_string_value(theirs), (size_t)got) == 0, "%s",
+                 text);
+        json_decref(theirs);
+    }
+}
+
+static void test_numbers(void)
+{
+    for (int draw = 0; draw < 200000; draw++) {
+        char text[64];
+        double number = ((double)below(1u << 31) / (1u << 30) - 1) * (double)below(40);
+        if (draw % 3 == 0) number = (float)number;
+        snprintf(text, sizeof text, draw % 2 ? "%.17g" : "%.16g", draw % 5 ? number : number * 1e-20);
+        if (draw % 7 == 0) snprintf(text, sizeof text, "%u.%09u%09u", below(20), below(1000000000), below(1000000000));
+        const double got = tfi_json_number_nearest(text, strlen(text)), want = strtod(text, NULL);
+        SAYS(got == want, "%s: %.17g, expected %.17g", text, got, want);
+    }
+    const tfi_json_number n = tfi_json_number_read("-12345678901234567890123.45e-3", 30);
+    SAYS(n.digits == 12345678901234567890u && n.exponent == 0 && n.is_negative && !n.is_whole, "%" PRIu64 " %d", n.digits,
+         (int)n.exponent);
+}
+
+/* Random strings over few letters, so that they share much; walked with strings that are there and others. */
+static void test_darts(void)
+{
+    for (int draw = 0; draw < 30; draw++) {
+        const uint32_t strings = below(3000), letters = 1 + below(draw % 3 ? 255 : 3);
+        tfi_trie trie;
+        tfi_darts darts;
+        CHECK_OK(tfi_trie_open(&trie, &memory, 64));
+        for (uint32_t i = 0; i < strings; i++) {
+            uint8_t text[12];
+            const uint32_t size = 1 + below(12);
+            int32_t *value;
+            for (uint32_t k = 0; k < size; k++) text[k] = (uint8_t)below(letters + 1);
+            CHECK_OK(tfi_trie_add(&trie, text, size, &value));
+            *value = (int32_t)i;
+        }
+        CHECK_OK(tfi_darts_open(&darts, &memory, &trie));
+        for (int probe = 0; probe < 5000; probe++) {
+            uint32_t node = TFI_TRIE_ROOT, base = darts.root;
+            for (int k = 0; k < 14; k++) {
+                const uint8_t byte = (uint8_t)(below(20) ? below(letters + 1) : below(256));
+                int32_t number = TFI_TRIE_NONE;
+                node = tfi_trie_step(&trie, node, byte);
+                const int goes_on = tfi_darts_step(&darts, &base, byte, &number);
+                SAYS(goes_on == (node != 0), "byte %d", (int)byte);
+                if (!goes_on || !node) break;
+                SAYS(number == trie.values[node], "%d, expected %d", (int)number, (int)trie.values[node]);
+            }
+        }
+        tfi_darts_close(&darts);
+        tfi_trie_close(&trie);
+        SAYS(memory.used == 0, "%" PRId64 " bytes are left", (int64_t)memory.used);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    tfi_memory_init(&memory, NULL, TF_UNSET);
+    check_run(argc, argv, "lists", test_lists);
+    check_run(argc, argv, "strings", test_strings);
+    check_run(argc, argv, "numbers", test_numbers);
+    check_run(argc, argv, "double_arrays", test_darts);
+    return check_done();
+}
