@@ -5,16 +5,52 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/files.h"
 #include "base/status.h"
+#include "tokenizer/unicode.h"
 
 #ifdef TFINFER_WITH_MECAB
 
 #include <mecab.h>
 
+enum { KINDS = 0xffff, KINDS_BYTES = KINDS * 4 };
+
 struct tfi_mecab {
     mecab_model_t *model;
     mecab_t *tagger;
+    uint32_t *kinds; /* [KINDS] of char.bin: classes in the low 18 bits, bit 30 if characters of one class make unknown words */
 };
+
+/* The table of characters at the end of char.bin, which was found good. */
+static tf_status read_kinds(tfi_mecab *m, tfi_memory *memory, const char *folder)
+{
+    tfi_files files;
+    tfi_file file;
+    tf_status status = tfi_files_directory(&files, folder);
+
+    if (status < 0 || (status = tfi_files_need(&files, "char.bin", &file)) < 0) return status;
+    m->kinds = tfi_alloc(memory, KINDS_BYTES);
+    if (m->kinds && file.size >= KINDS_BYTES) memcpy(m->kinds, file.data + file.size - KINDS_BYTES, KINDS_BYTES);
+    files.close(&files, &file);
+    return m->kinds ? TF_STATUS_OK : TF_STATUS_NOMEM;
+}
+
+/* How often libmecab will look at a character to see how far words of one class reach: from each character on as far as they do, so
+ * the square of such a run's length. */
+static uint64_t looks(const tfi_mecab *m, const uint8_t *text, uint32_t size)
+{
+    enum { CLASSES = (1 << 18) - 1, GROUPS = 1 << 30 };
+    uint64_t total = 0, run = 0;
+    uint32_t classes = 0, length;
+
+    for (uint32_t at = 0; at < size; at += length) {
+        const uint32_t c = tfi_utf8_decode(text + at, &length), kind = m->kinds[c < KINDS ? c : 0];
+        run = run && kind & classes ? run + 1 : 1;
+        if (run == 1) classes = kind & CLASSES;
+        if (kind & GROUPS && !(kind & m->kinds[' '] & CLASSES)) total += run; /* spaces it skips at once */
+    }
+    return total;
+}
 
 tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder)
 {
@@ -22,7 +58,7 @@ tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder
     char name[] = "mecab", d[] = "-d", r[] = "-r";
     /* The dictionary's own settings in place of the mecabrc that it would look for elsewhere. */
     char *arguments[] = {name, d, directory, r, settings};
-    const tf_status status = tfi_mecab_check(folder);
+    tf_status status = tfi_mecab_check(folder);
     tfi_mecab *m;
 
     *out = NULL;
@@ -31,6 +67,10 @@ tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder
         return tfi_fail(TF_STATUS_INVALID, "%.64s...: the dictionary's path is too long", folder);
     snprintf(settings, sizeof settings, "%s/dicrc", folder);
     if (!(m = tfi_zalloc(memory, sizeof *m))) return TF_STATUS_NOMEM;
+    if ((status = read_kinds(m, memory, folder)) < 0) {
+        tfi_mecab_close(m, memory);
+        return status;
+    }
     if ((m->model = mecab_model_new(5, arguments)) != NULL) m->tagger = mecab_model_new_tagger(m->model);
     if (m->tagger) return *out = m, TF_STATUS_OK;
     tfi_mecab_close(m, memory);
@@ -42,15 +82,25 @@ void tfi_mecab_close(tfi_mecab *m, tfi_memory *memory)
     if (!m) return;
     if (m->tagger) mecab_destroy(m->tagger);
     if (m->model) mecab_model_destroy(m->model);
+    tfi_free(memory, m->kinds, KINDS_BYTES);
     tfi_free(memory, m, sizeof *m);
 }
 
 tf_status tfi_mecab_parse(const tfi_mecab *m, void **lattice, const uint8_t *text, uint32_t size)
 {
+    enum { LOOKS_MAX = 1 << 30, LOOKS_A_BYTE = 64 };
+
+    if (looks(m, text, size) > LOOKS_MAX + (uint64_t)size * LOOKS_A_BYTE)
+        return tfi_fail(TF_STATUS_INVALID,
+                        "a text of %u bytes has so long runs of characters of one class that MeCab would take too long: "
+                        "its time grows with their square",
+                        size);
     if (!*lattice && !(*lattice = mecab_model_new_lattice(m->model)))
         return tfi_fail(TF_STATUS_NOMEM, "libmecab has no memory for a text");
     mecab_lattice_set_sentence2(*lattice, (const char *)text, size);
-    if (!mecab_parse_lattice(m->tagger, *lattice)) return tfi_fail(TF_STATUS_NOMEM, "libmecab gives no words for a text");
+    if (!mecab_parse_lattice(m->tagger, *lattice)) /* the sum of its costs has 31 bits */
+        return tfi_fail(TF_STATUS_INVALID, "a text of %u bytes is too long for MeCab: %s", size,
+                        mecab_lattice_strerror(*lattice));
     return TF_STATUS_OK;
 }
 

@@ -18,8 +18,9 @@ tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder
 void tfi_mecab_close(tfi_mecab *m, tfi_memory *memory);
 
 /* Split text[0, size), at most TFI_MECAB_TEXT_MAX bytes of UTF-8 without a NUL; the words are read one by one with
- * tfi_mecab_next. *lattice is the thread's working memory, libmecab's own: NULL at first, freed by tfi_mecab_lattice_close. OK or
- * NOMEM. */
+ * tfi_mecab_next. *lattice is the thread's working memory, libmecab's own: NULL at first, freed by tfi_mecab_lattice_close. OK,
+ * NOMEM, or INVALID: a text that is too much for libmecab, whose costs have 31 bits and whose time grows with the square of a run of
+ * characters of one class. */
 tf_status tfi_mecab_parse(const tfi_mecab *m, void **lattice, const uint8_t *text, uint32_t size);
 void tfi_mecab_lattice_close(void *lattice);
 
