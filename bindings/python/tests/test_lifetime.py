@@ -1,7 +1,6 @@
 """Closing, forking, threads, Ctrl-C and the interpreter's end: exceptions where a call makes no sense, never a crash or a leak."""
 
 import asyncio
-import ctypes
 import gc
 import os
 import pathlib
@@ -30,10 +29,20 @@ def roomy():
         yield model
 
 
+def opens(number, status=0):
+    """A C function that opens a handle."""
+
+    def open_call(out):
+        out._obj.value = number
+        return status
+
+    return open_call
+
+
 def test_a_handle_closes_when_the_last_call_has_left():
     closed = []
-    parent = Handle(ctypes.c_void_p(1), lambda pointer: closed.append(pointer.value))
-    child = Handle(ctypes.c_void_p(2), lambda pointer: closed.append(pointer.value), parent)
+    parent = Handle(opens(1), lambda pointer: closed.append(pointer.value))
+    child = Handle(opens(2), lambda pointer: closed.append(pointer.value), parent)
     with child, parent:
         child.close()
         parent.close()
@@ -44,8 +53,25 @@ def test_a_handle_closes_when_the_last_call_has_left():
     child.close()
     del child, parent
     assert closed == [2, 1]
-    Handle(ctypes.c_void_p(3), lambda pointer: closed.append(pointer.value))
+    Handle(opens(3), lambda pointer: closed.append(pointer.value))
     assert closed == [2, 1, 3]
+
+
+def test_a_handle_that_does_not_open_lets_its_parent_go():
+    closed = []
+    parent = Handle(opens(1), lambda pointer: closed.append(pointer.value))
+
+    def interrupted(out):
+        opens(2)(out)
+        raise KeyboardInterrupt
+
+    with pytest.raises(errors.BusyError):
+        Handle(opens(None, status=-8), lambda pointer: closed.append(pointer.value), parent)
+    with pytest.raises(KeyboardInterrupt):
+        Handle(interrupted, lambda pointer: closed.append(pointer.value), parent)
+    assert closed == [2]
+    parent.close()
+    assert closed == [2, 1]
 
 
 def test_closed():

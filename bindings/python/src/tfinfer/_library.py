@@ -40,19 +40,27 @@ def check(status: int) -> None:
 class Handle:
     """A C handle. `with handle as pointer:` keeps it open that long, whoever closes it meanwhile; it keeps its parent open likewise.
 
-    keep: what C refers to as long as the handle is open.
+    open_call: of C, takes where the pointer is to be written and gives a status; it is called here, so that an interrupt behind it loses
+    nothing. keep: what C refers to as long as the handle is open.
     """
 
     __slots__ = ("_close", "_keep", "_open", "_parent", "_pointer", "_users")
     lock = threading.RLock()  # of all handles; re-entered where the collector finalizes a handle inside
 
-    def __init__(self, pointer: ctypes.c_void_p, close: Callable[[Any], None], parent: Handle | None = None, keep: Any = None) -> None:
-        self._pointer, self._close, self._keep = pointer, close, keep
+    def __init__(
+        self, open_call: Callable[[Any], int], close: Callable[[Any], None], parent: Handle | None = None, keep: Any = None
+    ) -> None:
+        self._pointer, self._close, self._keep = ctypes.c_void_p(), close, keep
         self._open, self._users = True, 0
         self._parent: Handle | None = None
         if parent is not None:
             parent.__enter__()
             self._parent = parent
+        try:
+            check(open_call(ctypes.byref(self._pointer)))
+        except BaseException:
+            self._free()
+            raise
 
     def __enter__(self) -> ctypes.c_void_p:
         with self.lock:
@@ -82,13 +90,14 @@ class Handle:
 
     def _free(self) -> None:
         pointer, self._pointer = self._pointer, ctypes.c_void_p()
-        self._close(pointer)
-        if self._parent is not None:
-            self._parent.__exit__()
+        parent, self._parent = self._parent, None
+        if pointer:
+            self._close(pointer)
+        if parent is not None:
+            parent.__exit__()
 
     def __del__(self) -> None:
-        if self._pointer:  # nobody holds the handle any more, so nobody is inside
-            self._free()
+        self._free()  # nobody holds the handle any more, so nobody is inside
 
 
 def _renew_lock() -> None:

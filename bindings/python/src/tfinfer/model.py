@@ -77,12 +77,10 @@ class Model:
         name = _arrays.c_string(os.fspath(path), "path")
 
         def work() -> tuple[Handle, Handle]:
-            pointer = ctypes.c_void_p()
-            check(lib.tf_model_open(name, model_options, ctypes.byref(pointer)))
-            model, pointer = Handle(pointer, lib.tf_model_close, keep=model_options), ctypes.c_void_p()
+            model = Handle(lambda out: lib.tf_model_open(name, model_options, out), lib.tf_model_close, keep=model_options)
             with model as opened:
-                check(lib.tf_session_open(opened, session_options, ctypes.byref(pointer)))
-                return model, Handle(pointer, lib.tf_session_close, model)
+                session = Handle(lambda out: lib.tf_session_open(opened, session_options, out), lib.tf_session_close, model)
+            return model, session
 
         return cls(*callbacks.run(work))
 
@@ -326,9 +324,9 @@ class Model:
         result, record = ctypes.c_void_p(), unset(kind)
 
         def work(session: ctypes.c_void_p) -> list[list[R]]:
-            check(call(session, inputs.c, options, ctypes.byref(result)))
             found: list[list[R]] = []
             try:
+                check(call(session, inputs.c, options, ctypes.byref(result)))
                 for i in range(inputs.count):
                     found.append([])
                     for k in range(lib.tf_result_count(result, i)):

@@ -122,10 +122,9 @@ class Request:
         self._prompts = prompts
         self._vocab_size = vocab_size
         self._inside = threading.Lock()
-        pointer = ctypes.c_void_p()
         with session as opened:
-            check(lib.tf_generate_open(opened, prompts.one(number), self._settings.c, ctypes.byref(pointer)))
-            self._handle = Handle(pointer, lib.tf_generate_close, session)
+            prompt, settings = prompts.one(number), self._settings.c
+            self._handle = Handle(lambda out: lib.tf_generate_open(opened, prompt, settings, out), lib.tf_generate_close, session)
 
     def __iter__(self) -> Iterator[Token]:
         return self

@@ -53,9 +53,10 @@ class Tokenizer:
         options = fill(_c.TokenizerOptions, {"mecab_dictionary": mecab_dictionary}, {}, {})
         if log is not None:
             options.log = log_callback(log)
-        pointer = ctypes.c_void_p()
-        check(lib.tf_tokenizer_open(_arrays.c_string(os.fspath(path), "path"), options, ctypes.byref(pointer)))
-        return cls(Handle(pointer, lib.tf_tokenizer_close, keep=options), pointer)
+        name = _arrays.c_string(os.fspath(path), "path")
+        handle = Handle(lambda out: lib.tf_tokenizer_open(name, options, out), lib.tf_tokenizer_close, keep=options)
+        with handle as pointer:
+            return cls(handle, pointer)
 
     def close(self) -> None:
         """A model's own tokenizer closes with its model."""
@@ -167,10 +168,8 @@ class Tokenizer:
         options.skip_special_tokens = bool(skip_special_tokens)
         if clean_up_tokenization_spaces is not None:
             options.clean_up = bool(clean_up_tokenization_spaces)
-        pointer = ctypes.c_void_p()
         with self._handle:
-            check(lib.tf_stream_open(self._pointer, options, ctypes.byref(pointer)))
-            return TextStream(Handle(pointer, lib.tf_stream_close, self._handle))
+            return TextStream(Handle(lambda out: lib.tf_stream_open(self._pointer, options, out), lib.tf_stream_close, self._handle))
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
         """The token of an id, or the tokens [n] of ids [n]."""
@@ -225,8 +224,8 @@ class Tokenizer:
         second = _arrays.text_array(pairs, "text_pair") if pairs is not None else None
         encoding, data = ctypes.c_void_p(), unset(_c.EncodingData)
         with self._handle:
-            check(lib.tf_encoding_open(self._pointer, ctypes.byref(encoding)))
             try:
+                check(lib.tf_encoding_open(self._pointer, ctypes.byref(encoding)))
                 check(lib.tf_tokenizer_encode(self._pointer, first, second, len(texts), options, encoding))
                 check(lib.tf_encoding_get(encoding, data))
                 return Rows(data)
