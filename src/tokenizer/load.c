@@ -36,6 +36,7 @@ static const struct {
                {"T5Tokenizer", TFI_RULES_T5},
                {"XLMRobertaTokenizer", TFI_RULES_XLM_ROBERTA},
                {"CamembertTokenizer", TFI_RULES_CAMEMBERT},
+               {"AlbertTokenizer", TFI_RULES_ALBERT},
                {"ByT5Tokenizer", TFI_RULES_BYT5},
                {"PreTrainedTokenizer", TFI_RULES_WHOLE},
                {"TokenizersBackend", TFI_RULES_WHOLE}},
@@ -52,6 +53,7 @@ static const struct {
              {"mt5", TFI_RULES_T5},
              {"xlm-roberta", TFI_RULES_XLM_ROBERTA},
              {"camembert", TFI_RULES_CAMEMBERT},
+             {"albert", TFI_RULES_ALBERT},
              {"byt5", TFI_RULES_BYT5}};
 
 /* Files. */
@@ -312,6 +314,7 @@ static tf_status read_template(tfi_loading *l)
     switch (l->rules) {
     case TFI_RULES_BERT:
     case TFI_RULES_BERT_JAPANESE:
+    case TFI_RULES_ALBERT:
     case TFI_RULES_ROBERTA:
         return class_template(l);
     case TFI_RULES_XLM_ROBERTA:
@@ -353,6 +356,7 @@ static tfi_token_model class_model(tfi_rules rules)
     case TFI_RULES_T5:
     case TFI_RULES_XLM_ROBERTA:
     case TFI_RULES_CAMEMBERT:
+    case TFI_RULES_ALBERT:
     case TFI_RULES_SPM:
         return TFI_MODEL_UNIGRAM;
     case TFI_RULES_BYT5:
@@ -571,7 +575,7 @@ static tf_status load_directory(tfi_loading *l)
         status = open_bpe_files(l);
         break;
     case TFI_MODEL_UNIGRAM:
-        status = open_spm(l, l->rules == TFI_RULES_T5 ? "spiece.model" : "sentencepiece.bpe.model");
+        status = open_spm(l, l->rules == TFI_RULES_T5 || l->rules == TFI_RULES_ALBERT ? "spiece.model" : "sentencepiece.bpe.model");
         break;
     default:
         status = l->vocab.data ? TF_STATUS_OK : nothing_here(l->files);

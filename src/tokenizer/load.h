@@ -32,6 +32,7 @@ typedef enum tfi_rules {
     TFI_RULES_T5,
     TFI_RULES_XLM_ROBERTA,
     TFI_RULES_CAMEMBERT,
+    TFI_RULES_ALBERT,
     TFI_RULES_BYT5,
     TFI_RULES_BERT_JAPANESE,
     TFI_RULES_SPM, /* a .model file's own, with T5's special tokens around the text if a class asks for them */

@@ -8,15 +8,15 @@
 #include "base/status.h"
 #include "tokenizer/load.h"
 
-/* In the order of tfi_rules: whole, BERT, RoBERTa, GPT-2, T5, XLM-R, CamemBERT, ByT5, BERT in Japanese, a .model file. */
+/* In the order of tfi_rules: whole, BERT, RoBERTa, GPT-2, T5, XLM-R, CamemBERT, ALBERT, ByT5, BERT in Japanese, a .model file. */
 const struct tfi_named tfi_named[TFI_NAMED] = {
-    {"bos_token", {NULL, NULL, "<s>", "<|endoftext|>", NULL, "<s>", "<s>", NULL, NULL, NULL}},
-    {"eos_token", {NULL, NULL, "</s>", "<|endoftext|>", "</s>", "</s>", "</s>", "</s>", NULL, NULL}},
-    {"unk_token", {NULL, "[UNK]", "<unk>", "<|endoftext|>", "<unk>", "<unk>", "<unk>", "<unk>", "[UNK]", NULL}},
-    {"sep_token", {NULL, "[SEP]", "</s>", NULL, NULL, "</s>", "</s>", NULL, "[SEP]", NULL}},
-    {"pad_token", {NULL, "[PAD]", "<pad>", NULL, "<pad>", "<pad>", "<pad>", "<pad>", "[PAD]", NULL}},
-    {"cls_token", {NULL, "[CLS]", "<s>", NULL, NULL, "<s>", "<s>", NULL, "[CLS]", NULL}},
-    {"mask_token", {NULL, "[MASK]", "<mask>", NULL, NULL, "<mask>", "<mask>", NULL, "[MASK]", NULL}}};
+    {"bos_token", {NULL, NULL, "<s>", "<|endoftext|>", NULL, "<s>", "<s>", "[CLS]", NULL, NULL, NULL}},
+    {"eos_token", {NULL, NULL, "</s>", "<|endoftext|>", "</s>", "</s>", "</s>", "[SEP]", "</s>", NULL, NULL}},
+    {"unk_token", {NULL, "[UNK]", "<unk>", "<|endoftext|>", "<unk>", "<unk>", "<unk>", "<unk>", "<unk>", "[UNK]", NULL}},
+    {"sep_token", {NULL, "[SEP]", "</s>", NULL, NULL, "</s>", "</s>", "[SEP]", NULL, "[SEP]", NULL}},
+    {"pad_token", {NULL, "[PAD]", "<pad>", NULL, "<pad>", "<pad>", "<pad>", "<pad>", "<pad>", "[PAD]", NULL}},
+    {"cls_token", {NULL, "[CLS]", "<s>", NULL, NULL, "<s>", "<s>", "[CLS]", NULL, "[CLS]", NULL}},
+    {"mask_token", {NULL, "[MASK]", "<mask>", NULL, NULL, "<mask>", "<mask>", "[MASK]", NULL, "[MASK]", NULL}}};
 
 /* Spaces around a special token that a class gives to it where it is named by a string, or by the class. */
 static void set_own_spaces(tfi_loading *l, int i)

@@ -296,6 +296,30 @@ static tf_status read_spm_class(tfi_loading *l)
     return tfi_read_spm_vocab(l->t, &l->spm, &layout, &l->entries);
 }
 
+/* ALBERT's normalizers, which go before the map: quotes, accents, lower case. */
+static tf_status add_albert_normalizers(tfi_loading *l)
+{
+    static const char quotes[] = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"%s\"},\"content\":\"\\\"\"}";
+    static const char accents[] = ",{\"type\":\"NFKD\"},{\"type\":\"StripAccents\"}", lower[] = ",{\"type\":\"Lowercase\"}";
+    char grave[96], straight[96], text[512];
+    int lowers = 1, keeps = 0;
+    json_t *root;
+    tf_status status;
+
+    if ((status = tfi_json_bool(l->config, "do_lower_case", &lowers)) < 0) return status;
+    if ((status = tfi_json_bool(l->config, "keep_accents", &keeps)) < 0) return status;
+    snprintf(grave, sizeof grave, quotes, "``");
+    snprintf(straight, sizeof straight, quotes, "''");
+    const int size = snprintf(text, sizeof text, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[%s,%s%s%s]}}", grave,
+                              straight, keeps ? "" : accents, lowers ? lower : "");
+    if ((status = tfi_json_parse(text, (size_t)size, "AlbertTokenizer", &root)) < 0) return status;
+    status = tfi_parts_read(l->t, &(tfi_json){.object = root, .file = "AlbertTokenizer"}, "normalizer", "normalizers",
+                            tfi_normalizers, &l->t->normalizers);
+    json_decref(root);
+    l->t->lowercase = lowers;
+    return status;
+}
+
 tf_status tfi_read_unigram_class(tfi_loading *l)
 {
     tf_tokenizer *t = l->t;
@@ -311,7 +335,8 @@ tf_status tfi_read_unigram_class(tfi_loading *l)
         t->lowercase = t->unigram.lowercase;
         return tfi_spm_rules(t, &l->spm);
     }
-    t->unigram.unk_id = l->rules == TFI_RULES_T5 ? 2 : 3;
+    t->unigram.unk_id = l->rules == TFI_RULES_T5 ? 2 : l->rules == TFI_RULES_ALBERT ? 1 : 3;
+    if (l->rules == TFI_RULES_ALBERT && (status = add_albert_normalizers(l)) < 0) return status;
     if (l->rules == TFI_RULES_CAMEMBERT) {
         t->unigram.unk_id = 0;
         for (size_t i = l->entries.count; i > 0; i--) {

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/files.h"
 #include "base/status.h"
 #include "tokenizer/unicode.h"
 
@@ -22,16 +21,15 @@ struct tfi_mecab {
 };
 
 /* The table of characters at the end of char.bin, which was found good. */
-static tf_status read_kinds(tfi_mecab *m, tfi_memory *memory, const char *folder)
+static tf_status read_kinds(tfi_mecab *m, tfi_memory *memory, tfi_files *files)
 {
-    tfi_files files;
     tfi_file file;
-    tf_status status = tfi_files_directory(&files, folder);
+    const tf_status status = tfi_files_need(files, "char.bin", &file);
 
-    if (status < 0 || (status = tfi_files_need(&files, "char.bin", &file)) < 0) return status;
+    if (status < 0) return status;
     m->kinds = tfi_alloc(memory, KINDS_BYTES);
     if (m->kinds && file.size >= KINDS_BYTES) memcpy(m->kinds, file.data + file.size - KINDS_BYTES, KINDS_BYTES);
-    files.close(&files, &file);
+    files->close(files, &file);
     return m->kinds ? TF_STATUS_OK : TF_STATUS_NOMEM;
 }
 
@@ -58,16 +56,17 @@ tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder
     char name[] = "mecab", d[] = "-d", r[] = "-r";
     /* The dictionary's own settings in place of the mecabrc that it would look for elsewhere. */
     char *arguments[] = {name, d, directory, r, settings};
-    tf_status status = tfi_mecab_check(folder);
+    tfi_files files;
+    tf_status status = tfi_files_directory(&files, folder);
     tfi_mecab *m;
 
     *out = NULL;
-    if (status < 0) return status;
+    if (status < 0 || (status = tfi_mecab_check(&files)) < 0) return status;
     if ((size_t)snprintf(directory, sizeof directory, "%s", folder) >= sizeof directory)
         return tfi_fail(TF_STATUS_INVALID, "%.64s...: the dictionary's path is too long", folder);
     snprintf(settings, sizeof settings, "%s/dicrc", folder);
     if (!(m = tfi_zalloc(memory, sizeof *m))) return TF_STATUS_NOMEM;
-    if ((status = read_kinds(m, memory, folder)) < 0) {
+    if ((status = read_kinds(m, memory, &files)) < 0) {
         tfi_mecab_close(m, memory);
         return status;
     }

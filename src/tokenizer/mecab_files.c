@@ -8,7 +8,6 @@
  * machines it is built for here. */
 #include <string.h>
 
-#include "base/files.h"
 #include "base/status.h"
 #include "tokenizer/mecab.h"
 
@@ -185,16 +184,15 @@ static tf_status check_files(const char *folder, const tfi_file files[FILES], co
     return check_settings(folder, &files[SETTINGS]);
 }
 
-tf_status tfi_mecab_check(const char *folder)
+tf_status tfi_mecab_check(tfi_files *files)
 {
     static const char *const names[FILES] = {"matrix.bin", "sys.dic", "unk.dic", "char.bin", "dicrc"};
     tfi_file held[FILES] = {{0}};
-    tfi_files files;
-    tf_status status = tfi_files_directory(&files, folder);
+    tf_status status = TF_STATUS_OK;
 
-    for (int i = 0; i < FILES && status == TF_STATUS_OK; i++) status = tfi_files_need(&files, names[i], &held[i]);
-    if (status == TF_STATUS_OK) status = check_files(folder, held, names);
+    for (int i = 0; i < FILES && status == TF_STATUS_OK; i++) status = tfi_files_need(files, names[i], &held[i]);
+    if (status == TF_STATUS_OK) status = check_files(files->label, held, names);
     for (int i = 0; i < FILES; i++)
-        if (held[i].data) files.close(&files, &held[i]);
+        if (held[i].data) files->close(files, &held[i]);
     return status;
 }

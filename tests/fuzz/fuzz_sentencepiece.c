@@ -1,4 +1,4 @@
-/* Any bytes as a SentencePiece file: by T5's class, by CamemBERT's, and by its own rules. What opens must encode its own bytes,
+/* Any bytes as a SentencePiece file: by T5's class, by CamemBERT's, by ALBERT's, and by its own rules. What opens must encode its own bytes,
  * with ranges inside them, and decode what comes of it, at once and one by one, into the same text. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -52,14 +52,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char *const cases[][2] = {
         {"spiece.model", "{\"tokenizer_class\":\"T5Tokenizer\",\"extra_ids\":2,\"do_lower_case\":true}"},
-        {"sentencepiece.bpe.model", "{\"tokenizer_class\":\"CamembertTokenizer\"}"}};
+        {"sentencepiece.bpe.model", "{\"tokenizer_class\":\"CamembertTokenizer\"}"},
+        {"spiece.model", "{\"tokenizer_class\":\"AlbertTokenizer\"}"}};
     const tf_text text = {(const char *)data, (int64_t)size};
     tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
     tfi_memory memory;
     tf_tokenizer *t;
 
     tfi_memory_init(&memory, NULL, 1 << 28);
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         memset(held, 0, sizeof held);
         held[0].name = cases[i][0];
         held[0].data = data;

@@ -6,7 +6,7 @@
 
 #include "base/files.h"
 
-enum { HELD_FILES = 3 };
+enum { HELD_FILES = 5 };
 
 static struct {
     const char *name; /* NULL: no file */
