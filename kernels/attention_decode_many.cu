@@ -2,18 +2,23 @@
  * src/backend/ref/attention.c; beside attention_decode.cu, which spreads few of them over the device.
  *
  * Shapes    q [H*D] a sequence, D 64 or 128; keys and values in blocks of 16 tokens (kernels/kv.cuh), of x's type
- * Parallel  a block a sequence and head. A warp takes every so manyth block of the store, which copies of whole planes bring
- *           into its own ring in shared memory: the first ones before the results of the kernel before are waited for
- *           (attention_decode.cu says what may be read then), so that nearly all bytes are on their way while the product
- *           before is at work, and registers hold none of them.
- * Products  q k by mma.sync: 16 keys are the rows, q stands in all columns, so every lane has the score of the two keys
- *           whose values it weights in fp32: lane l has keys l / 4 and l / 4 + 8 and 8 dimensions of every 32. Rows of the
- *           odd keys are read half by half in the other order, for the banks; q's odd columns too, and odd keys take the score
- *           of an odd column.
+ * Parallel  a warp a sequence and head. It takes two blocks of the store at a time, which copies of whole planes bring into a
+ *           ring in shared memory: the first ones before the results of the kernel before are waited for (attention_decode.cu
+ *           says what may be read then), so that most bytes are on their way while the product before is at work, and
+ *           registers hold none of them. Alone, a warp has nobody to meet: what a block of more does beside keys is most of
+ *           its instructions.
+ * Products  q k by mma.sync: 16 keys are the rows, q stands in all columns, so every lane has the score of the two keys whose
+ *           values it weights in fp32: lane l has keys l / 4 and l / 4 + 8 and 8 dimensions of every 32. Rows of the odd keys
+ *           are read half by half in the other order, for the banks; q's odd columns too, and odd keys take the score of an
+ *           odd column.
  * Needs     9.0, vectors of 16 bytes
  * Floor     bytes of keys and values: 64 sequences of 90 tokens, H=12, D=64: 17.7 MB / 4.6 TB/s = 3.9 us, of 140: 6.0 us, of
  *           which all but what the kernel before leaves no room for can come before; 2 us from there on
- */
+ * Measured  H200, CUDA 13.0, 2026-11-21: a layer of GPT-2 124M for 64 sequences as a chain of seven dependent launches: of 41,
+ *           90 and 139 tokens 21.4, 24.1 and 27.2 us; with attention_decode.cu 28.1 of 90 and 31.5 of 139, then not yet tuned
+ *           otherwise: 2.2 and 3.3 more
+ * Tried     Four warps with a ring each that meet at the end: 1.7 us more of 90 tokens; two: 2.5; rings of 3, 4, 6 and 8
+ *           stages: 2.3, 0.7, 0.5 and 0 us more. */
 #include "attention_decode.cuh"
 
 namespace
@@ -21,11 +26,11 @@ namespace
 
 #define HOPPER (__CUDA_ARCH__ >= 900)
 
-enum { STAGES_MOST = 4 };
+enum { STAGES_MOST = 8 };
 
 struct many_call {
     decode_call d;
-    int stages; /* of a warp's ring */
+    int stages; /* of the ring */
 };
 
 __device__ uint32_t shared_address(const void *p)
@@ -67,20 +72,21 @@ __device__ void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, u
 #endif
 }
 
-/* The blocks of the store that a warp takes, one after the other, into its ring. */
+/* The sequence's blocks of the store, one after the other, into the ring. */
 template <int D>
 struct supply {
     static constexpr int PLANE = TFI_KV_BLOCK * D * 2;
     const decode_call &p;
     const int32_t *table;
     uint32_t ring, barriers;
-    int first, step, count;
+    int count;
     int32_t numbers; /* of the blocks from i - i % WARP on, one a lane */
 
     __device__ void init(int stages) const
     {
 #if HOPPER
-        if (threadIdx.x % WARP == 0) {
+        if (threadIdx.x == 0) {
+#pragma unroll 1
             for (int i = 0; i < stages; i++)
                 asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * i) : "memory");
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -89,11 +95,11 @@ struct supply {
 #endif
     }
 
-    /* Its `i`th, in turn. All lanes; returns the block's number. */
-    __device__ int32_t ask(int i, int stage)
+    /* Its `i`th, in turn. All lanes. */
+    __device__ void ask(int i, int stage)
     {
-        const int lane = threadIdx.x % WARP;
-        if (i % WARP == 0) numbers = i + lane < count ? table[first + (i + lane) * step] : 0;
+        const int lane = threadIdx.x;
+        if (i % WARP == 0) numbers = i + lane < count ? table[i + lane] : 0;
         const int32_t number = __shfl_sync(0xffffffffu, numbers, i % WARP);
 #if HOPPER
         if (lane == 0) {
@@ -109,7 +115,6 @@ struct supply {
                 : "memory");
         }
 #endif
-        return number;
     }
 
     __device__ void wait(int stage, int phase) const
@@ -125,16 +130,23 @@ struct supply {
     }
 };
 
-/* A warp's softmax over its keys. Step i of a lane has dimensions 32 * (i or, of odd keys, i ^ 1) + 8 * (lane % 4). */
+__device__ float exp2_of(float v)
+{
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
+
+/* The softmax over a sequence's keys. Step i of a lane has dimensions 32 * (i or, of odd keys, i ^ 1) + 8 * (lane % 4). */
 template <tfi_dtype T, int D>
 struct many_share {
     static constexpr int STEPS = D / 32, ROW = D * 2;
     uint4 q[STEPS];
-    float max = -INFINITY, total = 0, sums[STEPS][8] = {};
+    float scale, max = -INFINITY, total = 0, sums[STEPS][8] = {};
 
     __device__ static int key()
     {
-        return threadIdx.x % WARP / 4;
+        return threadIdx.x / 4;
     }
 
     __device__ static int part(int step)
@@ -142,26 +154,17 @@ struct many_share {
         return step ^ key() % 2;
     }
 
-    __device__ void load_query(const decode_call &p, int64_t at)
+    __device__ void load_query(const decode_call &p, const uint16_t *x)
     {
-        const uint16_t *x = (const uint16_t *)p.c.a.x + at + threadIdx.x % 4 * 8;
+        scale = p.c.a.scale * LOG2E;
 #pragma unroll
-        for (int i = 0; i < STEPS; i++) q[i] = *(const uint4 *)(x + part(i) * 32);
+        for (int i = 0; i < STEPS; i++) q[i] = *(const uint4 *)(x + part(i) * 32 + threadIdx.x % 4 * 8);
     }
 
-    __device__ void add(float weight, uint4 v, float (&to)[8])
+    /* Of the lane's two keys of a block, the first of which is number `key` of the sequence. */
+    __device__ void score(const decode_call &p, const decode_item &item, uint32_t keys, int number, float (&s)[2]) const
     {
-        float values[8];
-        widen(raw_elements<8>{v, {}}, T, values);
-#pragma unroll
-        for (int k = 0; k < 8; k++) to[k] += weight * values[k];
-    }
-
-    /* To the 16 keys from `first` on, whose planes are at `keys`. At least one is below item.len. */
-    __device__ void attend(const decode_call &p, const decode_item &item, uint32_t keys, int first)
-    {
-        const uint32_t row = keys + key() * ROW + threadIdx.x % 4 * 16, values = row + TFI_KV_BLOCK * ROW;
-        const int low = first + key(), high = low + 8;
+        const uint32_t row = keys + key() * ROW + threadIdx.x % 4 * 16;
         float c[4] = {0, 0, 0, 0};
 
 #pragma unroll
@@ -170,21 +173,46 @@ struct many_share {
             multiply<T>(c, a.x, b.x, a.y, b.y, q[i].x, q[i].y);
             multiply<T>(c, a.z, b.z, a.w, b.w, q[i].z, q[i].w);
         }
-        const float scale = p.c.a.scale * LOG2E;
-        const float s = (key() % 2 ? c[1] : c[0]) * scale + decode_bias(p.c, item, low);
-        const float t = (key() % 2 ? c[3] : c[2]) * scale + decode_bias(p.c, item, high);
-        const float s0 = low < item.len ? s : -INFINITY, s1 = high < item.len ? t : -INFINITY;
-        const float highest = fmaxf(max, fmaxf(s0, s1));
-        if (highest == -INFINITY) return; /* none of this lane's keys so far */
-        const float factor = exp2f(max - highest), w0 = exp2f(s0 - highest), w1 = exp2f(s1 - highest);
-        max = highest;
-        total = total * factor + w0 + w1;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            s[k] = (key() % 2 ? c[2 * k + 1] : c[2 * k]) * scale;
+            if (p.c.a.bias) s[k] += decode_bias(p.c, item, number + 8 * k);
+            if (number + 8 * k >= item.len) s[k] = -INFINITY;
+        }
+    }
+
+    __device__ void add(float weight, uint32_t row)
+    {
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
+            float values[8];
+            widen(raw_elements<8>{read_16(row + part(i) * 64), {}}, T, values);
 #pragma unroll
-            for (int k = 0; k < 8; k++) sums[i][k] *= factor;
-            if (low < item.len) add(w0, read_16(values + part(i) * 64), sums[i]);
-            if (high < item.len) add(w1, read_16(values + 8 * ROW + part(i) * 64), sums[i]);
+            for (int k = 0; k < 8; k++) sums[i][k] += weight * values[k];
+        }
+    }
+
+    /* To the blocks at keys[0] and, where there are two, keys[1]. */
+    __device__ void attend(const decode_call &p, const decode_item &item, const uint32_t (&keys)[2], int first, bool two)
+    {
+        const int number = first + key();
+        float s[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}};
+
+        score(p, item, keys[0], number, s[0]);
+        if (two) score(p, item, keys[1], number + TFI_KV_BLOCK, s[1]);
+        const float highest = fmaxf(fmaxf(max, fmaxf(s[0][0], s[0][1])), fmaxf(s[1][0], s[1][1]));
+        const float from = highest == -INFINITY ? 0 : highest,
+                    factor = exp2_of(max - from); /* none of this lane's keys so far */
+        max = highest;
+        total *= factor;
+#pragma unroll
+        for (int i = 0; i < STEPS * 8; i++) sums[i / 8][i % 8] *= factor;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const float weight = exp2_of(s[k / 2][k % 2] - from);
+            total += weight;
+            if (number + 8 * k < item.len)
+                add(weight, keys[k / 2] + TFI_KV_BLOCK * ROW + (key() + k % 2 * 8) * ROW + threadIdx.x % 4 * 16);
         }
     }
 
@@ -194,34 +222,34 @@ struct many_share {
     }
 
     /* All lanes' sums; of each 64 dimensions a lane ends with two. */
-    __device__ void write(float *row)
+    __device__ void write(const decode_call &p, int64_t y)
     {
-        const int lane = threadIdx.x % WARP;
+        const int lane = threadIdx.x;
         const bool odd = lane & 4, second = lane & 8, fourth = lane & 16;
         float highest = max;
 
 #pragma unroll
         for (int k = 4; k < WARP; k *= 2) highest = fmaxf(highest, from_lane(highest, k));
-        const float factor = max == -INFINITY ? 0 : exp2f(max - highest);
+        const float factor = max == -INFINITY ? 0 : exp2_of(max - highest);
         total *= factor;
 #pragma unroll
         for (int k = 4; k < WARP; k *= 2) total += from_lane(total, k);
+        const float share = total == 0 ? 0 : 1 / total; /* no keys: zeros */
 #pragma unroll
         for (int i = 0; i < STEPS; i += 2) {
-            float eight[8], four[4], two[2];
+            float eight[8], four[4];
 #pragma unroll
             for (int k = 0; k < 8; k++) eight[k] = sums[i][k] * factor + from_lane(sums[i + 1][k] * factor, 4);
 #pragma unroll
             for (int k = 0; k < 4; k++)
                 four[k] = (second ? eight[k + 4] : eight[k]) + from_lane(second ? eight[k] : eight[k + 4], 8);
 #pragma unroll
-            for (int k = 0; k < 2; k++)
-                two[k] = (fourth ? four[k + 2] : four[k]) + from_lane(fourth ? four[k] : four[k + 2], 16);
-            *(float2 *)&row[SUMS + (i + odd) * 32 + lane % 4 * 8 + second * 4 + fourth * 2] = make_float2(two[0], two[1]);
+            for (int k = 0; k < 2; k++) {
+                const float v = (fourth ? four[k + 2] : four[k]) + from_lane(fourth ? four[k] : four[k + 2], 16);
+                const float out[1] = {v * share};
+                ::store(p.c.a.y, p.c.t.y, y + (i + odd) * 32 + lane % 4 * 8 + second * 4 + fourth * 2 + k, out);
+            }
         }
-        if (lane > 0) return;
-        row[HIGHEST] = highest;
-        row[TOTAL] = total;
     }
 };
 
@@ -231,100 +259,104 @@ struct new_token {
     static constexpr int LANES = D / 8; /* of a key */
     uint4 v;
 
-    __device__ void load(const decode_call &p, const decode_item &item)
+    __device__ static int at()
     {
-        const int lane = threadIdx.x % WARP;
-        const uint16_t *x = (const uint16_t *)p.c.a.x + decode_new_key(p, item) + (lane >= LANES ? p.c.a.H * D : 0);
-        if (lane < 2 * LANES) v = *(const uint4 *)(x + lane % LANES * 8);
+        return threadIdx.x % LANES * 8;
     }
 
-    __device__ void store(const decode_call &p, const decode_item &item, int32_t number, uint32_t keys) const
+    __device__ static bool is_value()
     {
-        const int lane = threadIdx.x % WARP, token = (item.len - 1) % TFI_KV_BLOCK, value = lane >= LANES;
-        if (lane < 2 * LANES) {
-            const int64_t at = decode_plane(p, number) + token * D + lane % LANES * 8 + (value ? p.c.kv.values_at : 0);
-            *(uint4 *)(p.c.kv.blocks + at * 2) = v;
-            write_16(keys + value * (TFI_KV_BLOCK * D * 2) + token * D * 2 + lane % LANES * 16, v);
+        return threadIdx.x >= LANES;
+    }
+
+    /* x: of the sequence's new key. */
+    __device__ void load(const uint16_t *x, int64_t to_value)
+    {
+        if (threadIdx.x < 2 * LANES) v = *(const uint4 *)(x + (is_value() ? to_value : 0) + at());
+    }
+
+    /* to: the place of its key in the store; keys: of its block. */
+    __device__ void store(uint16_t *to, int64_t to_value, uint32_t keys, int token) const
+    {
+        if (threadIdx.x < 2 * LANES) {
+            *(uint4 *)(to + (is_value() ? to_value : 0) + at()) = v;
+            write_16(keys + is_value() * (TFI_KV_BLOCK * D * 2) + token * D * 2 + at() * 2, v);
         }
         __syncwarp();
     }
 };
 
 template <tfi_dtype T, int D>
-__global__ void __launch_bounds__(DECODE_WARPS_MOST *WARP) decode_many(many_call c)
+__global__ void __launch_bounds__(WARP) decode_many(many_call c)
 {
     extern __shared__ __align__(128) char memory[];
-    __shared__ __align__(8) float rows[DECODE_WARPS_MOST][SUMS + D];
-    __shared__ __align__(8) uint64_t barriers[DECODE_WARPS_MOST][STAGES_MOST];
+    __shared__ __align__(8) uint64_t barriers[STAGES_MOST];
     const decode_call &p = c.d;
-    const int warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     const int64_t b = blockIdx.x;
 
     follow();
     const int first = p.c.a.offsets[b], behind = p.c.a.offsets[b + 1], len = p.c.kv.lens[b]; /* of dead ones: anything */
-    decode_item item = {
+    const decode_item item = {
         b < p.c.live->rows[TFI_ROWS_SEQUENCES] && behind - first == 1, first, len, 0, 0, kv_table(p.c.kv, p.c.live, b)};
-    if (item.single) item.end = (len + TFI_KV_BLOCK - 1) / TFI_KV_BLOCK;
-    const int count = max(0, item.end - warp + warps - 1) / warps, early = min(count, c.stages);
-    const uint32_t ring = shared_address(memory) + warp * c.stages * 2 * supply<D>::PLANE;
-    supply<D> blocks = {p, item.table, ring, shared_address(barriers[warp]), warp, warps, count, 0};
-    const bool is_last = count > 0 && (item.end - 1) % warps == warp; /* the sequence's last block is this warp's last */
-    const int settled = is_last && !is_settled(p, len, item.end - 1) ? early - (early == count) : early;
-    int32_t number = 0;
+    const int count = item.single ? (len + TFI_KV_BLOCK - 1) / TFI_KV_BLOCK : 0, token = (len - 1) % TFI_KV_BLOCK;
+    const uint32_t ring = shared_address(memory);
+    supply<D> blocks = {p, item.table, ring, shared_address(barriers), count, 0};
+    int asked = 0, settled = p.settled ? min(count, c.stages) : 0;
+    if (settled == count && count > 0 && !is_settled(p, len, count - 1)) settled--;
 
     blocks.init(c.stages);
-    if (p.settled)
-        for (int i = 0; i < settled; i++) number = blocks.ask(i, i);
+#pragma unroll 1
+    for (; asked < settled; asked++) blocks.ask(asked, asked);
+    const uint16_t *x = (const uint16_t *)p.c.a.x + decode_query(p, item);
+    uint16_t *place = NULL;
+    if (p.column >= 0 && count > 0) place = (uint16_t *)p.c.kv.blocks + decode_plane(p, item.table[count - 1]) + token * D;
     wait_for_results();
     if (!item.single) return;
-    for (int i = p.settled ? settled : 0; i < early; i++) number = blocks.ask(i, i);
     many_share<T, D> share;
-    new_token<D> token;
-    share.load_query(p, decode_query(p, item));
-    if (is_last && p.column >= 0) token.load(p, item);
-    for (int i = 0, stage = 0, phase = 0; i < count; i++) {
-        const uint32_t keys = ring + stage * 2 * supply<D>::PLANE;
+    new_token<D> newest;
+    share.load_query(p, x);
+    if (place) newest.load(x + p.column, (int64_t)p.c.a.H * D);
+#pragma unroll 1
+    for (; asked < min(count, c.stages); asked++) blocks.ask(asked, asked);
+#pragma unroll 1
+    for (int i = 0, stage = 0, phase = 0; i < count; i += 2) {
+        const bool two = i + 1 < count;
+        const int other = stage + 1 < c.stages ? stage + 1 : 0;
+        const uint32_t keys[2] = {ring + stage * 2 * supply<D>::PLANE, ring + other * 2 * supply<D>::PLANE};
         blocks.wait(stage, phase);
-        if (is_last && i == count - 1 && p.column >= 0) token.store(p, item, number, keys);
-        share.attend(p, item, keys, (warp + i * warps) * TFI_KV_BLOCK);
-        if (i + c.stages < count) {
-            __syncwarp();
-            number = blocks.ask(i + c.stages, stage);
-        }
-        if (++stage < c.stages) continue;
+        if (two) blocks.wait(other, other ? phase : phase ^ 1);
+        if (place && i + 2 >= count) newest.store(place, p.c.kv.values_at, two ? keys[1] : keys[0], token);
+        share.attend(p, item, keys, i * TFI_KV_BLOCK, two);
+        __syncwarp();
+#pragma unroll 1
+        for (int k = 0; k < 2 && asked < count; k++, asked++) blocks.ask(asked, k ? other : stage);
+        if (other == 0) phase ^= 1;
+        stage = other + 1;
+        if (stage < c.stages) continue;
         stage = 0;
         phase ^= 1;
     }
-    if (count > 0) share.write(rows[warp]);
-    __syncthreads();
-    const int used = min(warps, item.end);
-    for (int d = threadIdx.x; d < D; d += blockDim.x)
-        write_y(p.c, item.row, d, meet(used, d, [&](int w, int i) { return rows[w][i]; }));
+    share.write(p, (item.row * p.c.a.H + blockIdx.y) * D);
 }
 
 /* ---- host ---- */
 
-/* As many warps as have all of a short context under way, while all blocks have room on the device. */
-void divide(int64_t max_tokens, int *warps, int *stages)
+/* As many stages as have all of a short context under way, while all sequences' blocks have room on the device beside others. */
+int stages_for(int64_t max_tokens, int D)
 {
-    const int64_t blocks = blocks_of(max_tokens, TFI_KV_BLOCK);
-
-    *warps = DECODE_WARPS_LEAST;
-    while (*warps < 4 && *warps < blocks) *warps *= 2;
-    *stages = 1;
-    while (*stages < 2 && *stages * *warps < blocks) ++*stages;
+    const int64_t blocks = blocks_of(max_tokens, TFI_KV_BLOCK), most = D == 64 ? 5 : 4;
+    return (int)(blocks < 2 ? 2 : blocks < most ? blocks : most);
 }
 
 template <tfi_dtype T, int D>
-tf_status launch(const tfi_cuda_launch *l, const decode_call *p, int warps, int stages)
+tf_status launch(const tfi_cuda_launch *l, const decode_call *p, int64_t max_tokens)
 {
-    const many_call c = {*p, stages};
-    const int bytes = warps * stages * 2 * supply<D>::PLANE;
+    const many_call c = {*p, stages_for(max_tokens, D)};
+    const int bytes = c.stages * 2 * supply<D>::PLANE;
     const cudaError_t error = cudaFuncSetAttribute(decode_many<T, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 
     if (error != cudaSuccess) return started("ATTENTION", error);
-    return start(l, "ATTENTION", decode_many<T, D>, dim3((unsigned)p->c.a.B, (unsigned)p->c.a.H), (unsigned)warps * WARP,
-                 (size_t)bytes, c);
+    return start(l, "ATTENTION", decode_many<T, D>, dim3((unsigned)p->c.a.B, (unsigned)p->c.a.H), WARP, (size_t)bytes, c);
 }
 
 } // namespace
@@ -338,10 +370,7 @@ bool tfi_cuda_decode_many_fits(const tfi_cuda_launch *l, const decode_call *p)
 
 tf_status tfi_cuda_decode_many(const tfi_cuda_launch *l, const decode_call *p, int64_t max_tokens)
 {
-    int warps, stages;
-
-    divide(max_tokens, &warps, &stages);
     if (p->c.kv.dtype == TFI_BF16)
-        return p->c.a.D == 64 ? launch<TFI_BF16, 64>(l, p, warps, stages) : launch<TFI_BF16, 128>(l, p, warps, stages);
-    return p->c.a.D == 64 ? launch<TFI_F16, 64>(l, p, warps, stages) : launch<TFI_F16, 128>(l, p, warps, stages);
+        return p->c.a.D == 64 ? launch<TFI_BF16, 64>(l, p, max_tokens) : launch<TFI_BF16, 128>(l, p, max_tokens);
+    return p->c.a.D == 64 ? launch<TFI_F16, 64>(l, p, max_tokens) : launch<TFI_F16, 128>(l, p, max_tokens);
 }

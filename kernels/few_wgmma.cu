@@ -15,9 +15,9 @@
  *           7.9), 50257 x 768 24 (41; 113)
  *           16 rows: 2304 x 768 2.7 (3.4; 4.3), 768 x 768 2.4 (2.6; 4.1), 3072 x 768 3.0 (4.1; 5.1), 768 x 3072 3.3 (3.9;
  *           7.3), 12288 x 1024 8.0 (8.5; 8.8), 16384 x 1024 9.6 (10.7; 10.3), 1024 x 16384 12.0 (11.8; 13.6)
- * Tried     x brought once for a cluster of tiles, by copies to several blocks: nothing gained, 0.1 to 0.4 us lost. Blocks that
- *           begin at different slices: 0.3 us lost. 64 tokens a block with K shared out: 0.2 to 0.6 us lost. The end of a tile
- *           of the head element by element through one body of code: 45 us. */
+ * Tried     x brought once for a cluster of tiles, by copies to several blocks: nothing gained, 0.1 to 0.4 us lost. Several
+ *           slices a copy: no difference. Blocks that begin at different slices: 0.3 us lost. 64 tokens a block with K shared
+ *           out: 0.2 to 0.6 us lost. The end of a tile of the head element by element through one body of code: 45 us. */
 #include "few.cuh"
 #include "hopper.cuh"
 
@@ -542,8 +542,8 @@ bool choose(const tfi_few_args *a, plan *p)
     dim3 grid;
 
     *p = {few ? 16 : 32, 1, 8};
-    if (a->N <= 2048) *p = {p->tokens, a->K <= 1024 ? 4 : a->K <= 8192 ? 8 : 6, few && a->K > 1024 ? 8 : 4};
-    else if (a->N <= 2560 || (few && a->N <= 4096)) p->split = 2;
+    if (a->N <= 2048) *p = {p->tokens, a->K <= 1024 ? 4 : few && a->K <= 8192 ? 8 : 6, few && a->K > 1024 ? 8 : 4};
+    else if (few && a->N <= 4096) p->split = 2;
     else if (a->N > 32768) *p = {few ? 16 : a->M <= 32 ? 32 : 64, 1, 16};
     else if (!few && a->N > 4096) return false;
     while (p->split > 1 && p->split * SLICE > a->K) p->split--;

@@ -27,8 +27,8 @@ struct facts {
     float max;     /* of all */
 };
 
-/* The best of this thread's part. Of a row of -infinity alone it is the first. */
-__device__ facts look(const float *x, part p, const int32_t *banned, int32_t count)
+/* The best of this thread's part. Of a row of -infinity alone it is the first. first: of the banned ids. */
+__device__ facts look(const float *x, part p, int32_t first, const int32_t *banned, int32_t count)
 {
     bool invalid = false;
     float best = -CUDART_INF_F, max = -CUDART_INF_F;
@@ -42,7 +42,8 @@ __device__ facts look(const float *x, part p, const int32_t *banned, int32_t cou
         }
     });
     best = max;
-    if (count > 0) { /* again, for the few first tokens */
+    const uint32_t id = (uint32_t)p.begin + at;
+    if (count > 0 && ((int32_t)id == first || is_among(banned + 1, count - 1, id))) { /* again, by this thread alone */
         best = -CUDART_INF_F;
         for_row<1>(x + p.begin, p.count, [&](uint32_t i, float v) {
             if (!(v > best) || is_among(banned, count, (uint32_t)p.begin + i)) return;
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(TEAM_THREADS) greedy(tfi_draw_args a, const tf
     int32_t *tokens = slot->tokens;
     const bool may_end = count >= s.min_length && count - s.prompt >= s.min_new_tokens;
     const part p = own_part(t, a.V);
-    const facts f = look(x, p, s.eos, may_end ? 0 : s.eos_count);
+    const facts f = look(x, p, first_eos, s.eos, may_end ? 0 : s.eos_count);
     const uint64_t best = team_most(t, f.best);
     tfi_choice choice = {};
     choice.parent = sequence;

@@ -31,7 +31,7 @@ static int has_room(const tfi_few_args *a, int capability)
 /* w's scale makes sums about 1, whatever K is. */
 static tiles_case any_tiles(int i)
 {
-    static const int32_t ns[] = {1, 40, 96, 257, 768, 1000, 2304, 4500, 9000, 33001}, ks[] = {8, 40, 64, 312, 768, 1600, 3080, 8192};
+    static const int32_t ns[] = {1, 40, 96, 257, 768, 1000, 2304, 4500, 9000, 33001}, ks[] = {8, 40, 64, 312, 768, 1600, 3080, 8192, 192};
     const float m = any_magnitude();
     tiles_case c = {.rows = (tfi_rows)pick(0, TFI_ROWS_COUNT - 1), .capability = pick(0, 2) ? device_capability : 80};
     tfi_few_args *a = &c.a;
@@ -40,7 +40,7 @@ static tiles_case any_tiles(int i)
     do {
         a->M = pick(9, MOST);
         a->N = ns[pick(0, 9)];
-        a->K = ks[pick(0, 7)];
+        a->K = ks[pick(0, 8)];
     } while (a->M * a->N * a->K > 100000000 || !has_room(a, c.capability));
     a->type = i % 2 ? TFI_BF16 : TFI_F16;
     a->out = pick(0, 1) ? TFI_F32 : a->type;
