@@ -160,6 +160,10 @@ package_wheel() {
 }
 
 python_package() {
+    if ! "$venv/bin/python" -c 'import mypy, pycparser, scikit_build_core' 2>/dev/null; then
+        skipped "Python package" "the Python environment lacks scikit-build-core, mypy or pycparser"
+        return
+    fi
     if ! stage "Python package: install" install_package; then
         extra_failed=$((extra_failed + 1))
         return

@@ -15,13 +15,15 @@ import time
 START = """
 import sys, time
 begin = time.perf_counter()
+import numpy
+numpied = time.perf_counter()
 import tfinfer
 imported = time.perf_counter()
 model = tfinfer.Model.open(sys.argv[1], device="cpu")
 opened = time.perf_counter()
 model.embed("The first embedding.")
 end = time.perf_counter()
-print(imported - begin, opened - imported, end - opened, end - begin)
+print(numpied - begin, imported - numpied, opened - imported, end - opened, end - begin)
 """
 
 
@@ -55,7 +57,7 @@ def main(path):
     from tfinfer._library import lib, unset
 
     runs = start_times(path)
-    for name, times in zip(("import", "open", "first embedding", "together"), zip(*runs)):
+    for name, times in zip(("import numpy", "import tfinfer", "open", "first embedding", "together"), zip(*runs)):
         print(f"{name:16s} {min(times):6.1f} ms, median {statistics.median(times):6.1f} ms")
 
     model = tfinfer.Model.open(path, device="cpu", threads=1)

@@ -116,6 +116,15 @@ def test_what_goes_with_ids(classifier, options, error):
             classifier.classify(embeddings=[options["embeddings"], np.zeros((2, 65), np.float32)])
 
 
+def test_options_of_encode(classifier):
+    for wrong in (dict(layer_count=5), dict(hidden=5), dict(truncate=True)):
+        with pytest.raises(TypeError, match=next(iter(wrong))):
+            classifier.encode("the cat", **wrong)
+    for layers, error in (([9], errors.InvalidError), ([-1], errors.InvalidError), ([2**31], OverflowError), ("x", TypeError)):
+        with pytest.raises(error):
+            classifier.encode("the cat", layers=layers)
+
+
 def test_nan_among_embeddings(classifier):
     with pytest.raises(errors.NumericError):
         classifier.classify(embeddings=np.full((2, 64), np.nan, np.float32))

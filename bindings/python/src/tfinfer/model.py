@@ -126,7 +126,8 @@ class Model:
         """Every raw tensor the checkpoint gives. layers: hidden states wanted, 0 the embeddings', info.layers the last (the default)."""
         given: dict[str, Any] = dict(options)
         given_inputs, callbacks = self._prepare(inputs, given)
-        fill(_c.EncodeOutput, given, {}, {})
+        if given:
+            raise TypeError(f"unknown option {next(iter(given))}")
         info, count = self.info, given_inputs.count
         wanted = _arrays.ids([info.layers] if layers is None else layers, "layers")
         starts = np.concatenate([[0], np.cumsum(self._lengths(given_inputs, options.get("pairs")))])
@@ -144,7 +145,7 @@ class Model:
             setattr(c_out, name, None if array is None else array.ctypes.data)
         if len(wanted):
             c_out.layers, c_out.layer_count = wanted.ctypes.data, len(wanted)
-        self._run(given_inputs, callbacks, lambda session: check(lib.tf_encode(session, given_inputs.c, c_out)))
+        self._run(callbacks, lambda session: check(lib.tf_encode(session, given_inputs.c, c_out)))
         return out
 
     def embed(
@@ -160,7 +161,7 @@ class Model:
         width = self.info.embedding_width
         vectors = np.empty((prepared.count, width), np.float32) if out is None else _output(out, prepared.count, width)
         pointer, stride = vectors.ctypes.data, vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
-        self._run(prepared, callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, pointer, stride)))
+        self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, pointer, stride)))
         return vectors[0] if prepared.single and out is None else vectors
 
     @overload
@@ -176,7 +177,7 @@ class Model:
         c_options = fill(_c.ClassifyOptions, given, {}, {"activation": _c.ACTIVATION})
         logits, scores = np.empty((2, prepared.count, self.info.sequence_logits), np.float32)
         pointers = logits.ctypes.data, scores.ctypes.data
-        self._run(prepared, callbacks, lambda session: check(lib.tf_classify(session, prepared.c, c_options, *pointers)))
+        self._run(callbacks, lambda session: check(lib.tf_classify(session, prepared.c, c_options, *pointers)))
         names = self.info.labels
         found = [
             Classification(names[best] if best < len(names) else str(best), float(row[best]), logits[i], row)
@@ -302,23 +303,23 @@ class Model:
         """The tokens of stream(); a task that is cancelled cancels the request."""
         return stream_in_threads(self.stream, prompt, **options)
 
-    def _prepare(self, inputs: Any, given: dict[str, Any]) -> tuple[Inputs, Callbacks]:
-        """Takes the options of every task out of `given`."""
-        prepared, callbacks = Inputs(inputs, given, self.info.input_width), Callbacks()
+    def _prepare(self, inputs: Any, given: dict[str, Any]) -> tuple[Inputs, Callbacks | None]:
+        """Takes the options of every task out of `given`. Without callbacks the call is soon done."""
+        prepared, callbacks = Inputs(inputs, given, self.info.input_width), None
         progress = given.pop("progress", None)
         if progress is not None or prepared.count > _FEW:
+            callbacks = Callbacks()
             callbacks.set_progress(prepared.c, progress)
         return prepared, callbacks
 
-    def _run(self, inputs: Inputs, callbacks: Callbacks, call: Callable[[ctypes.c_void_p], R]) -> R:
-        def work() -> R:
-            with self._session as session:
-                return call(session)
-
-        return callbacks.run(work) if inputs.c.progress else work()
+    def _run(self, callbacks: Callbacks | None, call: Callable[[ctypes.c_void_p], R]) -> R:
+        if callbacks is not None:
+            return callbacks.run(lambda: self._run(None, call))
+        with self._session as session:
+            return call(session)
 
     def _records(
-        self, call: Any, inputs: Inputs, callbacks: Callbacks, options: Any, get: Any, kind: Any, convert: Callable[[Any, int], R]
+        self, call: Any, inputs: Inputs, callbacks: Callbacks | None, options: Any, get: Any, kind: Any, convert: Callable[[Any, int], R]
     ) -> list[R] | list[list[R]]:
         """The records of a task that returns a tf_result: a list for each input."""
         result, record = ctypes.c_void_p(), unset(kind)
@@ -336,7 +337,7 @@ class Model:
                 lib.tf_result_close(result)
             return found
 
-        found = self._run(inputs, callbacks, work)
+        found = self._run(callbacks, work)
         return found[0] if inputs.single else found
 
     def _lengths(self, inputs: Inputs, pairs: Any) -> NDArray[np.int32]:

@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _TRUNCATION = {True: "longest_first", False: "none", "do_not_truncate": "none"}
-_SPECIAL = ("unk", "pad", "cls", "sep", "mask", "bos", "eos")
+
+
+def _special(kind: str) -> tuple[property, property]:
+    """A special token's spelling and its id, None where the vocabulary has none."""
+
+    def number(tokenizer: Tokenizer) -> int | None:
+        found: int = getattr(tokenizer.info, kind + "_id")
+        return None if found < 0 else found
+
+    def token(tokenizer: Tokenizer) -> str | None:
+        found = number(tokenizer)
+        return None if found is None else str(tokenizer.convert_ids_to_tokens(found))
+
+    return property(token), property(number)
 
 
 class Tokenizer:
@@ -206,13 +219,13 @@ class Tokenizer:
     def model_max_length(self) -> int:
         return self.info.model_max_length
 
-    def __getattr__(self, name: str) -> Any:
-        """pad_token, pad_token_id and the same of unk, cls, sep, mask, bos and eos; None where there is none."""
-        kind, _, rest = name.partition("_")
-        if kind in _SPECIAL and rest in ("token", "token_id"):
-            number = getattr(self.info, kind + "_id")
-            return None if number < 0 else number if rest == "token_id" else self.convert_ids_to_tokens(number)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+    unk_token, unk_token_id = _special("unk")
+    pad_token, pad_token_id = _special("pad")
+    cls_token, cls_token_id = _special("cls")
+    sep_token, sep_token_id = _special("sep")
+    mask_token, mask_token_id = _special("mask")
+    bos_token, bos_token_id = _special("bos")
+    eos_token, eos_token_id = _special("eos")
 
     def _encode(self, texts: Any, pairs: Any, options: _c.TokenizeOptions) -> Rows:
         for given in (texts, pairs):
