@@ -208,7 +208,9 @@ static tf_status tokens_by_id(tf_tokenizer *t, const tfi_entries *entries)
         text[a->id] = a->shown;
         t->text_begin[a->id] = a->shown_size;
         /* The reference asks whether what is shown is a special token. */
-        t->token_flags[a->id] = TFI_TOKEN_PRESENT | (same != TFI_TRIE_NONE && t->added[same].special ? TFI_TOKEN_SPECIAL : 0);
+        const int is_other = a->shown_size != a->size || memcmp(a->shown, a->text, a->size) != 0;
+        t->token_flags[a->id] = (uint8_t)(TFI_TOKEN_PRESENT | (is_other ? TFI_TOKEN_NORMAL : 0) |
+                                          (same != TFI_TRIE_NONE && t->added[same].special ? TFI_TOKEN_SPECIAL : 0));
     }
     for (size_t i = 0; i < n; i++) {
         total += t->text_begin[i] + 1;

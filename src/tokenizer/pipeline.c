@@ -44,6 +44,12 @@ static void trim_tokens(tfi_reading *x, size_t first)
 
     for (size_t i = first; i < x->s->token_count; i++) {
         tfi_token *k = &x->s->tokens[i];
+        if (t->token_flags[k->id] & TFI_TOKEN_NORMAL) {
+            const tfi_added *a = t->added;
+            while (a->id != k->id) a++;
+            tfi_bpe_trim(x, k, (const uint8_t *)a->text, a->size);
+            continue;
+        }
         tfi_bpe_trim(x, k, (const uint8_t *)t->text + t->text_begin[k->id],
                      t->text_begin[k->id + 1] - t->text_begin[k->id] - 1);
     }

@@ -34,6 +34,7 @@ enum {
     TFI_TOKEN_PRESENT = 1,
     TFI_TOKEN_SPECIAL = 2,
     TFI_TOKEN_SPACED = 4, /* byte-level BPE: spells a space at its begin or end */
+    TFI_TOKEN_NORMAL = 8, /* is shown in its normal form, which the vocabulary's is not */
     TFI_BYT5_FIRST = 3,   /* ByT5: pad, eos and unk come before the bytes */
     TFI_BYT5_IDS = 256 + TFI_BYT5_FIRST,
     TFI_ASCII_WORD = 0, /* classes of ASCII bytes in words.c */
