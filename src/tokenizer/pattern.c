@@ -1,8 +1,8 @@
 /* Finding patterns. The rules of where a search goes on are those of the onig crate's find_iter.
  *
- * PCRE2 allocates through the tokenizer's memory and gives up with a status after STEPS_MAX steps at one place or HEAP_MAX KiB,
- * so that no pattern hangs; its own tables of Unicode are never asked, regex.c writes every class out. Matched by hand are
- * GPT-2's pattern and the one of cl100k, which Llama 3 and Qwen 2 have too. */
+ * PCRE2 has the text as the classes of its code points (regex.c), allocates through the tokenizer's memory and gives up with a
+ * status after STEPS_MAX steps at one place or HEAP_MAX KiB, so that no pattern hangs. Matched by hand are GPT-2's pattern and the
+ * one of cl100k, which Llama 3 and Qwen 2 have too. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/pattern.h"
 
@@ -21,6 +21,8 @@ struct tfi_pattern {
     size_t digits_max;
     pcre2_code *code;
     pcre2_match_context *limits;
+    tfi_arena arena; /* of regex */
+    tfi_regex regex;
     size_t text_size;
     char text[]; /* with a NUL */
 };
@@ -146,7 +148,7 @@ static const struct {
 
 /* Opening. */
 
-static tf_status compile(tfi_pattern *p, const char *text, size_t size, const char *where)
+static tf_status compile(tfi_pattern *p, const char *where)
 {
     int error = 0;
     PCRE2_SIZE at = 0;
@@ -159,9 +161,8 @@ static tf_status compile(tfi_pattern *p, const char *text, size_t size, const ch
         (void)pcre2_set_newline(context, PCRE2_NEWLINE_LF);
         (void)pcre2_set_match_limit(p->limits, STEPS_MAX);
         (void)pcre2_set_heap_limit(p->limits, HEAP_MAX);
-        p->code = pcre2_compile((PCRE2_SPTR)text, size,
-                                PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &at,
-                                context);
+        p->code =
+            pcre2_compile((PCRE2_SPTR)p->regex.text, p->regex.size, PCRE2_MULTILINE | PCRE2_NEVER_UTF, &error, &at, context);
     }
     pcre2_compile_context_free(context);
     pcre2_general_context_free(general);
@@ -174,20 +175,15 @@ static tf_status compile(tfi_pattern *p, const char *text, size_t size, const ch
 
 static tf_status open_regex(tfi_pattern *p, const char *where)
 {
-    char *text = NULL;
-    size_t size = 0, capacity = 0;
-    tf_status status;
-
     for (size_t i = 0; i < sizeof by_hand / sizeof by_hand[0]; i++) {
         if (strlen(by_hand[i].text) != p->text_size || memcmp(by_hand[i].text, p->text, p->text_size) != 0) continue;
         p->end = by_hand[i].end;
         p->digits_max = by_hand[i].digits_max;
         return TF_STATUS_OK;
     }
-    status = tfi_regex_translate(p->memory, p->more, p->text, p->text_size, where, &text, &size, &capacity);
-    if (status == TF_STATUS_OK) status = compile(p, text, size, where);
-    tfi_free(p->memory, text, capacity);
-    return status;
+    p->arena.memory = p->memory;
+    const tf_status status = tfi_regex_translate(p->memory, p->more, p->text, p->text_size, where, &p->arena, &p->regex);
+    return status < 0 ? status : compile(p, where);
 }
 
 tf_status tfi_pattern_open(tfi_memory *memory, const tfi_unicode *more, const char *text, size_t size, int is_regex,
@@ -213,6 +209,7 @@ void tfi_pattern_close(tfi_pattern *p)
     if (!p) return;
     pcre2_code_free(p->code);
     pcre2_match_context_free(p->limits);
+    tfi_arena_close(&p->arena);
     tfi_free(p->memory, p, sizeof *p + p->text_size + 1);
 }
 
@@ -242,20 +239,45 @@ void tfi_pattern_scratch_close(tfi_scratch *s)
     s->match_data = NULL;
 }
 
+/* The classes of the text in s->classes. */
+static tf_status classify(const tfi_pattern *p, tfi_scratch *s, const uint8_t *text, size_t size)
+{
+    const tf_status status = tfi_reserve(s->memory, (void **)&s->classes, &s->class_capacity, size + 1, 1);
+    uint32_t n;
+
+    s->class_count = 0;
+    if (status < 0) return status;
+    for (size_t at = 0; at < size; at += n)
+        s->classes[s->class_count++] = tfi_unicode_flags(&p->regex.classes, tfi_utf8_decode(text + at, &n));
+    return TF_STATUS_OK;
+}
+
+/* Where `count` code points from `at` on end. */
+static size_t skip_chars(const uint8_t *text, size_t at, size_t count)
+{
+    uint32_t n;
+
+    for (; count > 0; count--, at += n) (void)tfi_utf8_decode(text + at, &n);
+    return at;
+}
+
 static tf_status search(const tfi_pattern *p, tfi_scratch *s, const uint8_t *text, size_t size, tfi_finding *f, int *found)
 {
-    const tf_status status = match_data(s);
+    tf_status status = match_data(s);
 
+    if (status == TF_STATUS_OK && !f->is_begun) status = classify(p, s, text, size);
     if (status < 0) return status;
-    const int count = pcre2_match(p->code, text, size, f->next, PCRE2_NO_UTF_CHECK, s->match_data, p->limits);
+    f->is_begun = 1;
+    const int count = pcre2_match(p->code, s->classes, s->class_count, f->next_char, 0, s->match_data, p->limits);
     *found = count >= 0;
     if (count == PCRE2_ERROR_NOMATCH) return TF_STATUS_OK;
     if (count == PCRE2_ERROR_NOMEMORY) return tfi_fail(TF_STATUS_NOMEM, "out of memory: matching a pattern");
     if (count < 0)
         return tfi_fail(TF_STATUS_INVALID, "the pattern \"%.*s\" takes too many steps on this text", TEXT_SHOWN, p->text);
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(s->match_data);
-    f->begin = range[0];
-    f->end = range[1];
+    f->begin = skip_chars(text, f->next, range[0] - f->next_char);
+    f->end = skip_chars(text, f->begin, range[1] - range[0]);
+    f->end_char = range[1];
     return TF_STATUS_OK;
 }
 
@@ -275,12 +297,13 @@ static int find_text(const tfi_pattern *p, const uint8_t *text, size_t size, tfi
 
 tf_status tfi_pattern_next(const tfi_pattern *p, tfi_scratch *s, const uint8_t *text, size_t size, tfi_finding *f, int *found)
 {
+    const int has_last = f->has_last;
     const size_t last = f->end;
     uint32_t n;
 
-    *found = 0;
     for (;;) {
         tf_status status = TF_STATUS_OK;
+        *found = 0;
         if (f->next > size || (f->next == size && !p->code)) return TF_STATUS_OK;
         if (p->end) {
             f->begin = f->next;
@@ -292,14 +315,15 @@ tf_status tfi_pattern_next(const tfi_pattern *p, tfi_scratch *s, const uint8_t *
             *found = find_text(p, text, size, f);
         }
         if (status < 0 || !*found) return status;
-        if (f->end > f->begin || !f->is_begun || f->end != last) break;
+        if (f->end > f->begin || !has_last || f->end != last) break;
         /* Nothing, where the last match ended. */
-        *found = 0;
-        if (f->next >= size) return f->next = size + 1, TF_STATUS_OK;
+        if (f->next >= size) return *found = 0, f->next = size + 1, TF_STATUS_OK;
         tfi_utf8_decode(text + f->next, &n);
         f->next += n;
+        f->next_char++;
     }
     f->next = f->end;
-    f->is_begun = 1;
+    f->next_char = f->end_char;
+    f->has_last = 1;
     return TF_STATUS_OK;
 }

@@ -22,9 +22,10 @@ int tfi_pattern_may_be_empty(const tfi_pattern *p);
 
 /* The matches in a text, one after the other. Zero-initialise. */
 typedef struct tfi_finding {
-    size_t begin, end; /* the one found */
-    size_t next;       /* where the search goes on */
-    int is_begun;
+    size_t begin, end;          /* the one found */
+    size_t next;                /* where the search goes on */
+    size_t next_char, end_char; /* in code points, of a regular expression */
+    int is_begun, has_last;
 } tfi_finding;
 
 /* Find the next match in `text`, valid UTF-8: *found is 0 if there is none. An empty match counts unless it is at the end of the
@@ -35,8 +36,14 @@ tf_status tfi_pattern_next(const tfi_pattern *p, struct tfi_scratch *s, const ui
 /* Free what a thread kept for its matches. */
 void tfi_pattern_scratch_close(struct tfi_scratch *s);
 
-/* regex.c: the pattern for PCRE2 (UTF, MULTILINE), in memory of *size bytes that the caller frees. */
+/* regex.c: an expression for PCRE2 over bytes (MULTILINE, a newline is LF), each of which is the class of a code point. */
+typedef struct tfi_regex {
+    const char *text;
+    size_t size;
+    tfi_unicode classes;
+} tfi_regex;
+/* Both in the arena. OK, UNSUPPORTED (what cannot be said exactly; named) or NOMEM. */
 tf_status tfi_regex_translate(tfi_memory *memory, const tfi_unicode *more, const char *text, size_t size, const char *where,
-                              char **out, size_t *out_size, size_t *out_capacity);
+                              tfi_arena *arena, tfi_regex *out);
 
 #endif

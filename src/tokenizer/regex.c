@@ -1,32 +1,23 @@
 /* Oniguruma's regular expressions, in its own syntax as tokenizers has it, written anew for PCRE2.
  *
- * What both read alike goes through: groups, alternatives, repetition, looking around, ^ $ \A \z \Z. Every class (\p{L}, \w, \s,
- * [...], a letter whose case does not matter) is worked out here from unicode_tables.h and written as ranges, the widest first,
- * because the two libraries know different versions of Unicode. Where they differ otherwise the meaning is spelled out:
- * (?i) inside a group holds for all alternatives behind it, {n,m}+ repeats, (?m) lets the dot match a newline, \h is a
- * hexadecimal digit. Back references, \X \R \K \G, absent operators, conditions and letters outside ASCII in any case are
- * refused by name. */
+ * What both read alike goes through: groups, alternatives, repetition, looking around, ^ $ \A \z \Z. What they know of Unicode differs,
+ * so PCRE2 never sees any: all sets of code points that an expression asks for (\p{L}, \w, [...], a letter) are worked out here from
+ * unicode_tables.h, code points that no set tells apart become one class, and both the expression and the text are written in classes,
+ * one byte each. Where the two differ otherwise the meaning is spelled out: (?i) inside a group holds for all alternatives behind it,
+ * {n,m}+ repeats, (?m) lets the dot match a newline, \h is a hexadecimal digit. Back references, \X \R \K \G, absent operators,
+ * conditions and letters outside ASCII in any case are refused by name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/status.h"
 #include "tokenizer/pattern.h"
+#include "tokenizer/sets.h"
 #include "tokenizer/tokenizer.h"
 
-enum { GROUPS_MAX = 64, CLASSES_MAX = 16, PATTERN_MAX = 4096, OUT_MAX = 1 << 20, LAST = 0x10ffff };
+enum { GROUPS_MAX = 64, DEPTH_MAX = 16, PATTERN_MAX = 4096, OUT_MAX = 1 << 20, NEWLINE = '\n', MARK = 1 };
 enum { IGNORE_CASE = 1, DOT_ALL = 2, EXTENDED = 4 };
 enum { NO_ATOM = SIZE_MAX };
-
-typedef struct range {
-    uint32_t first, last;
-} range;
-
-/* A set of code points; sorted and without neighbours once normalised. */
-typedef struct set {
-    range *data;
-    size_t count, capacity;
-} set;
 
 typedef struct translation {
     tfi_memory *memory;
@@ -36,7 +27,9 @@ typedef struct translation {
     size_t size, at;
     char *out;
     size_t out_size, out_capacity;
-    uint8_t *categories; /* [0x110000] once some class asks */
+    uint8_t *categories;        /* [0x110000] once some class asks */
+    tfi_set sets[TFI_SETS_MAX]; /* those that the expression asks for; in `out` a set is MARK and two bytes of its number */
+    uint32_t set_count;
     int options;
     int depth, class_depth;
     struct {
@@ -71,184 +64,80 @@ static tf_status emit_string(translation *x, const char *text)
     return emit(x, text, strlen(text));
 }
 
+/* Write the number of a set, which goes into the list if it is new; *s is empty then. */
+static tf_status emit_set(translation *x, tfi_set *s)
+{
+    uint32_t i = 0;
+
+    tfi_set_normalize(s);
+    while (i < x->set_count &&
+           (x->sets[i].count != s->count || (s->count && memcmp(x->sets[i].data, s->data, s->count * sizeof *s->data) != 0)))
+        i++;
+    if (i == TFI_SETS_MAX) return refuse(x, "so many classes");
+    if (i == x->set_count) {
+        x->sets[x->set_count++] = *s;
+        *s = (tfi_set){0};
+    }
+    const char text[] = {MARK, (char)(i >> 4 | 0x40), (char)((i & 15) | 0x40)};
+    return emit(x, text, sizeof text);
+}
+
 static tf_status emit_char(translation *x, uint32_t c)
 {
-    char text[16];
+    tfi_set s = {0};
+    tf_status status = tfi_set_add(x->memory, &s, c, c);
 
-    return emit(x, text, (size_t)snprintf(text, sizeof text, "\\x{%x}", (unsigned)c));
-}
-
-/* Sets. */
-
-static tf_status set_add(translation *x, set *s, uint32_t first, uint32_t last)
-{
-    const tf_status status = tfi_reserve(x->memory, (void **)&s->data, &s->capacity, s->count + 1, sizeof *s->data);
-
-    if (status < 0) return status;
-    s->data[s->count++] = (range){first, last};
-    return TF_STATUS_OK;
-}
-
-static void set_close(translation *x, set *s)
-{
-    tfi_free(x->memory, s->data, s->capacity * sizeof *s->data);
-    *s = (set){0};
-}
-
-static int by_first(const void *a, const void *b)
-{
-    const range *x = a, *y = b;
-
-    return x->first < y->first ? -1 : x->first > y->first;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    const range *x = a, *y = b;
-    const uint32_t m = x->last - x->first, n = y->last - y->first;
-
-    return m > n ? -1 : m < n ? 1 : by_first(a, b);
-}
-
-static void set_normalize(set *s)
-{
-    size_t n = 0;
-
-    if (s->count == 0) return;
-    qsort(s->data, s->count, sizeof *s->data, by_first);
-    for (size_t i = 0; i < s->count; i++) {
-        const range r = s->data[i];
-        if (n > 0 && r.first <= s->data[n - 1].last + 1) {
-            if (r.last > s->data[n - 1].last) s->data[n - 1].last = r.last;
-        } else {
-            s->data[n++] = r;
-        }
-    }
-    s->count = n;
-}
-
-static tf_status set_invert(translation *x, set *s)
-{
-    set out = {0};
-    uint32_t next = 0;
-    tf_status status = TF_STATUS_OK;
-
-    set_normalize(s);
-    for (size_t i = 0; i < s->count && status == TF_STATUS_OK; i++) {
-        if (s->data[i].first > next) status = set_add(x, &out, next, s->data[i].first - 1);
-        next = s->data[i].last + 1;
-    }
-    if (next <= LAST && status == TF_STATUS_OK) status = set_add(x, &out, next, LAST);
-    set_close(x, s);
-    *s = out;
+    if (status == TF_STATUS_OK) status = emit_set(x, &s);
+    tfi_set_close(x->memory, &s);
     return status;
-}
-
-static tf_status set_join(translation *x, set *to, const set *from)
-{
-    tf_status status = TF_STATUS_OK;
-
-    for (size_t i = 0; i < from->count && status == TF_STATUS_OK; i++)
-        status = set_add(x, to, from->data[i].first, from->data[i].last);
-    return status;
-}
-
-/* The common part, as what is in neither complement. */
-static tf_status set_intersect(translation *x, set *to, set *from)
-{
-    tf_status status;
-
-    if ((status = set_invert(x, to)) < 0 || (status = set_invert(x, from)) < 0 || (status = set_join(x, to, from)) < 0)
-        return status;
-    return set_invert(x, to);
-}
-
-/* The other cases of what is in the set and of ASCII: U+017F is an s, U+212A a k. */
-static tf_status set_fold(translation *x, set *s)
-{
-    tf_status status = TF_STATUS_OK;
-
-    set_normalize(s);
-    const size_t n = s->count;
-    for (size_t i = 0; i < n && status == TF_STATUS_OK; i++) {
-        for (uint32_t c = s->data[i].first; c <= s->data[i].last && c < 128 && status == TF_STATUS_OK; c++) {
-            const uint32_t lower = c | 0x20;
-            if (lower < 'a' || lower > 'z') continue;
-            status = set_add(x, s, c ^ 0x20, c ^ 0x20);
-            if (status == TF_STATUS_OK && lower == 's') status = set_add(x, s, 0x17f, 0x17f);
-            if (status == TF_STATUS_OK && lower == 'k') status = set_add(x, s, 0x212a, 0x212a);
-        }
-    }
-    return status;
-}
-
-/* [...] with the widest ranges first, or of what is not in it; surrogates cannot be written and are no text. */
-static tf_status emit_set(translation *x, set *s)
-{
-    tf_status status = TF_STATUS_OK;
-
-    set_normalize(s);
-    const int inverted = s->count > 0 && s->data[s->count - 1].last == LAST;
-    if (inverted && (status = set_invert(x, s)) < 0) return status;
-    if (s->count == 0) return emit_string(x, inverted ? "(?s:.)" : "(?!)");
-    if ((status = emit_string(x, inverted ? "[^" : "[")) < 0) return status;
-    qsort(s->data, s->count, sizeof *s->data, by_size);
-    for (size_t i = 0; i < s->count && status == TF_STATUS_OK; i++) {
-        range r = s->data[i];
-        if (r.first >= 0xd800 && r.first < 0xe000) r.first = 0xe000;
-        if (r.last >= 0xd800 && r.last < 0xe000) r.last = 0xd7ff;
-        if (r.first > r.last) continue;
-        status = emit_char(x, r.first);
-        if (status == TF_STATUS_OK && r.last > r.first) status = emit_string(x, "-");
-        if (status == TF_STATUS_OK && r.last > r.first) status = emit_char(x, r.last);
-    }
-    return status < 0 ? status : emit_string(x, "]");
 }
 
 /* Classes with a name. */
 
 /* Code points of the categories whose bits are set. */
-static tf_status add_categories(translation *x, set *s, uint32_t wanted)
+static tf_status add_categories(translation *x, tfi_set *s, uint32_t wanted)
 {
     tf_status status = TF_STATUS_OK;
 
     if (!x->categories) {
-        if (!(x->categories = tfi_alloc(x->memory, LAST + 1))) return TF_STATUS_NOMEM;
+        if (!(x->categories = tfi_alloc(x->memory, TFI_POINT_LAST + 1))) return TF_STATUS_NOMEM;
         tfi_unicode_categories(x->categories);
     }
-    for (uint32_t c = 0, end; c <= LAST && status == TF_STATUS_OK; c = end) {
+    for (uint32_t c = 0, end; c <= TFI_POINT_LAST && status == TF_STATUS_OK; c = end) {
         const uint8_t category = x->categories[c];
-        for (end = c + 1; end <= LAST && x->categories[end] == category;) end++;
-        if (wanted >> category & 1) status = set_add(x, s, c, end - 1);
+        for (end = c + 1; end <= TFI_POINT_LAST && x->categories[end] == category;) end++;
+        if (wanted >> category & 1) status = tfi_set_add(x->memory, s, c, end - 1);
     }
     return status;
 }
 
-static tf_status add_ranges(translation *x, set *s, const range *ranges, size_t count)
+static tf_status add_ranges(translation *x, tfi_set *s, const tfi_points *ranges, size_t count)
 {
     tf_status status = TF_STATUS_OK;
 
-    for (size_t i = 0; i < count && status == TF_STATUS_OK; i++) status = set_add(x, s, ranges[i].first, ranges[i].last);
+    for (size_t i = 0; i < count && status == TF_STATUS_OK; i++)
+        status = tfi_set_add(x->memory, s, ranges[i].first, ranges[i].last);
     return status;
 }
 
 /* \w. Outside of brackets Oniguruma asks a table of Latin-1 first, to which small digits and fractions are words, too. */
-static tf_status add_words(translation *x, set *s)
+static tf_status add_words(translation *x, tfi_set *s)
 {
-    static const range latin[] = {{0xb2, 0xb3}, {0xb9, 0xb9}, {0xbc, 0xbe}};
+    static const tfi_points latin[] = {{0xb2, 0xb3}, {0xb9, 0xb9}, {0xbc, 0xbe}};
     tf_status status = x->class_depth > 0 ? TF_STATUS_OK : add_ranges(x, s, latin, sizeof latin / sizeof latin[0]);
 
-    for (uint32_t c = 0; c <= LAST && status == TF_STATUS_OK; c++)
-        if (x->more->page[c >> 8][c & 255] & TFI_UNICODE_REGEX_WORD) status = set_add(x, s, c, c);
+    for (uint32_t c = 0; c <= TFI_POINT_LAST && status == TF_STATUS_OK; c++)
+        if (x->more->page[c >> 8][c & 255] & TFI_UNICODE_REGEX_WORD) status = tfi_set_add(x->memory, s, c, c);
     return status;
 }
 
 /* The class of \d, \w, \s or \h. */
-static tf_status add_class(translation *x, set *s, char letter)
+static tf_status add_class(translation *x, tfi_set *s, char letter)
 {
-    static const range spaces[] = {{9, 13},          {0x20, 0x20},     {0x85, 0x85},     {0xa0, 0xa0},     {0x1680, 0x1680},
-                                   {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}};
-    static const range hex[] = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}};
+    static const tfi_points spaces[] = {{9, 13},          {0x20, 0x20},     {0x85, 0x85},     {0xa0, 0xa0},
+                                        {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f},
+                                        {0x205f, 0x205f}, {0x3000, 0x3000}};
+    static const tfi_points hex[] = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}};
 
     if (letter == 'd') return add_categories(x, s, 1u << 9);
     if (letter == 'w') return add_words(x, s);
@@ -269,7 +158,7 @@ static uint32_t categories_of(const char *name)
 }
 
 /* \p{name}, \p{^name} or \P{name}; `at` is behind the letter. */
-static tf_status add_property(translation *x, set *s, int inverted)
+static tf_status add_property(translation *x, tfi_set *s, int inverted)
 {
     static const struct {
         const char *name, *means;
@@ -294,13 +183,13 @@ static tf_status add_property(translation *x, set *s, int inverted)
     if (wanted) {
         status = add_categories(x, s, wanted);
         if (status == TF_STATUS_OK && x->options & IGNORE_CASE && x->class_depth > 0 && *means == 'L')
-            status = set_add(x, s, 0x345, 0x345); /* a mark whose other cases are letters */
+            status = tfi_set_add(x->memory, s, 0x345, 0x345); /* a mark whose other cases are letters */
     } else {
         if (!tfi_unicode_script_range(name, 0, &first, &last)) return refuse(x, "a property of this name");
         for (size_t i = 0; status == TF_STATUS_OK && tfi_unicode_script_range(name, i, &first, &last); i++)
-            status = set_add(x, s, first, last);
+            status = tfi_set_add(x->memory, s, first, last);
     }
-    return status == TF_STATUS_OK && inverted ? set_invert(x, s) : status;
+    return status == TF_STATUS_OK && inverted ? tfi_set_invert(x->memory, s) : status;
 }
 
 /* Escapes. */
@@ -336,7 +225,8 @@ static tf_status escaped_char(translation *x, uint8_t letter, uint32_t *c)
         *c = read_hex(x, letter == 'u' ? 4 : braces ? 8 : 2, &count);
         const int is_ended = !braces || (x->at < x->size && x->text[x->at++] == '}');
         const int is_good = letter == 'u' ? count == 4 : count > 0 && (braces || *c < 0x80);
-        if (!is_ended || !is_good || *c > LAST || (*c >= 0xd800 && *c < 0xe000)) return refuse(x, "a code of this kind");
+        if (!is_ended || !is_good || *c > TFI_POINT_LAST || (*c >= 0xd800 && *c < 0xe000))
+            return refuse(x, "a code of this kind");
         return TF_STATUS_OK;
     }
     if ((letter >= '0' && letter <= '9') || (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z'))
@@ -363,10 +253,10 @@ static int peek(const translation *x, const char *text)
 
 /* [...] */
 
-static tf_status read_set(translation *x, set *s);
+static tf_status read_set(translation *x, tfi_set *s);
 
 /* One member of a class: a set in *part, or a code point, which may begin a range. */
-static tf_status read_member(translation *x, set *part, uint32_t *c, int *is_set)
+static tf_status read_member(translation *x, tfi_set *part, uint32_t *c, int *is_set)
 {
     const uint32_t first = next_char(x);
 
@@ -385,7 +275,7 @@ static tf_status read_member(translation *x, set *part, uint32_t *c, int *is_set
     if (letter && strchr("dDwWsShH", letter)) {
         *is_set = 1;
         const tf_status status = add_class(x, part, (char)(letter | 0x20));
-        return status == TF_STATUS_OK && !(letter & 0x20) ? set_invert(x, part) : status;
+        return status == TF_STATUS_OK && !(letter & 0x20) ? tfi_set_invert(x->memory, part) : status;
     }
     if (letter == 'p' || letter == 'P') return *is_set = 1, add_property(x, part, letter == 'P');
     if (letter == 'b') return *c = 8, TF_STATUS_OK;
@@ -401,67 +291,67 @@ static int has_cases(uint32_t first, uint32_t last)
 }
 
 /* Add members up to "&&", "]" or the end. */
-static tf_status read_members(translation *x, set *s)
+static tf_status read_members(translation *x, tfi_set *s)
 {
     uint32_t c = 0, last = 0;
     int is_set;
     tf_status status = TF_STATUS_OK;
 
     while (x->at < x->size && x->text[x->at] != ']' && !peek(x, "&&") && status == TF_STATUS_OK) {
-        set part = {0};
+        tfi_set part = {0};
         status = read_member(x, &part, &c, &is_set);
         last = c;
         if (status == TF_STATUS_OK && peek(x, "-") && !peek(x, "-]")) {
-            set end = {0};
+            tfi_set end = {0};
             x->at++;
             if (is_set || x->at >= x->size) status = refuse(x, "a range of this kind");
             else status = read_member(x, &end, &last, &is_set);
             if (status == TF_STATUS_OK && (is_set || last < c)) status = refuse(x, "a range of this kind");
-            set_close(x, &end);
+            tfi_set_close(x->memory, &end);
         }
-        if (status == TF_STATUS_OK && is_set) status = set_join(x, s, &part);
-        else if (status == TF_STATUS_OK) status = set_add(x, s, c, last);
+        if (status == TF_STATUS_OK && is_set) status = tfi_set_join(x->memory, s, &part);
+        else if (status == TF_STATUS_OK) status = tfi_set_add(x->memory, s, c, last);
         if (status == TF_STATUS_OK && !is_set && x->options & IGNORE_CASE && has_cases(c, last))
             status = refuse(x, "a letter outside ASCII in any case");
-        set_close(x, &part);
+        tfi_set_close(x->memory, &part);
     }
     return status;
 }
 
 /* Behind the "[". */
-static tf_status read_set(translation *x, set *s)
+static tf_status read_set(translation *x, tfi_set *s)
 {
-    set more = {0};
+    tfi_set more = {0};
     int inverted = 0;
     tf_status status;
 
-    if (++x->class_depth > CLASSES_MAX) return refuse(x, "so many classes in one another");
+    if (++x->class_depth > DEPTH_MAX) return refuse(x, "so many classes in one another");
     if (peek(x, "^")) inverted = 1, x->at++;
     if (peek(x, "]")) return refuse(x, "a bracket as the first member of a class");
     status = read_members(x, s);
     while (status == TF_STATUS_OK && peek(x, "&&")) {
         x->at += 2;
         status = read_members(x, &more);
-        if (status == TF_STATUS_OK) status = set_intersect(x, s, &more);
-        set_close(x, &more);
+        if (status == TF_STATUS_OK) status = tfi_set_intersect(x->memory, s, &more);
+        tfi_set_close(x->memory, &more);
     }
-    set_close(x, &more);
+    tfi_set_close(x->memory, &more);
     if (status < 0) return status;
     if (!peek(x, "]")) return refuse(x, "a class without an end");
     x->at++;
     x->class_depth--;
-    if (x->options & IGNORE_CASE && (status = set_fold(x, s)) < 0) return status;
-    return inverted ? set_invert(x, s) : TF_STATUS_OK;
+    if (x->options & IGNORE_CASE && (status = tfi_set_fold(x->memory, s)) < 0) return status;
+    return inverted ? tfi_set_invert(x->memory, s) : TF_STATUS_OK;
 }
 
 /* Atoms. */
 
-static tf_status atom_set(translation *x, set *s, tf_status status)
+static tf_status atom_set(translation *x, tfi_set *s, tf_status status)
 {
     x->atom = x->out_size;
     x->before = 0;
     if (status == TF_STATUS_OK) status = emit_set(x, s);
-    set_close(x, s);
+    tfi_set_close(x->memory, s);
     return status;
 }
 
@@ -474,7 +364,7 @@ static int is_fold_pair(uint32_t a, uint32_t b)
 static tf_status literal(translation *x, uint32_t c)
 {
     const uint32_t lower = c | 0x20, before = x->before;
-    set s = {0};
+    tfi_set s = {0};
     tf_status status;
 
     x->atom = x->out_size;
@@ -482,7 +372,7 @@ static tf_status literal(translation *x, uint32_t c)
     if (!(x->options & IGNORE_CASE) || (c < 128 && (lower < 'a' || lower > 'z'))) return emit_char(x, c);
     if (c > 127) return has_cases(c, c) ? refuse(x, "a letter outside ASCII in any case") : emit_char(x, c);
     if (before && is_fold_pair(before, lower)) return refuse(x, "two letters that are one in another case");
-    if ((status = set_add(x, &s, c, c)) == TF_STATUS_OK) status = set_fold(x, &s);
+    if ((status = tfi_set_add(x->memory, &s, c, c)) == TF_STATUS_OK) status = tfi_set_fold(x->memory, &s);
     status = atom_set(x, &s, status);
     x->before = lower;
     return status;
@@ -496,10 +386,10 @@ static tf_status boundary(translation *x, int inverted)
     tf_status status = TF_STATUS_OK;
 
     for (int i = 0; i < 5 && status == TF_STATUS_OK; i++) {
-        set s = {0};
+        tfi_set s = {0};
         status = emit_string(x, parts[inverted][i]);
         if (status == TF_STATUS_OK && i < 4 && (status = add_words(x, &s)) == TF_STATUS_OK) status = emit_set(x, &s);
-        set_close(x, &s);
+        tfi_set_close(x->memory, &s);
     }
     x->atom = NO_ATOM;
     x->before = 0;
@@ -508,7 +398,7 @@ static tf_status boundary(translation *x, int inverted)
 
 static tf_status escape(translation *x)
 {
-    set s = {0};
+    tfi_set s = {0};
     uint32_t c = 0;
     tf_status status;
 
@@ -518,7 +408,7 @@ static tf_status escape(translation *x)
     x->at++;
     if (letter && strchr("dDwWsShH", letter)) {
         status = add_class(x, &s, (char)(letter | 0x20));
-        if (status == TF_STATUS_OK && !(letter & 0x20)) status = set_invert(x, &s);
+        if (status == TF_STATUS_OK && !(letter & 0x20)) status = tfi_set_invert(x->memory, &s);
         return atom_set(x, &s, status);
     }
     if (letter == 'p' || letter == 'P') return atom_set(x, &s, add_property(x, &s, letter == 'P'));
@@ -675,7 +565,7 @@ static tf_status repetition(translation *x)
 static tf_status step(translation *x, size_t *begins)
 {
     const uint8_t c = x->text[x->at];
-    set s = {0};
+    tfi_set s = {0};
     tf_status status;
 
     if (x->options & EXTENDED && (c == ' ' || (c >= '\t' && c <= '\r'))) return x->at++, TF_STATUS_OK;
@@ -707,7 +597,7 @@ static tf_status step(translation *x, size_t *begins)
         x->at++;
         x->atom = x->out_size;
         x->before = 0;
-        return emit_string(x, x->options & DOT_ALL ? "(?s:.)" : "[^\\n]");
+        return emit_string(x, x->options & DOT_ALL ? "(?s:.)" : ".");
     case '[':
         x->at++;
         x->class_depth = 0;
@@ -721,21 +611,69 @@ static tf_status step(translation *x, size_t *begins)
     }
 }
 
-tf_status tfi_regex_translate(tfi_memory *memory, const tfi_unicode *more, const char *text, size_t size, const char *where,
-                              char **out, size_t *out_size, size_t *out_capacity)
+/* The expression with the classes of each set in place of its number. */
+static tf_status write_classes(translation *x, const tfi_partition *p)
 {
-    translation x = {
-        .memory = memory, .more = more, .where = where, .text = (const uint8_t *)text, .size = size, .atom = NO_ATOM};
-    size_t begins[GROUPS_MAX] = {0}; /* where in `out` the groups that are open begin */
-    tf_status status = size > PATTERN_MAX ? refuse(&x, "its length") : open_group(&x, "(?:");
+    translation to = {.memory = x->memory, .where = x->where, .text = x->text, .size = x->size};
+    char class[8];
+    tf_status status = TF_STATUS_OK;
 
-    while (x.at < x.size && status == TF_STATUS_OK) status = step(&x, begins);
-    if (status == TF_STATUS_OK && x.depth != 1) status = refuse(&x, "a group without an end");
-    for (int i = 0; i <= x.groups[0].extra && status == TF_STATUS_OK; i++) status = emit_string(&x, ")");
-    tfi_free(memory, x.categories, LAST + 1);
-    if (status < 0) tfi_free(memory, x.out, x.out_capacity);
-    *out = status < 0 ? NULL : x.out;
-    *out_size = x.out_size;
-    *out_capacity = status < 0 ? 0 : x.out_capacity;
+    for (size_t i = 0; i < x->out_size && status == TF_STATUS_OK; i++) {
+        if (x->out[i] != MARK) {
+            status = emit(&to, x->out + i, 1);
+            continue;
+        }
+        const uint32_t number = (uint32_t)(uint8_t)x->out[i + 1] % 0x40 << 4 | ((uint32_t)(uint8_t)x->out[i + 2] & 15);
+        uint32_t found = 0;
+        i += 2;
+        for (uint32_t k = 0; k < TFI_CLASSES_MAX && status == TF_STATUS_OK; k++) {
+            if (!(p->members[k][number / 64] >> (number & 63) & 1)) continue;
+            snprintf(class, sizeof class, "%s\\x%02x", found++ ? "" : "[", (unsigned)k);
+            status = emit_string(&to, class);
+        }
+        if (status == TF_STATUS_OK) status = emit_string(&to, found ? "]" : "(?!)");
+    }
+    tfi_free(x->memory, x->out, x->out_capacity);
+    x->out = to.out;
+    x->out_size = to.out_size;
+    x->out_capacity = to.out_capacity;
+    return status;
+}
+
+tf_status tfi_regex_translate(tfi_memory *memory, const tfi_unicode *more, const char *text, size_t size, const char *where,
+                              tfi_arena *arena, tfi_regex *out)
+{
+    translation *x = tfi_zalloc(memory, sizeof *x);
+    tfi_partition *p = tfi_zalloc(memory, sizeof *p);
+    size_t begins[GROUPS_MAX] = {0}; /* where in `out` the groups that are open begin */
+    tfi_set newline = {0};
+    tf_status status = x && p ? TF_STATUS_OK : TF_STATUS_NOMEM;
+
+    if (status == TF_STATUS_OK) {
+        x->memory = memory;
+        x->more = more;
+        x->where = where;
+        x->text = (const uint8_t *)text;
+        x->size = size;
+        x->atom = NO_ATOM;
+        p->classes = &out->classes;
+        if ((status = tfi_set_add(x->memory, &newline, NEWLINE, NEWLINE)) == TF_STATUS_OK) x->sets[x->set_count++] = newline;
+    }
+    if (status == TF_STATUS_OK) status = size > PATTERN_MAX ? refuse(x, "its length") : open_group(x, "(?:");
+    while (status == TF_STATUS_OK && x->at < x->size) status = step(x, begins);
+    if (status == TF_STATUS_OK && x->depth != 1) status = refuse(x, "a group without an end");
+    for (int i = 0; status == TF_STATUS_OK && i <= x->groups[0].extra; i++) status = emit_string(x, ")");
+    if (status == TF_STATUS_OK && (status = tfi_sets_divide(memory, x->sets, x->set_count, arena, p)) == TF_STATUS_UNSUPPORTED)
+        status = refuse(x, "so many classes");
+    if (status == TF_STATUS_OK) status = write_classes(x, p);
+    if (status == TF_STATUS_OK && !(out->text = tfi_arena_copy(arena, x->out, x->out_size))) status = TF_STATUS_NOMEM;
+    if (x) {
+        out->size = x->out_size;
+        tfi_free(memory, x->out, x->out_capacity);
+        tfi_free(memory, x->categories, TFI_POINT_LAST + 1);
+        for (uint32_t i = 0; i < x->set_count; i++) tfi_set_close(x->memory, &x->sets[i]);
+    }
+    tfi_free(memory, x, sizeof *x);
+    tfi_free(memory, p, sizeof *p);
     return status;
 }

@@ -262,7 +262,9 @@ typedef struct tfi_scratch {
     tfi_span *spans, *divided; /* what is being divided, and into what */
     tfi_char *new_chars;       /* of a normal form that takes the place of chars and normal */
     uint8_t *new_normal;
-    void *match_data; /* pattern.c's */
+    void *match_data; /* pattern.c's, and the text as classes of its patterns */
+    uint8_t *classes;
+    size_t class_count, class_capacity;
     size_t sorted_count, node_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;

@@ -46,6 +46,7 @@ void tfi_scratch_close(tfi_scratch *s)
     tfi_free(s->memory, s->divided, s->divided_capacity * sizeof *s->divided);
     tfi_free(s->memory, s->new_chars, s->new_char_capacity * sizeof *s->new_chars);
     tfi_free(s->memory, s->new_normal, s->new_normal_capacity);
+    tfi_free(s->memory, s->classes, s->class_capacity);
     tfi_pattern_scratch_close(s);
     *s = (tfi_scratch){.memory = s->memory};
 }
