@@ -5,10 +5,14 @@
 #include "base/json.h"
 #include "base/status.h"
 
+enum { GROWTH_MAX = 64, GROWTH_FREE = 4096 }; /* a file may ask for any, part after part */
+
 /* Buffers. */
 
 static tf_status append(const tfi_stage *s, tfi_buffer *b, const char *text, size_t size)
 {
+    if (b == &s->out && b->size + size > s->out_limit)
+        return tfi_fail(TF_STATUS_INVALID, "a decoder makes more than %d times as much of a text", GROWTH_MAX);
     const tf_status status = tfi_reserve(s->decoding->memory, (void **)&b->data, &b->capacity, b->size + size, 1);
 
     if (status < 0) return status;
@@ -106,6 +110,7 @@ static int gather(tfi_stage *s, const char **text, size_t *size, int chunk, tf_s
         s->token.size = 0;
     }
     s->out.size = 0;
+    s->out_limit = GROWTH_MAX * *size + GROWTH_FREE;
     return 1;
 }
 
@@ -341,6 +346,7 @@ static tf_status emit_kept(tfi_stage *s, const char *to)
     tf_status status;
 
     s->out.size = 0;
+    s->out_limit = GROWTH_MAX * s->kept.size + GROWTH_FREE;
     status = append_replaced(s, &s->out, s->kept.data, s->kept.size, s->part->from, (tfi_string){to, (uint32_t)strlen(to)});
     s->kept.size = 0;
     return status < 0 ? status : emit_out(s);

@@ -22,6 +22,7 @@ typedef struct tfi_stage {
     size_t tokens;        /* complete ones */
     tfi_buffer token;     /* the chunks of one */
     tfi_buffer kept, out; /* what waits; what is being made */
+    size_t out_limit;     /* bytes that may be made of the present token */
     uint8_t unfinished[4];
     uint32_t unfinished_size; /* bytes that may become a character */
     int64_t stripped;         /* code points that went from the begin of the present token; -1: no more go */

@@ -19,10 +19,19 @@ typedef struct tfi_pass {
     int inserted;  /* the last one written was more than there had been */
 } pass;
 
+/* A file may ask for any growth, part after part; offsets have 32 bits. */
+enum { GROWTH_MAX = 64, GROWTH_FREE = 4096, CHARS_MAX = (1 << 30) - 1 };
+
+tf_status tfi_too_long(void)
+{
+    return tfi_fail(TF_STATUS_INVALID, "the normal form of a text is more than %d times as long as the text", GROWTH_MAX);
+}
+
 static tf_status reserve_out(pass *p, size_t more)
 {
     tfi_scratch *s = p->s;
 
+    if (s->sorted_count + more > s->char_limit + TFI_DECOMPOSITION_MAX) return tfi_too_long();
     return tfi_reserve(s->memory, (void **)&s->sorted, &s->sorted_capacity, s->sorted_count + more, sizeof *s->sorted);
 }
 
@@ -658,10 +667,18 @@ static tf_status write_chars(const tf_tokenizer *t, tfi_scratch *s)
     return TF_STATUS_OK;
 }
 
+static void set_limit(tfi_scratch *s, uint32_t size)
+{
+    const uint64_t limit = GROWTH_MAX * (uint64_t)size + GROWTH_FREE;
+
+    s->char_limit = limit < CHARS_MAX ? (size_t)limit : CHARS_MAX;
+}
+
 tf_status tfi_lower_chars(const tf_tokenizer *t, tfi_scratch *s)
 {
     pass p = {.t = t, .s = s};
 
+    s->char_limit = CHARS_MAX;
     return run_part(&p, NULL, lower_chars);
 }
 
@@ -673,6 +690,7 @@ tf_status tfi_run_normalizers(const tf_tokenizer *t, tfi_scratch *s, const uint8
 
     *lost = 0;
     if (status < 0) return status;
+    set_limit(s, range->end - range->begin);
     *chars += (uint32_t)s->mark_count;
     for (int i = 0; i < t->normalizers.count; i++)
         if ((status = run_part(&p, &t->normalizers.data[i], t->normalizers.data[i].kind->normalize)) < 0) return status;

@@ -290,6 +290,7 @@ static tf_status put_char(tfi_reading *x, uint32_t c, uint32_t from)
         tfi_reserve(s->memory, (void **)&s->new_chars, &s->new_char_capacity, s->new_char_count + 1, sizeof *s->new_chars);
 
     if (status < 0) return status;
+    if (s->new_char_count > s->char_limit) return tfi_too_long();
     if ((status = tfi_reserve(s->memory, (void **)&s->new_normal, &s->new_normal_capacity, s->new_normal_size + 4, 1)) < 0)
         return status;
     tfi_char *new = &s->new_chars[s->new_char_count++];

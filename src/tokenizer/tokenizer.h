@@ -265,6 +265,7 @@ typedef struct tfi_scratch {
     void *match_data; /* pattern.c's, and the text as classes of its patterns */
     uint8_t *classes;
     size_t class_count, class_capacity;
+    size_t char_limit; /* code points that a normal form may have */
     size_t sorted_count, node_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
@@ -345,6 +346,9 @@ void tfi_bpe_merge(const tfi_bpe *b, tfi_scratch *s);
  */
 tf_status tfi_run_normalizers(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, const tfi_range *range,
                               uint32_t *chars, int *lost);
+
+/* INVALID, with a text: a normal form has more code points than s->char_limit. */
+tf_status tfi_too_long(void);
 
 /* The code points of text[begin, end) into s->marks, the first one being number `chars`; lower-case s->marks. OK or NOMEM. */
 tf_status tfi_read_chars(tfi_scratch *s, const uint8_t *text, uint32_t begin, uint32_t end, uint32_t chars);

@@ -4,6 +4,8 @@ Needs what test_tokenizer.py needs, and takes its tools: files and texts are dra
 
 import json
 import random
+import time
+import unicodedata
 
 import pytest
 import tfi_tokenizer as ours
@@ -138,7 +140,8 @@ def draw_tokenizer(rng, texts):
         t.post_processor = processor
     for content in rng.sample(["<mask>", "\u00c9t\u00e9", "fox", "<|x|>", "a b", "\u4f60", "ing"], rng.randrange(4)):
         flags = dict(zip(("lstrip", "rstrip", "single_word", "normalized"), (rng.random() < 0.3 for _ in range(4))))
-        t.add_tokens([AddedToken(content, special=rng.random() < 0.3, **flags)])
+        if not (flags["normalized"] and t.normalizer and not t.normalizer.normalize_str(content)):  # nothing is found between all bytes
+            t.add_tokens([AddedToken(content, special=rng.random() < 0.3, **flags)])
     return t
 
 
@@ -219,3 +222,128 @@ def summary_of(path):
     model = {k: v for k, v in file["model"].items() if k not in ("vocab", "merges")}
     added = [t for t in file["added_tokens"] if t["content"] not in BYTES]
     return json.dumps(dict(file, model=model, added_tokens=added), ensure_ascii=False)[:3000]
+
+
+# Every code point, every file.
+
+
+def words_of_points(rng):
+    """Each code point alone and inside a word; of the planes where nothing is, some."""
+    points = [c for c in all_points() if ord(c) < 0x33480 or 0xE0000 <= ord(c) < 0xE0200]
+    points += rng.sample(all_points()[len(points) :], 3000)
+    texts = ["%s a%sb" % (c, c) for c in points]
+    return points, [" ".join(texts[i : i + 4000]) for i in range(0, len(texts), 4000)]
+
+
+def save(path, **parts):
+    """A file of these parts whose model takes each span as it is: unknown words, so that offsets and words are all there is."""
+    t = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    for name, part in parts.items():
+        setattr(t, name, part)
+    t.save(str(path))
+    return Both(path.stem, path, rust=Tokenizer.from_file(str(path)))
+
+
+def forms(path, normalizer, texts):
+    """A file that shows the normal form: its characters are the tokens."""
+    letters = {c: i + 1 for i, c in enumerate(sorted(set("".join(map(normalizer.normalize_str, texts))) - {"\0"}))}
+    t = Tokenizer(models.BPE({"[UNK]": 0, **letters}, [], unk_token="[UNK]"))
+    t.normalizer, t.pre_tokenizer = normalizer, pre_tokenizers.CharDelimiterSplit(" ")
+    t.save(str(path))
+    return Both(path.stem, path, rust=Tokenizer.from_file(str(path)))
+
+
+@pytest.mark.parametrize("name", ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel", "BertNormalizer"])
+def test_every_code_point_normalized(name, tmp_path, rng):
+    points, texts = words_of_points(rng)
+    marks = [c for c in points if unicodedata.combining(c)] + ["\u1161", "\u11a8", "\u0344", "\uac00", "\ufb01", "\u09be"]
+    starts = ["a", "\u00e9", "\u1100", "\u0915", "\u1ed9"]
+    texts += [" ".join(rng.choice(starts) + "".join(rng.sample(marks, rng.randrange(4))) for _ in range(500)) for _ in range(10)]
+    forms(tmp_path / (name + ".json"), getattr(normalizers, name)(), texts).check(texts)
+
+
+@pytest.mark.parametrize("splitter", [
+    pre_tokenizers.Whitespace(), pre_tokenizers.WhitespaceSplit(), pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Punctuation(),
+    pre_tokenizers.Digits(True), pre_tokenizers.UnicodeScripts(), pre_tokenizers.ByteLevel()]
+    + [pre_tokenizers.Split(Regex(p), "isolated") for p in (*PATTERNS[1:4], r"\b")], ids=repr)  # fmt: skip
+def test_every_code_point_split(splitter, tmp_path, rng):
+    save(tmp_path / "split.json", pre_tokenizer=splitter).check(words_of_points(rng)[1])
+
+
+SETS = [r"\w", r"[\w]", r"\W", r"\d", r"\s", r"\h", r"\p{Han}", r"\p{Latin}", r"\p{Cyrillic}|\p{Thai}", r"\p{Greek}|\p{Hebrew}",
+        r"\p{Hiragana}|\p{Arabic}", r"\p{Katakana}|\p{Hangul}", r"(?i)[\p{L}]", r"(?i)[a-z]", r"[^\p{L}\p{N}]", "."]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", SETS + [r"\p{%s}" % k for k in "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Cc Cf Cn Co L M N P S Z C".split()])
+def test_every_code_point_in_patterns(pattern, tmp_path, rng):
+    both = save(tmp_path / "set.json", pre_tokenizer=pre_tokenizers.Split(Regex("(?:%s)+" % pattern), "removed", invert=True))
+    both.check(["".join(words_of_points(rng)[0])])
+
+
+@pytest.mark.parametrize("name", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_normalization_test(name, tmp_path):
+    texts = set()
+    for line in (DATA / "text/unicode/NormalizationTest.txt").read_text().splitlines():
+        if line and line[0] not in "#@":
+            texts |= {"".join(chr(int(x, 16)) for x in field.split()) for field in line.split("#")[0].split(";")[:5] if field.strip()}
+    texts = sorted(texts)
+    both = forms(tmp_path / (name + ".json"), getattr(normalizers, name)(), texts)
+    both.check(texts)
+    both.check([" ".join(texts)])
+
+
+@pytest.mark.parametrize("path", sorted((VOCAB / "hf-json").glob("*/tokenizer.json")), ids=lambda p: p.parent.name)
+def test_files(path, rng):
+    rust = Tokenizer.from_file(str(path))
+    rust.no_truncation()
+    rust.no_padding()
+    both = Both(path.parent.name, path, rust=rust)
+    for file in sorted((DATA / "text/udhr").iterdir())[:: 1 + rng.randrange(12)] + [DATA / "text/blns/blns.txt", DATA / "text/botchan.txt"]:
+        both.check(lines_of(file))
+    both.check([random_text(rng, ("<s>", " <s>", "</s> ", "[MASK]", "<|end|>", "\u2581")) for _ in range(4000)])
+    both.check(["\n".join(lines_of(DATA / "text/botchan.txt"))])
+    ids = list(range(rust.get_vocab_size()))
+    for _ in range(400):
+        some_ids = rng.sample(ids, rng.randrange(1, 20))
+        for skip in (0, 1):
+            expected = rust.decode(some_ids, skip_special_tokens=bool(skip))
+            assert both.mine.decode(some_ids, skip_special_tokens=skip) == expected, some_ids
+            stream = ours.Stream(both.mine, skip_special_tokens=skip)
+            assert "".join([stream.push(i) for i in some_ids] + [stream.finish()]) == expected, some_ids
+
+
+# Hostile and long.
+
+
+def test_pattern_without_end(tmp_path):
+    """Steps at one place are counted: an error of the call, and the handle goes on."""
+    both = save(tmp_path / "hostile.json", pre_tokenizer=pre_tokenizers.Split(Regex(r"(?:a|aa)+[^a]\d"), "isolated"))
+    begin = time.monotonic()
+    with pytest.raises(ours.TfinferError, match="too many steps") as e:
+        both.mine.encode(["a" * 200 + "bx b1"])
+    assert e.value.status == -1 and time.monotonic() - begin < 5
+    assert both.mine.encode(["aab1 b"])[0].ids == both.rust.encode("aab1 b").ids
+
+
+def test_growth_without_end(tmp_path):
+    grow = normalizers.Sequence([normalizers.Replace("a", "a" * 1000) for _ in range(10)])
+    both = save(tmp_path / "growth.json", normalizer=grow)
+    with pytest.raises(ours.TfinferError, match="times as long as the text"):
+        both.mine.encode(["aaaa"])
+    assert len(both.mine.encode(["bbb"])[0].ids) == 1
+
+
+def test_time_grows_linearly(tmp_path):
+    unit = "the quick brown fox 123 don't \u4f60\u597d caf\u00e9  \n"
+    bpe = json.loads((VOCAB / "hf-json/phi-3-mini/tokenizer.json").read_text())["model"]
+    file = {"normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": PATTERNS[3]}, "behavior": "Isolated", "invert": False},
+        {"type": "Punctuation", "behavior": "Isolated"}]}, "model": bpe, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    mine = ours.Tokenizer(tmp_path / "tokenizer.json")
+    times = []
+    for n in (20_000, 80_000):
+        begin = time.process_time()
+        mine.run([unit * n])
+        times.append(time.process_time() - begin)
+    assert times[1] < 10 * times[0], times

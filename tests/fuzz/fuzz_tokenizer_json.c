@@ -1,4 +1,4 @@
-/* Any bytes as tokenizer.json, alone (taken whole) and beside a tokenizer_config.json that follows it after a NUL. What opens
+/* Any bytes as tokenizer.json, of any parts, alone (taken whole) and beside a tokenizer_config.json that follows it after a NUL. What opens
  * must encode and decode. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -10,6 +10,12 @@
 #include "tokenizer/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* A file may hold a pattern without end, growth without end, or words without an unknown token: those are the call's error. */
+static void must(tf_status status)
+{
+    if (status != TF_STATUS_OK && status != TF_STATUS_INVALID) abort();
+}
 
 static void use(const tf_tokenizer *t)
 {
@@ -28,13 +34,14 @@ static void use(const tf_tokenizer *t)
     for (int32_t i = 0; i < info.vocab_size && i < 100; i++)
         if (tf_tokenizer_token(t, i, &token) < 0) abort();
     if (tf_encoding_open(t, &e) < 0) abort();
-    if (tf_tokenizer_encode(t, texts, NULL, 2, NULL, e) < 0 || tf_tokenizer_encode(t, texts, texts, 2, NULL, e) < 0) abort();
+    must(tf_tokenizer_encode(t, texts, NULL, 2, NULL, e));
+    must(tf_tokenizer_encode(t, texts, texts, 2, NULL, e));
     (void)tf_tokenizer_decode(t, ids, info.vocab_size < 4 ? info.vocab_size : 4, NULL, out, sizeof out, &out_size);
     tf_encoding_close(e);
     if (tf_stream_open(t, NULL, &stream) < 0) abort();
     for (int32_t i = 0; i < info.vocab_size && i < 300; i++)
-        if (tf_stream_push(stream, i, &token, &out_size) < 0) abort();
-    if (tf_stream_finish(stream, &token, &out_size) < 0) abort();
+        must(tf_stream_push(stream, i, &token, &out_size));
+    must(tf_stream_finish(stream, &token, &out_size));
     tf_stream_close(stream);
 }
 
