@@ -47,7 +47,40 @@ __device__ inline void barrier_wait(uint32_t barrier, int phase)
                  : "memory");
 }
 
+/* ---- clusters ---- */
+
+/* Where another block of the cluster has what this one has at `address`. */
+__device__ inline uint32_t address_in(uint32_t address, int block)
+{
+    uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
+    return there;
+}
+
+/* What those who arrived wrote is seen, from whichever block they are. */
+__device__ inline void barrier_wait_for_cluster(uint32_t barrier, int phase)
+{
+    asm volatile("{\n\t.reg .pred done;\n\t"
+                 "again:\n\t"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+                 "@!done bra again;\n\t}" ::"r"(barrier),
+                 "r"(phase)
+                 : "memory");
+}
+
 /* ---- tiles ---- */
+
+/* A map is on its way to where copies read it. */
+__device__ inline void prefetch_map(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* A tile is on its way to the cache of the device. */
+__device__ inline void prefetch_tile(const CUtensorMap *map, int column, int row)
+{
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
+}
 
 __device__ inline void load_tile(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t barrier)
 {
@@ -181,5 +214,47 @@ __device__ inline void multiply(float (&sums)[64], uint64_t a, uint64_t b, int a
 }
 
 #undef PRODUCT_128
+
+#define PRODUCT_96(TYPES)                                                                                                \
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %50, 0;\n\t"                                                      \
+                 "wgmma.mma_async.sync.aligned.m64n96k16.f32." TYPES " "                                                 \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                               \
+                 " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                     \
+                 " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "                    \
+                 "%48, %49, p, 1, 1, 0, 0;\n\t}"                                                                         \
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),             \
+                   "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),           \
+                   "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]), "+f"(sums[16]), "+f"(sums[17]),       \
+                   "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]),       \
+                   "+f"(sums[24]), "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]),       \
+                   "+f"(sums[30]), "+f"(sums[31]), "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]), "+f"(sums[35]),       \
+                   "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]), "+f"(sums[40]), "+f"(sums[41]),       \
+                   "+f"(sums[42]), "+f"(sums[43]), "+f"(sums[44]), "+f"(sums[45]), "+f"(sums[46]), "+f"(sums[47])        \
+                 : "l"(a), "l"(b), "r"(add))
+
+template <bool bf16>
+__device__ inline void multiply(float (&sums)[48], uint64_t a, uint64_t b, int add)
+{
+    if (bf16) PRODUCT_96("bf16.bf16");
+    else PRODUCT_96("f16.f16");
+}
+
+#undef PRODUCT_96
+
+/* ---- host ---- */
+
+typedef CUresult (*tile_encoder)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                                 const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* Of a matrix of 16-bit elements, for tiles of 64 columns; what is beyond its edges reads as zeros and is not written. */
+inline bool map_tiles(void *encode, CUtensorMap *map, bool bf16, const void *p, int64_t rows, int64_t cols, int tile_rows)
+{
+    const cuuint64_t size[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, stride[1] = {(cuuint64_t)cols * 2};
+    const cuuint32_t box[2] = {64, (cuuint32_t)tile_rows}, steps[2] = {1, 1};
+    return ((tile_encoder)encode)(map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, (void *)p,
+                                  size, stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
 
 #endif

@@ -171,6 +171,21 @@ typedef struct tfi_many_args {
 int tfi_cuda_many_fits(const tfi_many_args *a, int capability);
 tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a);
 
+/* A matrix product of 65 to 256 rows, made to be over soon, on wgmma: y = act(x w^T + bias) + residual, x [M, K] and w [N, K]
+ * of `type`, residual and y [M, N] of `out`; sums fp32. `encode` as above. */
+typedef struct tfi_mid_args {
+    const void *x, *w;
+    const float *bias;    /* [N] or NULL */
+    const void *residual; /* or NULL */
+    void *y;              /* may be residual */
+    int64_t M, N, K;
+    tfi_dtype type, out;
+    tfi_activation activation;
+    void *encode;
+} tfi_mid_args;
+int tfi_cuda_mid_fits(const tfi_mid_args *a, int capability);
+tf_status tfi_cuda_mid(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows);
+
 /* What follows a matrix product where the library's epilogue has not the right formula: y = act(y + bias) + residual over [M,
  * N]; sums are fp32 or y's dtype. */
 typedef struct tfi_finish_args {

@@ -317,21 +317,6 @@ __global__ void __launch_bounds__(THREADS, 1) many(const __grid_constant__ many_
 
 /* ---- host ---- */
 
-typedef CUresult (*encoder)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
-                            const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/* Boxes of 64 columns; what is beyond the edges reads as zeros and is not written. */
-bool describe(const tfi_many_args *a, CUtensorMap *map, const void *p, int64_t rows, int64_t cols, int box_rows)
-{
-    const cuuint64_t size[2] = {(cuuint64_t)cols, (cuuint64_t)rows}, stride[1] = {(cuuint64_t)cols * 2};
-    const cuuint32_t box[2] = {SLICE, (cuuint32_t)box_rows}, steps[2] = {1, 1};
-    return ((encoder)a->encode)(map, a->type == TFI_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                                2, (void *)p, size, stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 template <bool bf16, int WIDTH>
 tf_status launch(const tfi_cuda_launch *l, const tfi_many_args *a)
 {
@@ -341,8 +326,8 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_many_args *a)
     c.slices = (int)blocks_of(a->K, SLICE);
     c.columns = (int)blocks_of(a->N, WIDTH);
     c.tiles = (int)blocks_of(a->M, ROWS) * c.columns;
-    if (!describe(a, &c.x, a->x, a->M, a->K, ROWS) || !describe(a, &c.w, a->w, a->N, a->K, WIDTH) ||
-        !describe(a, &c.y, a->y, a->M, a->N, 64))
+    if (!map_tiles(a->encode, &c.x, bf16, a->x, a->M, a->K, ROWS) ||
+        !map_tiles(a->encode, &c.w, bf16, a->w, a->N, a->K, WIDTH) || !map_tiles(a->encode, &c.y, bf16, a->y, a->M, a->N, 64))
         return tfi_fail(TF_STATUS_DEVICE, "LINEAR: no map for the copy engine of [%lld, %lld] and [%lld, %lld]",
                         (long long)a->M, (long long)a->K, (long long)a->N, (long long)a->K);
     const int bytes = layout<WIDTH>::BYTES;

@@ -69,11 +69,13 @@ void check_few_kernels(int argc, char **argv);
 void check_tile_kernels(int argc, char **argv);
 void check_many_kernels(int argc, char **argv);
 void check_chain_kernels(int argc, char **argv);
+void check_mid_kernels(int argc, char **argv);
 /* Run a kind's cases and print its line. */
 void check_kind(int argc, char **argv, const char *name, void (*body)(void));
 void bench_norm(void);
 void bench_finish(void);
 void bench_many(void);
+void bench_mid(void);
 void bench_attention(void);
 void bench_draw(void);
 void bench_few(void);

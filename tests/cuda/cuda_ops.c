@@ -21,6 +21,7 @@ int main(int argc, char **argv)
         bench_norm();
         bench_finish();
         bench_many();
+        bench_mid();
         bench_attention();
         bench_draw();
         bench_few();
@@ -35,5 +36,6 @@ int main(int argc, char **argv)
     check_tile_kernels(argc, argv);
     check_many_kernels(argc, argv);
     check_chain_kernels(argc, argv);
+    check_mid_kernels(argc, argv);
     return check_done();
 }

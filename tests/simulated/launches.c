@@ -380,6 +380,18 @@ tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a)
     return TF_STATUS_UNSUPPORTED;
 }
 
+int tfi_cuda_mid_fits(const tfi_mid_args *a, int capability)
+{
+    (void)a, (void)capability;
+    return 0;
+}
+
+tf_status tfi_cuda_mid(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows)
+{
+    (void)l, (void)a, (void)rows;
+    return TF_STATUS_UNSUPPORTED;
+}
+
 /* Whatever else is asked of them: the ops below do it. */
 int tfi_cuda_is_greedy(const tfi_sampling *s)
 {

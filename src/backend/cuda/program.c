@@ -404,9 +404,22 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
                           .y = y,
                           .may_time = !s->capturing};
     tfi_few_args few;
+    const tfi_mid_args mid = {.x = call.x,
+                              .w = call.w,
+                              .bias = weight(p, op->bias),
+                              .residual = tfi_cuda_value(p, op->residual),
+                              .y = y,
+                              .M = call.M,
+                              .N = call.N,
+                              .K = call.K,
+                              .type = call.type,
+                              .out = call.out,
+                              .activation = op->activation,
+                              .encode = p->cuda->driver.tensor_map_encode};
     tf_status st;
 
     if (tfi_cuda_few_call(s, (int32_t)(op - p->graph->ops), &few)) return tfi_cuda_few(l, &few, kind);
+    if (tfi_cuda_mid_fits(&mid, l->capability)) return tfi_cuda_mid(l, &mid, kind);
     const tfi_many_args many = {.x = call.x,
                                 .w = call.w,
                                 .bias = weight(p, op->bias),
