@@ -96,9 +96,9 @@ __device__ inline void write_y(const attention_call &c, int64_t row, int d, cons
 
 /* A warp's share of the keys, in fp32 for any mix of types: 8 lanes a key, 8 elements a lane in each chunk of the dimensions.
  */
-template <tfi_dtype S, int CHUNKS, bool VECTORS>
+template <tfi_dtype S, int CHUNKS, bool VECTORS, int STEPS = 4 / CHUNKS>
 struct decode_share {
-    static constexpr int LANES = 8, GROUPS = WARP / LANES, V = 8, STEPS = 4 / CHUNKS, TOKENS = STEPS * GROUPS;
+    static constexpr int LANES = 8, GROUPS = WARP / LANES, V = 8, TOKENS = STEPS * GROUPS;
     /* Tiles of a warp; blocks of most warps on a multiprocessor, both as registers allow. At large heads of 16 bits a tile
      * could be larger: then the kernel before and this one do not fit on a multiprocessor together any more. */
     static constexpr int UNDER_WAY = S == TFI_F32 && CHUNKS == 4 ? 1 : 2, RESIDENT = S != TFI_F32 && CHUNKS == 1 ? 2 : 1;

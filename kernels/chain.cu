@@ -3,16 +3,27 @@
  * Shapes    those of few.cu and attention_decode.cu in BF16 and F16; up to 256 links, a link the product or attention with what
  *           stands before and after it
  * Parallel  a block a multiprocessor, all of them resident. Tiles of 8 rows of w (gated: 4 and the 4 of the right half), and items
- *           (row, head) of attention, are dealt out to blocks in turn. One warp of a block, the producer, walks over the links and
- *           keeps a ring of 16 KB stages full by bulk copies: weights, stored keys and values. It waits for no other block, so it
- *           runs ahead while the other warps wait. Those, 8 of them, have every eighth chunk of 32 columns each: of x, which they
- *           take from the exchange into mma's order in shared memory for themselves alone, and of w. Sums of up to 4 tiles meet
- *           at one barrier of the 8 warps; a norm takes another, for the statistics.
+ *           (row, head) of attention, are dealt out to blocks in turn. Four warps of a block, the producers, walk over the links
+ *           and keep a ring of 16 KB stages full by bulk copies: weights, stored keys and values. They wait for no other block,
+ *           so they run ahead while the other warps wait. Those, 8 of them, have every eighth chunk of 32 columns each: of x,
+ *           which they take from the exchange into mma's order in shared memory for themselves alone, and of w. Sums of up to 4
+ *           tiles meet at one barrier of the 8 warps; a norm takes another, for the statistics.
  * Exchange  y is written as words of 32 bits of elements and 32 of tag, which are read and written in one piece: who finds the tag
- *           has the elements. So no fence, no flag, and no second trip. Words of a link are not written again in the same run.
+ *           has the elements. So no fence, no flag, and no second trip. A block that has no tile in a link reads nothing of it,
+ *           and none writes a word of y before all of x has come: so a link may write the words of those before the last one.
  * Order     Blocks take links in order and a link waits only for earlier ones, so with all blocks resident (a cooperative
  *           launch) someone can always go on.
- * Needs     9.0; K a multiple of 32; with a norm up to 2048; heads of a multiple of 8 up to 128 */
+ * Needs     9.0; K a multiple of 32; with a norm up to 2048; heads of a multiple of 8 up to 128
+ * Floor     bytes of w / 4.3 TB/s, or for small links what follows one another: a word's way from block to block is 1.0 us at
+ *           rest, and what a block does between words about 0.5 us. Predicted for a layer of GPT-2 124M of five links 8 us, XL 17.
+ * Measured  on an H200, one row, 140 tokens, microseconds a step with the head (few.cu and decode attention one after the other):
+ *           T5-3B BF16 1150 (1330), XL F16 1400 (1330), medium 455 (420), 124M 228 (190), T5-base 314 (265).
+ *           So the prediction was wrong: tfi_cuda_chain_pays(). A layer of 124M takes 17 us, of which words take 5. Instructions
+ *           are what is left, some 400 in a row from x to y, each 5 cycles and more: their code, 40 KB a layer, is not in the
+ *           innermost cache when its turn comes.
+ * Lost      one producer warp: 15 % slower, copies take it 60 cycles each. Few copies under way at a time, so that words meet less
+ *           traffic: no difference. Links from the constant bank: a miss is 700 cycles. Naps between polls: 10 % slower. All of a
+ *           link once for nothing before x is there, so that its code is: 15 % slower. Two stages at a time: more code, no gain. */
 #include "activation.cuh"
 #include "chain_attention.cuh"
 
@@ -39,56 +50,64 @@ __device__ void prefetch(const void *p)
 }
 
 /* What the consumers are going to load: a bias is the block's own, a norm's rows are all blocks'. */
-__device__ void prefetch_vectors(const tfi_link &l, const chain_share &share, int number)
+__device__ void prefetch_vectors(const tfi_link &l, const chain_share &share)
 {
     const auto &p = l.of.product;
     const int lane = threadIdx.x % WARP, width = width_of(l);
 
-    if (p.gain && number % gridDim.x == blockIdx.x) {
+    if (p.gain && share.first == 0) {
+#pragma unroll 1
         for (int i = lane * 32; i < p.K; i += WARP * 32) {
             prefetch(p.gain + i);
             if (p.shift) prefetch(p.shift + i);
         }
     }
     if (!p.bias) return;
+#pragma unroll 1
     for (int i = lane; i < share.count; i += WARP) {
         prefetch(p.bias + (share.first + i * gridDim.x) * width);
         if (p.gated) prefetch(p.bias + (share.first + i * gridDim.x) * width + p.N / 2);
     }
 }
 
-__device__ void supply_product(const chain_thread &t, const chain_link &l, chain_ring &ring)
+/* A lane copies a row's part. */
+__device__ void supply_product(const chain_thread &t, const chain_link &l, chain_supply &ring)
 {
     const auto &p = l.is.of.product;
     const int lane = threadIdx.x % WARP, width = width_of(l.is), columns = columns_of(l.is), bytes = p.K * 2;
     const chain_share share = share_of(l);
-    const uint32_t to = shared_address(t.shared + t.c.ring_at) + lane * ROW_STRIDE;
+    const int step = gridDim.x * width, count = share.count, right = lane / width * columns; /* gated: N / 2 columns */
+    const char *w = (const char *)p.w + (int64_t)right * bytes;
 
-    for (int i = 0, tile = share.first; i < share.count; i++, tile += gridDim.x) {
-        const int n = min(tile * width + lane % width, columns - 1) + lane / width * columns; /* gated: N / 2 columns */
-        const char *row = (const char *)p.w + (int64_t)n * bytes;
-        for (int begin = 0; begin < bytes; begin += l.part) {
-            const int size = min((int)l.part, bytes - begin);
-            ring.expect(size * TILE);
-            if (lane < TILE) copy_bytes(to + ring.stage * STAGE, row + begin, size, ring.full);
-            ring.next();
+#pragma unroll 1
+    for (int i = 0, first = share.first * width; i < count; i++, first += step) {
+        const char *row = w + (int64_t)min(first + lane % width, columns - 1) * bytes;
+#pragma unroll 1
+        for (int begin = 0; begin < bytes; begin += PART) {
+            if (ring.is_mine()) {
+                const int size = min((int)PART, bytes - begin);
+                ring.expect(size * TILE);
+                if (lane < TILE) copy_bytes(ring.at + lane * ROW_STRIDE, row + begin, size, ring.full);
+            }
+            ring.leave();
         }
     }
 }
 
 __device__ void produce(const chain_thread &t)
 {
-    chain_ring ring(t.c, t.shared);
+    chain_supply ring(t);
     bool waited = false;
 
+#pragma unroll 1
     for (int i = 0; i < t.c.count; i++) {
-        const chain_link &l = t.c.links[i];
+        const chain_link &l = link_of(t, i);
         const chain_share share = share_of(l);
         const int rows = t.rows(l.is);
         if (rows <= 0 || share.count == 0) continue;
         if (l.is.kind == TFI_LINK_PRODUCT) {
-            prefetch_vectors(l.is, share, i);
             supply_product(t, l, ring);
+            if (threadIdx.x < CONSUMING + WARP) prefetch_vectors(l.is, share);
             continue;
         }
         if (!waited) wait_for_results(); /* of this run's KV_COPY */
@@ -107,10 +126,10 @@ __device__ uint4 in_order(const uint4 &x)
     return make_uint4(x.x, x.z, x.y, x.w);
 }
 
-/* Chunks of a row that are the warp's. */
-__device__ int chunks_of(int K)
+/* Chunks of so many that are the warp's. */
+__device__ int chunks_of(int chunks)
 {
-    return (K / 32 + CONSUMERS - 1 - (int)threadIdx.x / WARP) / CONSUMERS;
+    return (chunks + CONSUMERS - 1 - (int)threadIdx.x / WARP) / CONSUMERS;
 }
 
 /* Eight columns: number i of the warp's, four a chunk. */
@@ -124,13 +143,13 @@ __device__ int row_of(const tfi_link &l, int m)
     return l.of.product.from ? l.of.product.from[m] : m;
 }
 
+/* The warp's chunks of all rows. */
 template <tfi_dtype T>
 __device__ void stage_rows(const chain_thread &t, const tfi_link &l, int rows)
 {
     enum { HELD = 4 };
     const chain_source x(t, l.x);
-    const int K = l.of.product.K, eights = chunks_of(K) * 4;
-    char *z = t.shared + t.c.z_at;
+    const int K = l.of.product.K, eights = chunks_of(K / 32) * 4;
     int m = 0, i = threadIdx.x % WARP;
 
     while (m < rows && eights > 0) {
@@ -146,108 +165,243 @@ __device__ void stage_rows(const chain_thread &t, const tfi_link &l, int rows)
         take_eights<T>(x, at, v);
 #pragma unroll
         for (int k = 0; k < HELD; k++)
-            if (to[k] >= 0) *(uint4 *)(z + to[k]) = in_order(v[k].low);
+            if (to[k] >= 0) shared_store4(t.base + t.c.z_at + to[k], in_order(v[k].low));
+    }
+}
+
+/* The warp's chunks of one row, by pieces of four columns. */
+__device__ void stage_row(const chain_thread &t, const tfi_link &l)
+{
+    enum { N = 4, STEP = WARP / 8 * CONSUMERS }; /* pieces at a time; chunks from piece to piece of a lane */
+    const int lane = threadIdx.x % WARP, chunk = lane / 8 * CONSUMERS + (int)threadIdx.x / WARP;
+    const uint64_t *from = t.c.exchange + l.x.words + row_of(l, 0) * (l.of.product.K / 2) + chunk * 16 + lane % 8 * 2;
+    uint32_t to = t.base + t.c.z_at + chunk * CHUNK + lane % 8 / 2 * 16 + lane % 2 * 4;
+
+#pragma unroll 1
+    for (int left = l.of.product.K / 32 - chunk; left > 0; left -= N * STEP, from += N * STEP * 16, to += N * STEP * CHUNK) {
+        const uint32_t wanted = (left > 0) | (left > STEP) << 1 | (left > 2 * STEP) << 2 | (left > 3 * STEP) << 3;
+        uint2 v[N];
+        take_pieces<N>(from, STEP * 16, wanted, t.tag + l.x.link, v);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            if (!(wanted >> k & 1)) break;
+            shared_store1(to + k * STEP * CHUNK, v[k].x);
+            shared_store1(to + k * STEP * CHUNK + 8, v[k].y);
+        }
     }
 }
 
 template <tfi_dtype T>
-__device__ void put_eight(char *z, const float (&v)[8])
+__device__ void put_eight(uint32_t to, const float (&v)[8])
 {
     uint32_t words[4];
 #pragma unroll
     for (int k = 0; k < 4; k++) words[k] = float_to_halves(v[2 * k], v[2 * k + 1], T);
-    *(uint4 *)z = in_order(make_uint4(words[0], words[1], words[2], words[3]));
+    shared_store4(to, in_order(make_uint4(words[0], words[1], words[2], words[3])));
 }
 
-/* Rows first to first + R - 1, normed; a lane has 8 elements of each. Sums are of differences to the mean of two of the row's
- * elements: then the variance, taken from them in one go, is off by K / 2 rounding errors at most. */
-template <tfi_dtype T, tfi_dtype X, int R>
-__device__ void norm_rows(const chain_thread &t, const tfi_link &l, int first, int rows, const float (&gain)[8],
-                          const float (&shift)[8])
+/* From sums of differences to a number, and of their squares: factor, and what to add to differences times factor. */
+__device__ float2 scale_of(float2 sums, bool layer, float share, float eps)
 {
+    const float mean = layer ? sums.x * share : 0;
+    float variance = fmaf(sums.y, share, -mean * mean);
+    asm("max.NaN.f32 %0, %0, 0f00000000;" : "+f"(variance));
+    const float factor = rsqrtf(variance + eps);
+    return make_float2(factor, -mean * factor);
+}
+
+__device__ void widen_by(const raw_elements<8> &raw, tfi_dtype X, float near, float (&v)[8], float2 &sums)
+{
+    widen(raw, X, v);
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        v[k] -= near;
+        sums.x += v[k];
+        sums.y += v[k] * v[k];
+    }
+}
+
+/* The mean of a row's first two elements. Sums are taken of differences to it: then the variance, made of them in one go, is off
+ * by K / 2 rounding errors at most. */
+template <tfi_dtype X>
+__device__ float begin_of(const chain_source &x, const chain_pair &pair, int row, int K)
+{
+    if (!x.words) return 0.5f * (load_one(x.memory, X, (int64_t)row * K) + load_one(x.memory, X, (int64_t)row * K + 1));
+    const float2 v = wait_for_pair<X>(pair, x.words + row * (X == TFI_F32 ? K : K / 2), x.tag, X == TFI_F32);
+    return 0.5f * (v.x + v.y);
+}
+
+template <tfi_dtype X>
+__device__ chain_pair ask_for_begin(const chain_source &x, int row, int K)
+{
+    chain_pair p = {};
+    if (x.words) p = load_pair(x.words + row * (X == TFI_F32 ? K : K / 2), X == TFI_F32);
+    return p;
+}
+
+/* Four neighbours of a row that comes as words. */
+template <tfi_dtype X>
+__device__ void widen_four(const uint2 (&v)[X == TFI_F32 ? 2 : 1], float (&out)[4])
+{
+    if constexpr (X == TFI_F32) {
+        out[0] = __uint_as_float(v[0].x);
+        out[1] = __uint_as_float(v[0].y);
+        out[2] = __uint_as_float(v[1].x);
+        out[3] = __uint_as_float(v[1].y);
+    } else {
+        out[0] = half_to_float(v[0].x & 0xffff, X);
+        out[1] = half_to_float(v[0].x >> 16, X);
+        out[2] = half_to_float(v[0].y & 0xffff, X);
+        out[3] = half_to_float(v[0].y >> 16, X);
+    }
+}
+
+/* One row, normed: each warp its own chunks, a lane 4 N elements of them, N being 1 or, with more than 1024 columns, 2. */
+template <tfi_dtype T, tfi_dtype X, int N>
+__device__ void norm_row(const chain_thread &t, const tfi_link &l)
+{
+    enum { STEP = WARP / 8 * CONSUMERS, PIECES = X == TFI_F32 ? 2 : 1, WORDS = 4 * PIECES / 2 /* of 4 elements */ };
     const auto &p = l.of.product;
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, K = p.K, column = column_of(lane);
-    const bool has = lane < chunks_of(K) * 4, layer = p.norm == TFI_NORM_LAYER;
-    float2 *statistics = (float2 *)(t.shared + STATISTICS_AT);
-    float v[R][8];
-    float2 sums[R];
-    const chain_source x(t, l.x);
-    int at[R], row[R];
-    raw_elements<8> raw[R];
-    chain_pair begins[R];
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, K = p.K;
+    const int chunk = lane / 8 * CONSUMERS + warp, column = chunk * 32 + lane % 8 * 4;
+    const bool layer = p.norm == TFI_NORM_LAYER;
+    const uint32_t tag = t.tag + l.x.link;
+    const uint64_t *begin = t.c.exchange + l.x.words + row_of(l, 0) * (K / 4 * WORDS);
+    const bool plain = l.x.words < 0;
+    const char *memory = (const char *)l.x.memory + (int64_t)row_of(l, 0) * K * (X == TFI_F32 ? 4 : 2);
+    const chain_pair first = layer && !plain ? load_pair(begin, X == TFI_F32) : chain_pair{};
+    float v[N][4], near = 0;
+    float4 gain[N] = {}, shift[N] = {};
+    float2 sums = make_float2(0, 0);
 
 #pragma unroll
-    for (int r = 0; r < R; r++) {
-        row[r] = row_of(l, min(first + r, rows - 1));
-        at[r] = first + r < rows && has ? row[r] * K + column : -1;
-        raw[r] = {};
-        if (layer) begins[r] = load_pair(x, row[r], 0, K, X);
+    for (int i = 0; i < N; i++) {
+        const int at = column + i * STEP * 32;
+        if (at >= K) break;
+        gain[i] = *(const float4 *)(p.gain + at);
+        if (p.shift) shift[i] = *(const float4 *)(p.shift + at);
     }
-    take_eights<X>(x, at, raw);
+    uint2 pieces[N][PIECES] = {};
 #pragma unroll
-    for (int r = 0; r < R; r++) {
-        const float2 begin = layer ? wait_for_pair(x, begins[r], row[r], 0, K, X) : make_float2(0, 0);
-        widen(raw[r], X, v[r]);
-        sums[r] = make_float2(0, 0);
+    for (int i = 0; i < N; i++) {
+        const int at = column + i * STEP * 32;
+        if (at >= K) break;
+        if (!plain) take_pieces<PIECES>(begin + at / 4 * WORDS, 2, (1 << PIECES) - 1, tag, pieces[i]);
+        else memcpy(pieces[i], memory + at * PIECES * 2, sizeof pieces[i]);
+    }
+    if (layer && plain) {
+        near = load_one(memory, X, 0);
+    } else if (layer) {
+        const float2 two = wait_for_pair<X>(first, begin, tag, X == TFI_F32);
+        near = 0.5f * (two.x + two.y);
+    }
 #pragma unroll
-        for (int k = 0; k < 8; k++) {
-            v[r][k] -= has ? (begin.x + begin.y) * 0.5f : 0;
-            sums[r].x += v[r][k];
-            sums[r].y += v[r][k] * v[r][k];
+    for (int i = 0; i < N; i++) {
+        widen_four<X>(pieces[i], v[i]);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            v[i][k] -= column + i * STEP * 32 < K ? near : 0;
+            sums.x += v[i][k];
+            sums.y += v[i][k] * v[i][k];
         }
     }
 #pragma unroll
-    for (int r = 0; r < R; r++) {
-        sums[r] = make_float2(warp_sum(sums[r].x), warp_sum(sums[r].y));
-        if (lane == 0) statistics[r * CONSUMERS + warp] = sums[r];
+    for (int i = WARP / 2; i > 0; i /= 2) {
+        sums.x += __shfl_xor_sync(0xffffffffu, sums.x, i);
+        sums.y += __shfl_xor_sync(0xffffffffu, sums.y, i);
+    }
+    if (lane == 0) shared_store2(t.base + STATISTICS_AT + warp * 8, sums);
+    meet_consumers();
+    sums = make_float2(0, 0);
+#pragma unroll
+    for (int w = 0; w < CONSUMERS; w += 2) {
+        const uint4 two = shared_load4(t.base + STATISTICS_AT + w * 8);
+        sums.x += __uint_as_float(two.x) + __uint_as_float(two.z);
+        sums.y += __uint_as_float(two.y) + __uint_as_float(two.w);
+    }
+    const float2 scale = scale_of(sums, layer, __fdividef(1, (float)K), p.eps);
+    const uint32_t to = t.base + t.c.z_at + chunk * CHUNK + lane % 8 / 2 * 16 + lane % 2 * 4;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (column + i * STEP * 32 >= K) break;
+#pragma unroll
+        for (int k = 0; k < 4; k++) v[i][k] = fmaf(v[i][k], scale.x, scale.y);
+        const float a = fmaf(v[i][0], gain[i].x, shift[i].x), b = fmaf(v[i][1], gain[i].y, shift[i].y);
+        const float c = fmaf(v[i][2], gain[i].z, shift[i].z), d = fmaf(v[i][3], gain[i].w, shift[i].w);
+        shared_store1(to + i * STEP * CHUNK, float_to_halves(a, b, T));
+        shared_store1(to + i * STEP * CHUNK + 8, float_to_halves(c, d, T));
+    }
+}
+
+/* Eight columns of a row that one warp has: number i of the lane's. */
+__device__ int column_of_lane(int i)
+{
+    return (i * WARP + (int)threadIdx.x % WARP) * 8;
+}
+
+/* Several rows, normed: each warp one of them. */
+template <tfi_dtype T, tfi_dtype X>
+__device__ void norm_rows(const chain_thread &t, const tfi_link &l, int rows)
+{
+    enum { HELD = 2, EIGHTS = NORM_MAX / 8 / WARP };
+    const auto &p = l.of.product;
+    const int m = threadIdx.x / WARP, K = p.K;
+    const bool layer = p.norm == TFI_NORM_LAYER;
+    const chain_source x(t, l.x);
+    raw_elements<8> raw[EIGHTS / HELD][HELD];
+    float2 sums = make_float2(0, 0);
+    float near = 0;
+
+    if (m < rows) {
+        const int row = row_of(l, m);
+        const chain_pair begin = layer ? ask_for_begin<X>(x, row, K) : chain_pair{};
+#pragma unroll
+        for (int i = 0; i < EIGHTS; i += HELD) {
+            int at[HELD];
+            if (column_of_lane(i) - column_of_lane(0) >= K) break;
+#pragma unroll
+            for (int k = 0; k < HELD; k++) at[k] = column_of_lane(i + k) < K ? row * K + column_of_lane(i + k) : -1;
+            take_eights<X>(x, at, raw[i / HELD]);
+            if (i == 0 && layer) near = begin_of<X>(x, begin, row, K);
+#pragma unroll
+            for (int k = 0; k < HELD; k++) {
+                float v[8];
+                if (column_of_lane(i + k) < K) widen_by(raw[i / HELD][k], X, near, v, sums);
+            }
+        }
+        sums = make_float2(warp_sum(sums.x), warp_sum(sums.y));
+        const float2 scale = scale_of(sums, layer, __fdividef(1, (float)K), p.eps);
+#pragma unroll
+        for (int i = 0; i < EIGHTS; i++) {
+            const int column = column_of_lane(i);
+            float v[8], gain[8], shift[8] = {};
+            if (column >= K) break;
+            load<8>(p.gain, TFI_F32, column, gain);
+            if (p.shift) load<8>(p.shift, TFI_F32, column, shift);
+            widen(raw[i / HELD][i % HELD], X, v);
+#pragma unroll
+            for (int k = 0; k < 8; k++) v[k] = fmaf(fmaf(v[k] - near, scale.x, scale.y), gain[k], shift[k]);
+            put_eight<T>(t.base + t.c.z_at + m * t.c.z_stride + column * 2, v);
+        }
     }
     meet_consumers();
-    const float share = __fdividef(1, (float)K);
-#pragma unroll
-    for (int r = 0; r < R; r++) {
-        float2 d = make_float2(0, 0);
-        if (first + r >= rows) break;
-#pragma unroll
-        for (int w = 0; w < CONSUMERS; w++) {
-            const float2 more = statistics[r * CONSUMERS + w];
-            d.x += more.x;
-            d.y += more.y;
-        }
-        const float mean = layer ? d.x * share : 0, variance = fmaxf(d.y * share - mean * mean, 0); /* which loses a NaN */
-        const float factor = isnan(d.y) ? d.y : rsqrtf(variance + p.eps);
-#pragma unroll
-        for (int k = 0; k < 8; k++) v[r][k] = (v[r][k] - mean) * factor * gain[k] + shift[k];
-        if (has) put_eight<T>(t.shared + t.c.z_at + (first + r) * t.c.z_stride + column * 2, v[r]);
-    }
 }
 
-template <tfi_dtype T, tfi_dtype X>
+template <tfi_dtype T, tfi_dtype X, bool ONE>
 __device__ void stage_normed(const chain_thread &t, const tfi_link &l, int rows)
 {
-    enum { SOME = 2 };
-    const auto &p = l.of.product;
-    const int lane = threadIdx.x % WARP, column = column_of(lane);
-    const bool has = lane < chunks_of(p.K) * 4;
-    float gain[8] = {}, shift[8] = {};
-
-    if (has) load<8>(p.gain, TFI_F32, column, gain);
-    if (has && p.shift) load<8>(p.shift, TFI_F32, column, shift);
-    if (rows == 1) {
-        norm_rows<T, X, 1>(t, l, 0, rows, gain, shift);
-        return;
-    }
-    for (int m = 0; m < rows; m += SOME) {
-        if (m > 0) meet_consumers(); /* statistics have been read */
-        norm_rows<T, X, SOME>(t, l, m, rows, gain, shift);
-    }
+    if (!ONE) norm_rows<T, X>(t, l, rows);
+    else if (l.of.product.K <= NORM_MAX / 2) norm_row<T, X, 1>(t, l);
+    else norm_row<T, X, 2>(t, l);
 }
 
-template <tfi_dtype T>
+template <tfi_dtype T, bool ONE>
 __device__ void stage_x(const chain_thread &t, const tfi_link &l, int rows)
 {
-    if (!l.of.product.gain) stage_rows<T>(t, l, rows);
-    else if (l.x.dtype == TFI_F32) stage_normed<T, TFI_F32>(t, l, rows);
-    else stage_normed<T, T>(t, l, rows);
+    if (!l.of.product.gain && ONE && l.x.words >= 0) stage_row(t, l);
+    else if (!l.of.product.gain) stage_rows<T>(t, l, rows);
+    else if (l.x.dtype == TFI_F32) stage_normed<T, TFI_F32, ONE>(t, l, rows);
+    else stage_normed<T, T, ONE>(t, l, rows);
     __syncwarp();
 }
 
@@ -268,185 +422,206 @@ __device__ void multiply(float (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1
                      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
 
-/* The warp's sums of a tile, [rows, TILE] of its chunks; `z`: the lane's 16 bytes of chunk 0 of its row of x. */
+/* The warp's sums, [rows, TILE], of `count` tiles; sums of even and odd chunks are apart so that fewer wait for one another. It is
+ * short for a reason: what a layer's links execute has to stay in the instruction cache. */
 template <tfi_dtype T>
-__device__ void add_tile(const chain_thread &t, const chain_link &l, chain_ring &ring, const char *z, int rows, float *to)
+__device__ void add_tiles(const chain_thread &t, chain_ring &ring, int K, int rows, int count, uint32_t to)
 {
-    enum { CHUNKS = PART / CHUNK / CONSUMERS };
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, bytes = l.is.of.product.K * 2;
-    float sums[2][2][4] = {};
+    enum { CHUNKS = PART / CHUNK, MINE = CHUNKS / CONSUMERS };
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, in_chunk = warp * CHUNK + lane % 4 * 16;
+    const int w = lane / 4 * ROW_STRIDE + in_chunk;
+    const uint32_t z = t.base + t.c.z_at + lane / 4 * t.c.z_stride + in_chunk;
+    const bool has = lane / 4 < rows;
 
-    for (int begin = 0; begin < bytes; begin += l.part) {
-        const int first = (warp - begin / CHUNK) % CONSUMERS, behind = min((int)l.part, bytes - begin);
-        const int at = (first < 0 ? first + CONSUMERS : first) * CHUNK;
-        const char *w = t.shared + t.c.ring_at + ring.stage * STAGE + lane / 4 * ROW_STRIDE + lane % 4 * 16;
-        uint4 a[CHUNKS], b[CHUNKS];
-
-        ring.take();
+    to += warp * TFI_CHAIN_ROWS * TILE * 4 + lane * 8;
+#pragma unroll 1
+    for (int i = 0; i < count; i++, to += TILE_SUMS * 4) {
+        float sums[2][2][4] = {};
+        uint32_t x = z;
+#pragma unroll 1
+        for (int chunks = K / 32; chunks > 0; chunks -= CHUNKS, x += PART) {
+            const int mine = chunks >= CHUNKS ? MINE : chunks_of(chunks);
+            const uint32_t at = ring.at + w;
+            uint4 a[MINE], b[MINE];
+            ring.take();
 #pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            const int i = at + k * CONSUMERS * CHUNK;
-            a[k] = b[k] = make_uint4(0, 0, 0, 0);
-            if (i < behind) a[k] = *(const uint4 *)(z + begin + i);
-            if (i < behind) b[k] = *(const uint4 *)(w + i);
-        }
+            for (int k = 0; k < MINE; k++) {
+                a[k] = make_uint4(0, 0, 0, 0);
+                if (k < mine) b[k] = shared_load4(at + k * CONSUMERS * CHUNK);
+                if (k < mine && has) a[k] = shared_load4(x + k * CONSUMERS * CHUNK);
+            }
 #pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            if (at + k * CONSUMERS * CHUNK >= behind) break;
-            multiply<T>(sums[k % 2][0], a[k], b[k].x, b[k].y);
-            multiply<T>(sums[k % 2][1], a[k], b[k].z, b[k].w);
+            for (int k = 0; k < MINE; k++) {
+                if (k >= mine) break;
+                multiply<T>(sums[k % 2][0], a[k], b[k].x, b[k].y);
+                multiply<T>(sums[k % 2][1], a[k], b[k].z, b[k].w);
+            }
+            ring.give_back();
         }
-        ring.give_back();
+        if (has)
+            shared_store2(to, make_float2(sums[0][0][0] + sums[0][1][2] + (sums[1][0][0] + sums[1][1][2]),
+                                          sums[0][0][1] + sums[0][1][3] + (sums[1][0][1] + sums[1][1][3])));
     }
-    if (lane / 4 >= rows) return;
-    *(float2 *)(to + 2 * lane) = make_float2(sums[0][0][0] + sums[0][1][2] + sums[1][0][0] + sums[1][1][2],
-                                             sums[0][0][1] + sums[0][1][3] + sums[1][0][1] + sums[1][1][3]);
 }
 
 /* ---- y ---- */
 
 /* Which two neighbours of y the thread makes of a batch's sums, and what joins them. */
 struct chain_output {
-    int tile, m, n; /* tile: of the batch, -1: none */
+    uint32_t sums; /* 0: none */
+    chain_target to;
     float2 bias, other;
+    const uint64_t *joins; /* NULL: no residual */
     chain_pair residual;
 };
 
-__device__ float2 load_bias(const float *bias, int n, int columns)
+__device__ float2 load_bias(const float *bias, int n, bool two)
 {
-    return make_float2(bias[n], n + 1 < columns ? bias[n + 1] : 0);
+    return make_float2(bias[n], two ? bias[n + 1] : 0);
 }
 
-__device__ chain_output prepare(const chain_thread &t, const tfi_link &l, int first, int count, int rows)
+/* As if it had been words. */
+__device__ chain_pair pair_of_memory(const void *p, int64_t at, uint32_t tag, const chain_target &like)
+{
+    const tfi_dtype type = like.wide ? TFI_F32 : TFI_F16; /* bits are all that is wanted */
+    const uint32_t a = load_raw<1>(p, type, at).bits, b = like.two ? load_raw<1>(p, type, at + 1).bits : 0;
+    return {{word_of(tag, like.wide ? a : b << 16 | a), word_of(tag, b)}};
+}
+
+template <tfi_dtype T, bool ONE>
+__device__ chain_output prepare(const chain_thread &t, const tfi_link &l, int first, int count, int rows, uint32_t sums)
 {
     const auto &p = l.of.product;
-    const int shift = rows > 4 ? 3 : rows > 2 ? 2 : rows > 1 ? 1 : 0, pair = threadIdx.x % 4, of = threadIdx.x / 4;
-    const int width = width_of(l), columns = columns_of(l);
-    chain_output o = {of >> shift, of & ((1 << shift) - 1)};
+    const int shift = ONE ? 0 : rows > 4 ? 3 : rows > 2 ? 2 : rows > 1 ? 1 : 0, pair = threadIdx.x % 4, of = threadIdx.x / 4;
+    const int width = width_of(l), columns = columns_of(l), tile = of >> shift, m = of & ((1 << shift) - 1);
+    const int n = (first + tile * (int)gridDim.x) * width + pair * 2;
+    chain_output o = {};
 
-    o.n = (first + o.tile * (int)gridDim.x) * width + pair * 2;
-    if (o.tile >= count || o.m >= rows || pair * 2 >= width || o.n >= columns) {
-        o.tile = -1;
-        return o;
+    if (tile >= count || m >= rows || pair * 2 >= width || n >= columns) return o;
+    o.sums = sums + (tile * TILE_SUMS + m * TILE + pair * 2) * 4;
+    o.to = target_of(t, l.y, m, n, columns);
+    if (p.bias) o.bias = load_bias(p.bias, n, o.to.two);
+    if (p.bias && p.gated) o.other = load_bias(p.bias + columns, n, o.to.two);
+    if (l.residual.words >= 0) {
+        o.joins = t.c.exchange + l.residual.words + pair_at(m, n, columns, o.to.wide);
+        o.residual = load_pair(o.joins, o.to.wide);
+    } else if (l.residual.memory) {
+        o.joins = t.c.exchange;
+        o.residual = pair_of_memory(l.residual.memory, (int64_t)m * columns + n, t.tag + l.residual.link, o.to);
     }
-    if (p.bias) o.bias = load_bias(p.bias, o.n, columns);
-    if (p.bias && p.gated) o.other = load_bias(p.bias + columns, o.n, columns);
-    if (l.residual.words >= 0 || l.residual.memory)
-        o.residual = load_pair(chain_source(t, l.residual), o.m, o.n, columns, (tfi_dtype)l.y.dtype);
     return o;
 }
 
-__device__ float2 total_of(const float *sums, float2 total)
+__device__ float2 total_of(uint32_t sums, float2 total)
 {
-    float2 all[CONSUMERS];
+    float2 v[CONSUMERS];
 #pragma unroll
-    for (int w = 0; w < CONSUMERS; w++) all[w] = *(const float2 *)(sums + w * TFI_CHAIN_ROWS * TILE);
-#pragma unroll
-    for (int w = 0; w < CONSUMERS; w++) {
-        total.x += all[w].x;
-        total.y += all[w].y;
-    }
+    for (int w = 0; w < CONSUMERS; w++) v[w] = shared_load2(sums + w * TFI_CHAIN_ROWS * TILE * 4);
+    total.x += v[0].x + v[1].x + (v[2].x + v[3].x) + (v[4].x + v[5].x + (v[6].x + v[7].x));
+    total.y += v[0].y + v[1].y + (v[2].y + v[3].y) + (v[4].y + v[5].y + (v[6].y + v[7].y));
     return total;
 }
 
-__device__ void finish(const chain_thread &t, const tfi_link &l, const chain_output &o, const float *sums)
+template <tfi_dtype T>
+__device__ void finish(const chain_thread &t, const tfi_link &l, const chain_output &o)
 {
     const auto &p = l.of.product;
-    const int columns = columns_of(l);
 
-    if (o.tile < 0) return;
-    sums += o.tile * TILE_SUMS + o.m * TILE + threadIdx.x % 4 * 2;
-    const float2 total = total_of(sums, o.bias);
+    if (o.sums == 0) return;
+    const float2 total = total_of(o.sums, o.bias);
     float v[2] = {total.x, total.y};
-    activate<2>((tfi_activation)p.activation, v);
+    if (p.activation != TFI_ACT_NONE) activate<2>((tfi_activation)p.activation, v);
     if (p.gated) {
-        const float2 right = total_of(sums + TILE / 2, o.other);
+        const float2 right = total_of(o.sums + TILE / 2 * 4, o.other);
         v[0] *= right.x;
         v[1] *= right.y;
     }
-    if (l.residual.words >= 0 || l.residual.memory) {
-        const float2 r = wait_for_pair(chain_source(t, l.residual), o.residual, o.m, o.n, columns, (tfi_dtype)l.y.dtype);
+    if (o.joins) {
+        const float2 r = wait_for_pair<T>(o.residual, o.joins, t.tag + l.residual.link, o.to.wide);
         v[0] += r.x;
         v[1] += r.y;
     }
-    store_pair(t, l.y, o.m, o.n, columns, make_float2(v[0], v[1]));
+    o.to.put<T>(make_float2(v[0], v[1]));
 }
 
-template <tfi_dtype T>
+template <tfi_dtype T, bool ONE>
 __device__ void product(const chain_thread &t, const chain_link &l, chain_ring &ring, int rows, int *turn)
 {
     const chain_share share = share_of(l);
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const char *z = t.shared + t.c.z_at + min(lane / 4, rows - 1) * t.c.z_stride + lane % 4 * 16;
 
     if (share.count == 0) return;
-    chain_output o = prepare(t, l.is, share.first, min(share.count, (int)BATCH), rows);
-    stage_x<T>(t, l.is, rows);
+#pragma unroll 1
     for (int i = 0; i < share.count; i += BATCH) {
         const int count = min(share.count - i, (int)BATCH);
-        float *sums = (float *)(t.shared + SUMS_AT) + *turn * MEETING;
-        if (i > 0) o = prepare(t, l.is, share.first + i * gridDim.x, count, rows);
-        for (int k = 0; k < count; k++) add_tile<T>(t, l, ring, z, rows, sums + k * TILE_SUMS + warp * TFI_CHAIN_ROWS * TILE);
+        const uint32_t sums = t.base + SUMS_AT + *turn * MEETING * 4;
+        const chain_output o = prepare<T, ONE>(t, l.is, share.first + i * gridDim.x, count, rows, sums);
+        if (i == 0) stage_x<T, ONE>(t, l.is, rows);
+        add_tiles<T>(t, ring, l.is.of.product.K, ONE ? 1 : rows, count, sums);
         meet_consumers();
-        finish(t, l.is, o, sums);
+        finish<T>(t, l.is, o);
         *turn ^= 1;
     }
 }
 
 /* ---- the kernel ---- */
 
-template <tfi_dtype T>
+template <tfi_dtype T, bool ONE>
 __device__ void consume(const chain_thread &t)
 {
-    chain_ring ring(t.c, t.shared);
+    chain_ring ring(t);
     int turn = 0;
 
     wait_for_results();
+#pragma unroll 1
     for (int i = 0; i < t.c.count; i++) {
-        const chain_link &l = t.c.links[i];
+        const chain_link &l = link_of(t, i);
         const int rows = t.rows(l.is);
         if (rows <= 0) continue;
-        if (l.is.kind == TFI_LINK_PRODUCT) product<T>(t, l, ring, rows, &turn);
+        if (l.is.kind == TFI_LINK_PRODUCT) product<T, ONE>(t, l, ring, rows, &turn);
         else attend<T>(t, l, ring, rows, &turn);
     }
 }
 
 #endif
 
-template <tfi_dtype T>
+/* ONE: no more than one row, which has less code. */
+template <tfi_dtype T, bool ONE>
 __global__ void __launch_bounds__(THREADS, 1) chain(const __grid_constant__ chain_call c)
 {
 #if __CUDA_ARCH__ >= 900
     extern __shared__ __align__(128) char shared[];
     const tfi_cuda_live &live = *c.live;
-    const chain_thread t = {c, shared, live.tag, {live.rows[0], live.rows[1], live.rows[2]}};
+    uint32_t base = shared_address(shared);
+    asm volatile("" : "+r"(base));
+    const chain_thread t = {c, shared, base, live.tag, {live.rows[0], live.rows[1], live.rows[2]}};
 
     follow();
+    copy_links(t);
     if (threadIdx.x == 0) {
         for (int i = 0; i < c.depth; i++) {
-            barrier_init(shared_address(shared + FULL_AT) + i * 8, 1);
-            barrier_init(shared_address(shared + EMPTY_AT) + i * 8, CONSUMERS);
+            barrier_init(base + FULL_AT + i * 8, 1);
+            barrier_init(base + EMPTY_AT + i * 8, CONSUMERS);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
     if (threadIdx.x >= CONSUMING) produce(t);
-    else consume<T>(t);
+    else consume<T, ONE>(t);
 #endif
 }
 
 /* ---- host ---- */
 
-enum { SHARED = 224 * 1024, DEPTH_MIN = 4, NORM_MAX = CONSUMERS * WARP * 8, TOKENS_MAX = 2048 };
+enum { SHARED = 224 * 1024, DEPTH_MIN = 2, TOKENS_MAX = 2048 };
 
 int64_t z_stride_of(int64_t K)
 {
     return (K * 2 + 127) / 128 * 128 + CHUNK;
 }
 
-int64_t depth_for(int64_t z_bytes)
+int64_t depth_for(int64_t links, int64_t z_bytes)
 {
-    const int64_t depth = (SHARED - FREE_AT - z_bytes - 256) / STAGE;
+    const int64_t depth = (SHARED - FREE_AT - links * (int64_t)sizeof(chain_link) - z_bytes - 256) / STAGE;
     return depth < DEPTH_MAX ? depth : DEPTH_MAX;
 }
 
@@ -464,7 +639,7 @@ bool fits_product(const tfi_link *l, tfi_dtype type, int64_t M)
     if (l->x.dtype != type && !(p.gain && l->x.dtype == TFI_F32)) return false;
     if (l->y.dtype != type && l->y.dtype != TFI_F32) return false;
     if (is_there(&l->residual) && (p.gated || l->residual.dtype != l->y.dtype)) return false;
-    return depth_for(M * z_stride_of(p.K)) >= DEPTH_MIN;
+    return depth_for(TFI_CHAIN_LINKS, M * z_stride_of(p.K)) >= DEPTH_MIN;
 }
 
 bool fits_attention(const tfi_link *l, tfi_dtype type, int64_t max_tokens)
@@ -489,13 +664,7 @@ void make_link(const tfi_link *from, int64_t M, int blocks, chain_link *to)
     to->is.first = from->first % blocks;
     to->each = (int16_t)(tiles / blocks);
     to->more = (int16_t)(tiles % blocks);
-    if (from->kind == TFI_LINK_ATTENTION) {
-        to->part = (int16_t)kv_blocks_of_stage(from->of.attention.D);
-        return;
-    }
-    const int chunks = from->of.product.K * 2 / CHUNK, parts = (chunks * CHUNK + PART - 1) / PART;
-    to->parts = (int16_t)parts;
-    to->part = (int16_t)((chunks + parts - 1) / parts * CHUNK);
+    if (from->kind == TFI_LINK_ATTENTION) to->blocks = (int16_t)kv_blocks_of_stage(from->of.attention.D);
 }
 
 void make_call(const tfi_cuda_launch *l, const tfi_chain_args *a, int blocks, chain_call *c)
@@ -517,14 +686,15 @@ void make_call(const tfi_cuda_launch *l, const tfi_chain_args *a, int blocks, ch
             stride = z_stride_of(link->of.product.K);
     }
     c->z_stride = (int)stride;
-    c->z_at = (FREE_AT + 127) / 128 * 128;
+    c->z_at = (int)((FREE_AT + a->count * sizeof(chain_link) + 127) / 128 * 128);
     c->ring_at = (int)((c->z_at + a->M * stride + 127) / 128 * 128);
-    c->depth = (int)depth_for(a->M * stride);
+    c->depth = (int)depth_for(a->count, a->M * stride);
 }
 
-template <tfi_dtype T>
+template <tfi_dtype T, bool ONE>
 tf_status launch(const tfi_cuda_launch *l, const tfi_chain_args *a)
 {
+    const auto kernel = chain<T, ONE>;
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attributes[2] = {};
     chain_call c = {};
@@ -540,8 +710,8 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_chain_args *a)
     attributes[0].val.cooperative = 1;
     attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[1].val.programmaticStreamSerializationAllowed = 1;
-    (void)cudaFuncSetAttribute(chain<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)config.dynamicSmemBytes);
-    return started("a chain", cudaLaunchKernelEx(&config, chain<T>, c));
+    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)config.dynamicSmemBytes);
+    return started("a chain", cudaLaunchKernelEx(&config, kernel, c));
 }
 
 } // namespace
@@ -552,6 +722,17 @@ extern "C" int tfi_cuda_link_fits(const tfi_link *link, tfi_dtype type, int64_t 
         M > TFI_CHAIN_ROWS)
         return 0;
     return link->kind == TFI_LINK_PRODUCT ? fits_product(link, type, M) : fits_attention(link, type, max_tokens);
+}
+
+/* Where bytes are most of a link's time; the figures are above. */
+extern "C" int tfi_cuda_chain_pays(const tfi_link *links, int count, int64_t M)
+{
+    const double least = 14e6;
+    double bytes = 0;
+
+    for (int i = 0; i < count; i++)
+        if (links[i].kind == TFI_LINK_PRODUCT) bytes += 2.0 * links[i].of.product.N * links[i].of.product.K;
+    return M == 1 && bytes >= least * count;
 }
 
 extern "C" int64_t tfi_cuda_link_tiles(const tfi_link *link, int64_t M)
@@ -569,5 +750,6 @@ extern "C" int64_t tfi_cuda_link_words(const tfi_link *link, int64_t M)
 extern "C" tf_status tfi_cuda_chain(const tfi_cuda_launch *l, const tfi_chain_args *a)
 {
     if (a->count == 0 || a->M == 0) return TF_STATUS_OK;
-    return a->type == TFI_BF16 ? launch<TFI_BF16>(l, a) : launch<TFI_F16>(l, a);
+    if (a->M == 1) return a->type == TFI_BF16 ? launch<TFI_BF16, true>(l, a) : launch<TFI_F16, true>(l, a);
+    return a->type == TFI_BF16 ? launch<TFI_BF16, false>(l, a) : launch<TFI_F16, false>(l, a);
 }

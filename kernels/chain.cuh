@@ -7,22 +7,24 @@
 #include "kv.cuh"
 #include "reduce.cuh"
 
-/* Warps that compute, and one more that fills the ring. */
-enum { CONSUMERS = 8, CONSUMING = CONSUMERS * WARP, THREADS = CONSUMING + WARP };
+/* Warps that compute, and those that fill the ring, every fourth stage each: a copy takes a warp some 60 cycles to ask for. */
+enum { CONSUMERS = 8, CONSUMING = CONSUMERS * WARP, PRODUCERS = 4, THREADS = CONSUMING + PRODUCERS * WARP };
 
-/* A tile is 8 rows of w. Of a row, a part of up to 1024 columns is in a stage of the ring; chunk c of 32 columns is for warp
- * c % 8, in x too. Rows lie so that neighbours are in different banks. */
+/* A tile is 8 rows of w. Of each, a part of up to 1024 columns is in a stage of the ring, where neighbours begin in different
+ * banks. Chunk c of 32 columns of w and x is warp c % 8's. */
 enum { TILE = 8, CHUNK = 64 /* bytes */, PART = 2048, ROW_STRIDE = PART + CHUNK, STAGE = TILE * ROW_STRIDE, DEPTH_MAX = 16 };
 
 /* Tiles whose sums, a row of 8 for each warp and row of x, meet at one barrier; and floats that may be between two barriers. */
 enum { BATCH = 4, TILE_SUMS = CONSUMERS * TFI_CHAIN_ROWS * TILE + TILE, MEETING = BATCH * TILE_SUMS };
 
+/* Columns of a row that is normed. */
+enum { NORM_MAX = CONSUMING * 8 };
+
 /* A link and what follows from it on the host. */
 struct chain_link {
     tfi_link is;
     int16_t each, more; /* tiles or items of a block; of how many blocks, from `first` on, one more */
-    int16_t parts;      /* of a row of w */
-    int16_t part;       /* bytes; of an attention, blocks of the store in a stage */
+    int16_t blocks;     /* of the store in a stage */
 };
 
 struct chain_call {
@@ -41,14 +43,15 @@ enum {
     EMPTY_AT = FULL_AT + DEPTH_MAX * 8,
     STATISTICS_AT = EMPTY_AT + DEPTH_MAX * 8,
     SUMS_AT = STATISTICS_AT + CONSUMERS * TFI_CHAIN_ROWS * 8,
-    FREE_AT = SUMS_AT + 2 * MEETING * 4
+    FREE_AT = SUMS_AT + 2 * MEETING * 4 /* the links */
 };
 
 /* What a thread knows in all links. */
 struct chain_thread {
     const chain_call &c;
     char *shared;
-    uint32_t tag; /* of the run's link 0 */
+    uint32_t base; /* its address */
+    uint32_t tag;  /* of the run's link 0 */
     int32_t live[TFI_ROWS_COUNT];
 
     __device__ int rows(const tfi_link &link) const
@@ -75,21 +78,26 @@ __device__ inline chain_share share_of(const chain_link &l)
 
 /* Where the producer, or a consuming warp, is in it. */
 struct chain_ring {
-    uint32_t full, empty; /* barriers of the stage */
+    uint32_t begin, at, full; /* first stage and this; the barrier that says it is full, EMPTY_AT - FULL_AT before the other */
     int stage, phase, depth;
 
-    __device__ chain_ring(const chain_call &c, char *shared)
-        : full(shared_address(shared + FULL_AT)), empty(shared_address(shared + EMPTY_AT)), stage(0), phase(0), depth(c.depth)
+    __device__ chain_ring(const chain_thread &t)
+        : begin(t.base + t.c.ring_at), at(begin), full(t.base + FULL_AT), stage(0), phase(0), depth(t.c.depth)
     {
+    }
+
+    __device__ uint32_t empty() const
+    {
+        return full + (EMPTY_AT - FULL_AT);
     }
 
     __device__ void next()
     {
         full += 8;
-        empty += 8;
+        at += STAGE;
         if (++stage < depth) return;
         full -= depth * 8;
-        empty -= depth * 8;
+        at = begin;
         stage = 0;
         phase ^= 1;
     }
@@ -103,14 +111,34 @@ struct chain_ring {
     __device__ void give_back()
     {
         __syncwarp();
-        if (threadIdx.x % WARP == 0) barrier_arrive(empty);
+        if (threadIdx.x % WARP == 0) barrier_arrive(empty());
+        next();
+    }
+};
+
+/* The producers': all walk over all stages. */
+struct chain_supply : chain_ring {
+    int turn; /* whose stage it is */
+
+    __device__ chain_supply(const chain_thread &t) : chain_ring(t), turn(CONSUMERS)
+    {
+    }
+
+    __device__ bool is_mine() const
+    {
+        return turn == (int)threadIdx.x / WARP;
+    }
+
+    __device__ void leave()
+    {
+        if (++turn == CONSUMERS + PRODUCERS) turn = CONSUMERS;
         next();
     }
 
-    /* The producer: when the stage is empty, so many bytes are going to come. */
+    /* When the stage is empty, so many bytes are going to come. */
     __device__ void expect(int bytes) const
     {
-        barrier_wait(empty, phase ^ 1);
+        barrier_wait(empty(), phase ^ 1);
         if (threadIdx.x % WARP == 0) barrier_expect(full, bytes);
         __syncwarp();
     }
@@ -121,6 +149,51 @@ __device__ inline void copy_bytes(uint32_t to, const void *from, int bytes, uint
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
                  "r"(bytes), "r"(barrier)
                  : "memory");
+}
+
+/* Shared memory by address: the compiler would make the address anew each time. */
+__device__ inline uint4 shared_load4(uint32_t at)
+{
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
+    return v;
+}
+
+__device__ inline float2 shared_load2(uint32_t at)
+{
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at));
+    return v;
+}
+
+__device__ inline void shared_store4(uint32_t at, const uint4 &v)
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
+__device__ inline void shared_store2(uint32_t at, float2 v)
+{
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(v.x), "f"(v.y) : "memory");
+}
+
+__device__ inline void shared_store1(uint32_t at, uint32_t v)
+{
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
+
+/* Links are read from shared memory: the constant cache does not hold them all, and what it does not hold takes 700 cycles. For
+ * the same reason they come there as memory, not as a parameter that is indexed. */
+__device__ inline void copy_links(const chain_thread &t)
+{
+    const uint2 *from = (const uint2 *)t.c.links;
+    asm volatile("" : "+l"(from));
+    for (int i = threadIdx.x; i < t.c.count * (int)(sizeof(chain_link) / 8); i += THREADS)
+        *(uint2 *)(t.shared + FREE_AT + i * 8) = from[i];
+}
+
+__device__ inline const chain_link &link_of(const chain_thread &t, int i)
+{
+    return ((const chain_link *)(t.shared + FREE_AT))[i];
 }
 
 /* All warps but the producer. */
@@ -181,14 +254,6 @@ struct chain_source {
     }
 };
 
-/* Stops a test that would hang. */
-__device__ inline void count_poll(int &polls)
-{
-#ifdef TFI_CHAIN_PATIENCE
-    if (++polls > TFI_CHAIN_PATIENCE) __trap();
-#endif
-}
-
 /* Elements at[i] to at[i] + 7 of rows of type X whose columns are a multiple of 8, for each of N; none where at[i] < 0. All are
  * asked for before the first is waited for. */
 template <tfi_dtype X, int N>
@@ -202,7 +267,6 @@ __device__ __forceinline__ void take_eights(const chain_source &s, int (&at)[N],
             if (at[i] >= 0) out[i] = load_raw<8>(s.memory, X, at[i]);
         return;
     }
-    int polls = 0;
     for (bool late = true; late;) {
         uint64_t w[N][WORDS] = {};
         late = false;
@@ -226,7 +290,25 @@ __device__ __forceinline__ void take_eights(const chain_source &s, int (&at)[N],
                 out[i].high = make_uint4((uint32_t)w[i][WORDS - 4], (uint32_t)w[i][WORDS - 3], (uint32_t)w[i][WORDS - 2],
                                          (uint32_t)w[i][WORDS - 1]);
         }
-        count_poll(polls);
+    }
+}
+
+/* Pieces of 16 bytes, two words each: for each k of `wanted` the one at p + k * stride. All of them are asked for before the
+ * first is waited for. */
+template <int N>
+__device__ __forceinline__ void take_pieces(const uint64_t *p, int stride, uint32_t wanted, uint32_t tag, uint2 (&out)[N])
+{
+    while (wanted) {
+        uint64_t w[N][2] = {};
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            if (wanted >> k & 1) load_words(p + k * stride, w[k][0], w[k][1]);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            if (!(wanted >> k & 1) || is_late(w[k][0], tag) || is_late(w[k][1], tag)) continue;
+            out[k] = make_uint2((uint32_t)w[k][0], (uint32_t)w[k][1]);
+            wanted &= ~(1u << k);
+        }
     }
 }
 
@@ -235,59 +317,59 @@ struct chain_pair {
     uint64_t words[2]; /* of 16 bits: only the first */
 };
 
-__device__ inline int pair_at(int m, int n, int columns, int dtype)
+__device__ inline int pair_at(int m, int n, int columns, bool wide)
 {
-    return m * row_words(columns, dtype) + (dtype == TFI_F32 ? n : n / 2);
+    return wide ? m * ((columns + 1) / 2 * 2) + n : m * ((columns + 3) / 4 * 2) + n / 2;
 }
 
 /* As they are now: words may be late. */
-__device__ inline chain_pair load_pair(const chain_source &s, int m, int n, int columns, tfi_dtype dtype)
+__device__ inline chain_pair load_pair(const uint64_t *at, bool wide)
 {
     chain_pair p = {};
-
-    if (s.words) {
-        const uint64_t *at = s.words + pair_at(m, n, columns, dtype);
-        if (dtype == TFI_F32) load_words(at, p.words[0], p.words[1]);
-        else p.words[0] = load_word(at);
-        return p;
-    }
-    const int64_t i = (int64_t)m * columns + n;
-    const uint32_t a = load_raw<1>(s.memory, dtype, i).bits;
-    const uint32_t b = n + 1 < columns ? load_raw<1>(s.memory, dtype, i + 1).bits : 0;
-    p.words[0] = word_of(s.tag, dtype == TFI_F32 ? a : b << 16 | a);
-    p.words[1] = word_of(s.tag, b);
+    if (wide) load_words(at, p.words[0], p.words[1]);
+    else p.words[0] = load_word(at);
     return p;
 }
 
-__device__ inline float2 wait_for_pair(const chain_source &s, chain_pair p, int m, int n, int columns, tfi_dtype dtype)
+template <tfi_dtype T>
+__device__ inline float2 wait_for_pair(chain_pair p, const uint64_t *at, uint32_t tag, bool wide)
 {
-    int polls = 0;
-    while (is_late(p.words[0], s.tag) || (dtype == TFI_F32 && is_late(p.words[1], s.tag))) {
-        p = load_pair(s, m, n, columns, dtype);
-        count_poll(polls);
+    while (is_late(p.words[0], tag) || (wide && is_late(p.words[1], tag))) {
+        p = load_pair(at, wide);
     }
     const uint32_t a = (uint32_t)p.words[0], b = (uint32_t)p.words[1];
-    if (dtype == TFI_F32) return make_float2(__uint_as_float(a), __uint_as_float(b));
-    return make_float2(half_to_float(a & 0xffff, dtype), half_to_float(a >> 16, dtype));
+    if (wide) return make_float2(__uint_as_float(a), __uint_as_float(b));
+    return make_float2(half_to_float(a & 0xffff, T), half_to_float(a >> 16, T));
 }
 
-/* To whoever waits for it, and to memory. */
-__device__ inline void store_pair(const chain_thread &t, const tfi_link_rows &y, int m, int n, int columns, float2 v)
-{
-    const tfi_dtype dtype = (tfi_dtype)y.dtype;
-    const uint32_t tag = t.tag + y.link;
-    const bool two = n + 1 < columns;
+/* Where two neighbours of y go: to whoever waits for them, and to memory. */
+struct chain_target {
+    uint64_t *words; /* NULL: none */
+    char *memory;    /* NULL: none */
+    uint32_t tag;
+    bool wide, two; /* fp32; the second is a column */
 
-    if (y.words >= 0) {
-        uint64_t *to = t.c.exchange + y.words + pair_at(m, n, columns, dtype);
-        if (dtype == TFI_F32) store_words(to, word_of(tag, __float_as_uint(v.x)), word_of(tag, __float_as_uint(v.y)));
-        else store_word(to, word_of(tag, float_to_halves(v.x, v.y, dtype)));
+    template <tfi_dtype T>
+    __device__ void put(float2 v) const
+    {
+        const uint32_t bits = wide ? __float_as_uint(v.x) : float_to_halves(v.x, v.y, T);
+
+        if (words && wide) store_words(words, word_of(tag, bits), word_of(tag, __float_as_uint(v.y)));
+        if (words && !wide) store_word(words, word_of(tag, bits));
+        if (!memory) return;
+        const float a[1] = {v.x}, b[1] = {v.y};
+        store(memory, wide ? TFI_F32 : T, 0, a);
+        if (two) store(memory, wide ? TFI_F32 : T, 1, b);
     }
-    if (!y.memory) return;
-    const int64_t i = (int64_t)m * columns + n;
-    const float a[1] = {v.x}, b[1] = {v.y};
-    store(y.memory, dtype, i, a);
-    if (two) store(y.memory, dtype, i + 1, b);
+};
+
+__device__ inline chain_target target_of(const chain_thread &t, const tfi_link_rows &y, int m, int n, int columns)
+{
+    const bool wide = y.dtype == TFI_F32;
+    chain_target to = {NULL, NULL, t.tag + y.link, wide, n + 1 < columns};
+    if (y.words >= 0) to.words = t.c.exchange + y.words + pair_at(m, n, columns, wide);
+    if (y.memory) to.memory = (char *)y.memory + ((int64_t)m * columns + n) * (wide ? 4 : 2);
+    return to;
 }
 
 #endif

@@ -4,6 +4,9 @@
 #ifndef TFI_KERNELS_CHAIN_ATTENTION_CUH
 #define TFI_KERNELS_CHAIN_ATTENTION_CUH
 
+#include <float.h>
+
+#include "activation.cuh"
 #include "attention_decode.cuh"
 #include "chain.cuh"
 
@@ -15,6 +18,11 @@ inline int kv_blocks_of_stage(int D)
     const int blocks = STAGE / (STORED_TWICE * D);
     return blocks < WARP / 2 ? blocks : WARP / 2;
 }
+
+/* Few keys at a time for each eight lanes: a short context keeps all warps busy then. */
+enum { STEPS = 2 };
+template <tfi_dtype T, int CHUNKS>
+using chain_decode = decode_share<T, CHUNKS, true, STEPS>;
 
 struct chain_item {
     int row, head;
@@ -34,7 +42,7 @@ __device__ inline const kv_call &kv_of(const chain_thread &t, const tfi_link &li
 }
 
 /* The producer's. Lane 2i copies the keys of the stage's block i, lane 2i + 1 its values. */
-__device__ inline void supply_attention(const chain_thread &t, const chain_link &l, chain_ring &ring, int rows)
+__device__ inline void supply_attention(const chain_thread &t, const chain_link &l, chain_supply &ring, int rows)
 {
     const kv_call &kv = kv_of(t, l.is);
     const int D = l.is.of.attention.D, lane = threadIdx.x % WARP, mine = lane / 2, plane = TFI_KV_BLOCK * D;
@@ -46,15 +54,17 @@ __device__ inline void supply_attention(const chain_thread &t, const chain_link 
         const int32_t *table = kv_table(kv, t.c.live, item.row);
         const int64_t head = l.is.of.attention.layer * 2 * kv.values_at + item.head * plane + lane % 2 * kv.values_at;
 
-        for (int first = 0; first < item.stored; first += l.part * TFI_KV_BLOCK) {
+        for (int first = 0; first < item.stored; first += l.blocks * TFI_KV_BLOCK) {
+            if (!ring.is_mine()) {
+                ring.leave();
+                continue;
+            }
             const int token = first + mine * TFI_KV_BLOCK, tokens = min(TFI_KV_BLOCK, item.stored - token);
-            const bool has = mine < l.part && tokens > 0;
+            const bool has = mine < l.blocks && tokens > 0;
             const int64_t from = has ? table[token / TFI_KV_BLOCK] * kv.block_elements + head : 0;
-            ring.expect(min(item.stored - first, l.part * TFI_KV_BLOCK) * D * 4);
-            if (has)
-                copy_bytes(shared_address(t.shared + t.c.ring_at) + ring.stage * STAGE + lane * plane * 2, kv.blocks + from * 2,
-                           tokens * D * 2, ring.full);
-            ring.next();
+            ring.expect(min(item.stored - first, l.blocks * TFI_KV_BLOCK) * D * 4);
+            if (has) copy_bytes(ring.at + lane * plane * 2, kv.blocks + from * 2, tokens * D * 2, ring.full);
+            ring.leave();
         }
     }
 }
@@ -64,7 +74,7 @@ template <tfi_dtype T, int CHUNKS>
 __device__ inline void take_item(const chain_thread &t, const chain_link &l, const chain_item &item, bool appends,
                                  raw_elements<8> (&out)[3 * CHUNKS])
 {
-    using share = decode_share<T, CHUNKS, true>;
+    using share = chain_decode<T, CHUNKS>;
     const auto &a = l.is.of.attention;
     const int inner = a.H * a.D, width = a.source ? inner : a.column + 2 * inner, query = item.row * width + item.head * a.D;
     int at[3 * CHUNKS];
@@ -86,7 +96,7 @@ template <tfi_dtype T, int CHUNKS>
 __device__ inline void append_item(const chain_thread &t, const chain_link &l, const chain_item &item,
                                    const raw_elements<8> (&taken)[3 * CHUNKS])
 {
-    using share = decode_share<T, CHUNKS, true>;
+    using share = chain_decode<T, CHUNKS>;
     const kv_call &kv = t.c.own;
     const auto &a = l.is.of.attention;
     const int64_t to = kv_key(kv, kv_table(kv, t.c.live, item.row), item.len - 1, item.head, a.D) + a.layer * 2 * kv.values_at;
@@ -101,17 +111,54 @@ __device__ inline void append_item(const chain_thread &t, const chain_link &l, c
     }
 }
 
+/* Dimensions 2 i and 2 i + 1 of all warps' rows, i being the thread. */
+template <tfi_dtype T, int WIDTH>
+__device__ inline void meet_warps(const float *rows, int D, const chain_target &to)
+{
+    const int d = threadIdx.x * 2;
+    float highest = -FLT_MAX, of[CONSUMERS], totals[CONSUMERS], total = 0;
+    float2 sum = make_float2(0, 0), v[CONSUMERS];
+
+#pragma unroll
+    for (int w = 0; w < CONSUMERS; w++) {
+        const float2 two = *(const float2 *)(rows + w * WIDTH);
+        of[w] = two.x;
+        totals[w] = two.y;
+        v[w] = *(const float2 *)(rows + w * WIDTH + SUMS + d);
+        highest = fmaxf(highest, of[w]);
+    }
+#pragma unroll
+    for (int w = 0; w < CONSUMERS; w++) {
+        const float factor = exp2_fast(of[w] - highest); /* 0: it had no key */
+        total += factor * totals[w];
+        sum.x += factor * v[w].x;
+        sum.y += factor * v[w].y;
+    }
+    const float scale = total == 0 ? 0 : __fdividef(1, total); /* no keys: zeros */
+    if (d < D) to.put<T>(make_float2(sum.x * scale, sum.y * scale));
+}
+
+/* The warp wants no more of the stage. */
+__device__ inline void pass(chain_ring &ring)
+{
+    ring.take();
+    ring.give_back();
+}
+
 template <tfi_dtype T, int CHUNKS>
 __device__ inline void attend_item(const chain_thread &t, const chain_link &l, const chain_item &item, chain_ring &ring,
                                    float *meeting_place)
 {
-    using share = decode_share<T, CHUNKS, true>;
+    using share = chain_decode<T, CHUNKS>;
     constexpr int WIDTH = SUMS + CHUNKS * DECODE_CHUNK;
-    static_assert(CONSUMERS * WIDTH <= MEETING, "");
+    static_assert(CONSUMERS * WIDTH + 32 + CHUNKS * DECODE_CHUNK <= MEETING, "the new token's key and value come behind");
     const auto &a = l.is.of.attention;
     const int warp = threadIdx.x / WARP, group = share::lane() / share::LANES, D = a.D, plane = TFI_KV_BLOCK * D * 2;
     const bool appends = !a.source && warp == CONSUMERS - 1;
     const float *biases = a.bias ? a.bias + (int64_t)item.head * (2 * a.max_distance + 1) : NULL;
+    const int of_warp = warp * WARP + share::lane();
+    const chain_target to = target_of(t, l.is.y, item.row, item.head * D + of_warp * 2, a.H * D);
+    const uint32_t fresh = shared_address(meeting_place + CONSUMERS * WIDTH + 32) / 16 * 16;
     raw_elements<8> taken[3 * CHUNKS];
     share s;
 
@@ -123,53 +170,53 @@ __device__ inline void attend_item(const chain_thread &t, const chain_link &l, c
         for (int j = 0; j < 8; j++) s.q[k][j] *= a.scale * LOG2E;
     }
     if (appends) {
-        typename share::tile tile = {};
 #pragma unroll
         for (int k = 0; k < CHUNKS; k++) {
-            tile.keys[0][k] = taken[CHUNKS + k];
-            tile.values[0][k] = taken[2 * CHUNKS + k];
+            const uint32_t to = fresh + share::dimension(k) * 2;
+            if (group == 0) shared_store4(to, taken[CHUNKS + k].low);
+            if (group == 0) shared_store4(to + CHUNKS * DECODE_CHUNK * 2, taken[2 * CHUNKS + k].low);
         }
-        tile.biases[0] = biases ? bias_at(biases, a.max_distance, 0) * LOG2E : 0;
-        s.attend(tile, 0, 1);
         append_item<T, CHUNKS>(t, l, item, taken);
+        __syncwarp();
     }
-    const int number = a.source ? 0 : item.len - 1;
-    for (int first = 0, turn = warp; first < item.stored; first += l.part * TFI_KV_BLOCK) {
-        const int behind = min(item.stored, first + l.part * TFI_KV_BLOCK);
-        const char *stage = t.shared + t.c.ring_at + ring.stage * STAGE;
-
-        ring.take();
-        for (; turn * share::TOKENS < behind; turn += CONSUMERS) {
-            const int key = turn * share::TOKENS;
-            typename share::tile tile;
-#pragma unroll
-            for (int i = 0; i < share::STEPS; i++) {
-                const int at = key + i * share::GROUPS + group, token = at - first;
-                const char *from = stage + (token / TFI_KV_BLOCK * (2 * TFI_KV_BLOCK) + token % TFI_KV_BLOCK) * D * 2;
-                tile.biases[i] = biases ? bias_at(biases, a.max_distance, at - number) * LOG2E : 0;
-#pragma unroll
-                for (int k = 0; k < CHUNKS; k++) {
-                    const int d = share::dimension(k);
-                    const bool has = at < behind && d < D;
-                    tile.keys[i][k] = tile.values[i][k] = {};
-                    if (has) tile.keys[i][k].low = *(const uint4 *)(from + d * 2);
-                    if (has) tile.values[i][k].low = *(const uint4 *)(from + plane + d * 2);
-                }
-            }
-            s.attend(tile, key, item.stored);
+    /* Tile -1 is the new token. */
+    const int number = a.source ? 0 : item.len - 1, per = l.blocks * TFI_KV_BLOCK;
+    int first = 0; /* token of the ring's stage */
+#pragma unroll 1
+    for (int i = appends ? -1 : warp;; i = i < 0 ? warp : i + CONSUMERS) {
+        int key = item.len - 1, behind = item.len, begin = key, values = CHUNKS * DECODE_CHUNK * 2;
+        uint32_t stage = fresh;
+        if (i >= 0) {
+            key = i * share::TOKENS;
+            if (key >= item.stored) break;
+            for (; key >= first + per; first += per) pass(ring);
+            ring.take();
+            behind = min(item.stored, first + per);
+            begin = first;
+            values = plane;
+            stage = ring.at;
         }
-        ring.give_back();
+        typename share::tile tile;
+#pragma unroll
+        for (int k = 0; k < STEPS; k++) {
+            const int at = key + k * share::GROUPS + group, token = at - begin;
+            const uint32_t from = stage + (token / TFI_KV_BLOCK * (2 * TFI_KV_BLOCK) + token % TFI_KV_BLOCK) * D * 2;
+            tile.biases[k] = biases ? bias_at(biases, a.max_distance, at - number) * LOG2E : 0;
+#pragma unroll
+            for (int c = 0; c < CHUNKS; c++) {
+                const int d = share::dimension(c);
+                tile.keys[k][c] = tile.values[k][c] = {};
+                if (at >= behind || d >= D) continue;
+                tile.keys[k][c].low = shared_load4(from + d * 2);
+                tile.values[k][c].low = shared_load4(from + values + d * 2);
+            }
+        }
+        s.attend(tile, key, behind);
     }
+    for (; first < item.stored; first += per) pass(ring);
     s.write(meeting_place + warp * WIDTH);
     meet_consumers();
-    const int d = threadIdx.x * 2;
-    if (d >= D) return;
-    float2 y;
-    const meeting low = meet(CONSUMERS, d, [&](int w, int i) { return meeting_place[w * WIDTH + i]; });
-    const meeting high = meet(CONSUMERS, d + 1, [&](int w, int i) { return meeting_place[w * WIDTH + i]; });
-    y.x = low.total == 0 ? 0 : low.sum / low.total; /* no keys: zeros */
-    y.y = low.total == 0 ? 0 : high.sum / low.total;
-    store_pair(t, l.is.y, item.row, item.head * D + d, a.H * D, y);
+    if (warp * WARP * 2 < D) meet_warps<T, WIDTH>(meeting_place, D, to);
 }
 
 template <tfi_dtype T>

@@ -155,6 +155,8 @@ int tfi_cuda_link_fits(const tfi_link *link, tfi_dtype type, int64_t M, int64_t 
 int64_t tfi_cuda_link_tiles(const tfi_link *link, int64_t M);
 /* Words that a link's y takes. */
 int64_t tfi_cuda_link_words(const tfi_link *link, int64_t M);
+/* Whether one launch takes less time than the ops' own would. */
+int tfi_cuda_chain_pays(const tfi_link *links, int count, int64_t M);
 tf_status tfi_cuda_chain(const tfi_cuda_launch *l, const tfi_chain_args *a);
 
 /* A matrix product of many rows whose end the matrix library lacks, on wgmma: y = act(x w^T + bias), x [M, K], w [N, K] and y of

@@ -238,9 +238,11 @@ static void undo(tfi_program *p, int32_t begin, int32_t end)
 /* One link gains nothing. */
 static void close_chain(growing *c)
 {
-    if (c->end - c->begin > 1) {
-        c->p->steps[c->p->linked[c->begin].op].chain = c->end - c->begin;
-    } else if (c->end > c->begin) {
+    const int32_t count = c->end - c->begin;
+
+    if (count > 1 && tfi_cuda_chain_pays(c->p->links + c->begin, count, c->M)) {
+        c->p->steps[c->p->linked[c->begin].op].chain = count;
+    } else if (count > 0) {
         undo(c->p, c->begin, c->end);
         c->end = c->begin;
     }
