@@ -2,23 +2,24 @@
  * src/backend/ref/attention.c; beside attention_decode.cu, which spreads few of them over the device.
  *
  * Shapes    q [H*D] a sequence, D 64 or 128; keys and values in blocks of 16 tokens (kernels/kv.cuh), of x's type
- * Parallel  a warp a sequence and head. It takes two blocks of the store at a time, which copies of whole planes bring into a
- *           ring in shared memory: the first ones before the results of the kernel before are waited for (attention_decode.cu
- *           says what may be read then), so that most bytes are on their way while the product before is at work, and
- *           registers hold none of them. Alone, a warp has nobody to meet: what a block of more does beside keys is most of
- *           its instructions.
- * Products  q k by mma.sync: 16 keys are the rows, q stands in all columns, so every lane has the score of the two keys whose
- *           values it weights in fp32: lane l has keys l / 4 and l / 4 + 8 and 8 dimensions of every 32. Rows of the odd keys
- *           are read half by half in the other order, for the banks; q's odd columns too, and odd keys take the score of an
- *           odd column.
+ * Parallel  a warp a sequence and head. It takes two blocks of the store at a time, which copies of whole planes bring into
+ *           a ring in shared memory: the first ones before the results of the kernel before are waited for
+ *           (attention_decode.cu says what may be read then), so that most bytes are on their way while the product before
+ *           is at work, and registers hold none of them. Alone, a warp has nobody to meet: what a block of more does beside
+ *           keys is most of its instructions.
+ * Products  q k by mma.sync: 16 keys are the rows, q stands in all columns, so every lane has the score of the two keys
+ *           whose values it weights in fp32: lane l has keys l / 4 and l / 4 + 8 and 8 dimensions of every 32. Rows of the
+ *           odd keys are read half by half in the other order, for the banks; q's odd columns too, and odd keys take the
+ *           score of an odd column.
  * Needs     9.0, vectors of 16 bytes
  * Floor     bytes of keys and values: 64 sequences of 90 tokens, H=12, D=64: 17.7 MB / 4.6 TB/s = 3.9 us, of 140: 6.0 us, of
  *           which all but what the kernel before leaves no room for can come before; 2 us from there on
- * Measured  H200, CUDA 13.0, 2026-11-21: a layer of GPT-2 124M for 64 sequences as a chain of seven dependent launches: of 41,
- *           90 and 139 tokens 21.4, 24.1 and 27.2 us; with attention_decode.cu 28.1 of 90 and 31.5 of 139, then not yet tuned
- *           otherwise: 2.2 and 3.3 more
+ * Measured  H200, CUDA 13.0, 2026-11-21: a layer of GPT-2 124M for 64 sequences as a chain of seven dependent launches: of
+ *           41, 90 and 139 tokens 21.4, 24.1 and 27.2 us; with attention_decode.cu 28.1 of 90 and 31.5 of 139, then not yet
+ *           tuned otherwise: 2.2 and 3.3 more
  * Tried     Four warps with a ring each that meet at the end: 1.7 us more of 90 tokens; two: 2.5; rings of 3, 4, 6 and 8
- *           stages: 2.3, 0.7, 0.5 and 0 us more. Going through the products once before the wait, as norm.cu does: 0.35 more. */
+ *           stages: 2.3, 0.7, 0.5 and 0 us more. Going through the products once before the wait, as norm.cu does: 0.35
+ *           more. */
 #include "attention_decode.cuh"
 
 namespace
@@ -341,7 +342,7 @@ __global__ void __launch_bounds__(WARP) decode_many(many_call c)
 
 /* ---- host ---- */
 
-/* As many stages as have all of a short context under way, while all sequences' blocks have room on the device beside others. */
+/* As many as have all of a short context under way, while all sequences have room on the device beside other kernels' blocks. */
 int stages_for(int64_t max_tokens, int D)
 {
     const int64_t blocks = blocks_of(max_tokens, TFI_KV_BLOCK), most = D == 64 ? 5 : 4;

@@ -3,14 +3,15 @@
  *
  * Shapes    x, residual, y [R, E] in any mix of types; gain, bias [E] fp32; statistics in fp32
  * Parallel  a block a row. Up to E = 8192 the row stays in registers, 8 to 32 elements a thread, so that x and residual are
- *           read once; gain, bias and the live count are there before the results of the kernel before. Where rows are many, a warp a row up to E = 1024: no barriers, and 9 loads of 16 bytes a thread are under way.
+ *           read once; gain, bias and the live count are there before the results of the kernel before. Where rows are many,
+ *           a warp a row up to E = 1024: no barriers, and 9 loads of 16 bytes a thread are under way.
  * Accuracy  the first mean is off by its rounding; the second pass sums differences to it as well as their squares and takes
  *           that error out again, so a mean of 10,000 deviations costs no digits
  * Needs     E % 8 == 0, E <= 8192, 16-byte aligned buffers; otherwise norm_any reads the row three times
  * Floor     bytes of x, residual and y; R=4096, E=768 in bf16 with residual: 18.9 MB / 4.3 TB/s = 4.4 us, less from L2;
  *           R=49152, E=768, fp32 and fp16 giving fp16: 302 MB = 70 us
- * Measured  72 us of those 70 on H200; a block a row took 100. 64 rows in a chain of a decode step's launches: 0.15 us less where
- *           few blocks go through it twice */
+ * Measured  72 us of those 70 on H200; a block a row took 100. 64 rows in a chain of a decode step's launches: 0.15 us less
+ *           where few blocks go through it twice */
 #include "reduce.cuh"
 #include "types.cuh"
 
