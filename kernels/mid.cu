@@ -10,8 +10,9 @@
  *           results of the one before, 0.45 for the first slice of x, the rest for the end
  * Measured  H200, CUDA 13.0, fp16, other weights each time: 128 x 2304 x 768: 3.8 us, 128 x 768 x 768: 3.6, 128 x 3072 x 768
  *           with GELU: 5.1, 128 x 768 x 3072: 5.2 (the matrix library in BERT: 5.2, 4.4, 7.2 and 10.5); 256 rows: 5.0, 3.7,
- *           6.1, 7.3; 512 rows: 6.1, 3.7, 7.7 (7.0, 4.8, 9.3). BERT-base of 1 x 128: 0.41 ms in place of 0.45, 1 x 256: 0.46
- *           in place of 0.49, but 1 x 512 0.54 to 0.60 in place of 0.545, whichever of its products are done here.
+ *           6.1, 7.3; 512 rows: 6.1, 3.7, 7.7 (7.0, 4.8, 9.3). BERT-base of 1 x 128: 0.40 ms in place of 0.45, 1 x 256: 0.46
+ *           in place of 0.49; 1 x 512 0.54 to 0.60 with these products and 0.54 to 0.61 without: undecided, as the library's
+ *           choices differ from process to process
  * Tried     512 x 768 x 3072 in 3 parts of 128 x 96 tiles: 9.5 us, the matrix library 8.2: a block sends 32 KB in 1.2 us.
  *           Clusters of 4 blocks that fill a multiprocessor each do not all find room at once: 14.9. Blocks that share x by
  *           multicast: no gain. Asking for the next product's weights early: no gain. Ends of whole tiles by way of shared
@@ -477,8 +478,7 @@ tf_status launch_plan(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows 
     return p.parts == 1 ? launch<bf16, shape_of<2, false>>(l, a, rows, p) : launch<bf16, shape_of<2, true>>(l, a, rows, p);
 }
 
-/* No plan: others are as fast. With more rows the kernels around it lose what it gains: their blocks come early, and find place
- * where its own have left some. Measured where there are 132 multiprocessors. */
+/* No plan: others are as fast, or nobody has shown that they are slower. Measured where there are 132 multiprocessors. */
 bool choose(const tfi_mid_args *a, mid_plan *p)
 {
     const int64_t across = blocks_of(a->N, WIDTH), small = blocks_of(a->M, 64) * across, large = blocks_of(a->M, 128) * across;
