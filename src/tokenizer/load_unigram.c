@@ -423,18 +423,6 @@ static uint8_t point(const tf_tokenizer *t, uint32_t c)
     return (uint8_t)(joins | (tfi_charsmap_begins(&t->unigram.map, text, size) ? TFI_POINT_ASKS : 0));
 }
 
-/* May words be taken one by one? With libsentencepiece's rules only where no piece reaches from one into the next and a lone mark
- * is known, and the text is changed by the map alone. */
-static int has_words(const tf_tokenizer *t)
-{
-    const tfi_unigram *u = &t->unigram;
-
-    if (u->ascii[' '] != TFI_ASCII_SPACE || maps_ascii_pairs(u)) return 0;
-    if (!u->is_spm) return u->is_plain && u->split_spaces && u->has_mark;
-    if (!u->dummy_prefix || !u->remove_extra_spaces || !u->escape_spaces || u->space_is_suffix) return 0;
-    return u->lone_mark != TFI_TRIE_NONE && !u->spans_words;
-}
-
 /* The id of the piece that is a mark and nothing else. */
 static int32_t lone_mark(const tfi_unigram *u)
 {
@@ -444,6 +432,18 @@ static int32_t lone_mark(const tfi_unigram *u)
     for (uint32_t i = 0; i < u->mark_size; i++)
         if (!tfi_darts_step(&u->pieces, &base, u->mark_text[i], &id)) return TFI_TRIE_NONE;
     return id;
+}
+
+/* May words be taken one by one? With libsentencepiece's rules only where no piece reaches from one into the next and a lone mark
+ * is known, and the text is changed by the map alone. */
+static int has_words(const tf_tokenizer *t)
+{
+    const tfi_unigram *u = &t->unigram;
+
+    if (u->ascii[' '] != TFI_ASCII_SPACE || maps_ascii_pairs(u)) return 0;
+    if (!u->is_spm) return u->is_plain && u->split_spaces && u->has_mark;
+    if (!u->dummy_prefix || !u->remove_extra_spaces || !u->escape_spaces || u->space_is_suffix) return 0;
+    return lone_mark(u) != TFI_TRIE_NONE && !u->spans_words;
 }
 
 static tf_status set_points(tf_tokenizer *t)
@@ -480,6 +480,5 @@ tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
     }
     set_ascii(t);
     u->has_seams = has_seams(t);
-    u->lone_mark = lone_mark(u);
     return set_points(t);
 }

@@ -307,11 +307,13 @@ static void keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_
     const tfi_token *tokens = x->s->tokens + first;
     const size_t count = x->s->token_count - first;
 
+    /* With tokenizers' rules a lone mark has the first code point's range, and so has what follows. */
+    const int is_lone = !u->is_spm && count > 1 && tokens[0].byte_begin == tokens[1].byte_begin;
+
     if (count > TFI_WORD_TOKENS || u->byte_fallback) return;
     to->size = 0; /* until all of it is written */
     for (size_t i = 0; i < count; i++) {
-        const int again = i == 1 && tokens[0].id == u->lone_mark; /* see put_known */
-        if (i > 0 && !again && tokens[i].byte_begin != tokens[i - 1].byte_end) return;
+        if (i > 0 && !(i == 1 && is_lone) && tokens[i].byte_begin != tokens[i - 1].byte_end) return;
         to->ids[i] = tokens[i].id;
         to->ends[i] = (uint8_t)(tokens[i].byte_end - w->begin);
         to->char_ends[i] = (uint8_t)(tokens[i].char_end - x->chars);
@@ -320,6 +322,7 @@ static void keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_
     to->size = (uint8_t)(w->end - w->begin);
     to->count = (uint8_t)count;
     to->prefix = (uint8_t)w->prefix;
+    to->is_lone = (uint8_t)is_lone;
     to->margin = (float)margin;
 }
 
@@ -331,8 +334,7 @@ static tf_status put_known(tfi_reading *x, const tfi_word *known, const word *w)
 
     if (status < 0) return status;
     for (int i = 0; i < known->count; i++) {
-        /* Without libsentencepiece's rules a lone mark has the first code point's range, and so has what follows. */
-        if (i == 1 && known->ids[0] == x->t->unigram.lone_mark && !x->t->unigram.is_spm) begin = w->begin, index = x->chars;
+        if (i == 1 && known->is_lone) begin = w->begin, index = x->chars;
         const uint32_t end = w->begin + known->ends[i], index_end = x->chars + known->char_ends[i];
         tfi_put_token(x, known->ids[i], begin, end, index, index_end);
         begin = end;

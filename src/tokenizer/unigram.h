@@ -28,7 +28,6 @@ typedef struct tfi_unigram {
     double unk_score;
     int32_t unk_id;
     int byte_fallback;
-    int32_t lone_mark;    /* the piece that is a mark alone, or TFI_TRIE_NONE */
     int has_twins;        /* some piece is there twice: texts have the last one */
     int32_t byte_id[256]; /* <0x00>, ...; TFI_TRIE_NONE where there is none */
 
@@ -62,6 +61,7 @@ typedef struct tfi_word {
     int32_t ids[TFI_WORD_TOKENS];
     uint8_t ends[TFI_WORD_TOKENS], char_ends[TFI_WORD_TOKENS]; /* of each token in the word, without the mark before it */
     uint8_t size, count, prefix;                               /* size 0: a free place. prefix: bytes of the mark */
+    uint8_t is_lone;                                           /* the first token is the mark alone, in the range of the second */
     float margin; /* by how much the least clear choice on the way was one; only with libsentencepiece's rules */
 } tfi_word;
 
