@@ -17,9 +17,9 @@
  * Floor     bytes of w / 4.3 TB/s, or for small links what follows one another: a word's way from block to block is 1.0 us at
  *           rest, and what a block does between words about 0.5 us. Predicted for a layer of GPT-2 124M of five links 8 us, XL 17.
  * Measured  on an H200, one row, 140 tokens, microseconds a step with the head, in brackets few.cu and decode attention one after
- *           the other: T5-3B BF16 1226 (1330), XL F16 1424 (1330), medium 469 (420), 124M 226 (190), T5-base 320 (265). So the
- *           prediction was wrong, and tfi_cuda_chain_pays() says when it does. A layer of 124M takes 17 us, of which words take
- *           5; the rest is some 400 instructions in a row from x to y of each link. 4 rows take 1.4 to 1.5 times as long.
+ *           the other: T5-3B BF16 1226 (1330), XL F16 1424 (1330), medium 469, 124M without head 202 (165), T5-base 320 (265). So
+ *           the prediction was wrong, and tfi_cuda_chain_pays() says when it does. A layer of 124M takes 17 us, of which words
+ *           take 5; the rest is some 400 instructions in a row from x to y of each link. 4 rows take 1.4 to 1.5 times as long.
  * Lost      One producer: 15 % more, a copy takes its warp 60 cycles. Links from the constant bank: a miss is 700 cycles. Naps
  *           between polls: 9 % more. All of a link once for nothing while x is not there, to have its code near: 15 % more. Two
  *           stages at a time: more code, no gain. Only 2 to 6 copies under way: nothing for small models, 4 to 8 % less for XL
