@@ -184,10 +184,9 @@ int tfi_unicode_decompose(uint32_t c, int is_compat, uint32_t out[TFI_DECOMPOSIT
 
 uint32_t tfi_unicode_compose(uint32_t a, uint32_t b)
 {
-    enum { NEWER = 0x11938 }; /* than the reference's tables */
     utf8proc_int32_t pair[] = {(utf8proc_int32_t)a, (utf8proc_int32_t)b, 0};
 
-    if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1 || pair[0] == NEWER) return 0;
+    if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1) return 0;
     return (uint32_t)pair[0];
 }
 

@@ -259,6 +259,8 @@ def test_every_code_point_normalized(name, tmp_path, rng):
     marks = [c for c in points if unicodedata.combining(c)] + ["\u1161", "\u11a8", "\u0344", "\uac00", "\ufb01", "\u09be"]
     starts = ["a", "\u00e9", "\u1100", "\u0915", "\u1ed9"]
     texts += [" ".join(rng.choice(starts) + "".join(rng.sample(marks, rng.randrange(4))) for _ in range(500)) for _ in range(10)]
+    apart = [unicodedata.normalize("NFD", c) for c in points]
+    texts += [" ".join(t for t, c in zip(apart, points) if t != c and ord(c) >> 11 != 0xAC00 >> 11)]
     forms(tmp_path / (name + ".json"), getattr(normalizers, name)(), texts).check(texts)
 
 
