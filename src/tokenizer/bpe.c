@@ -420,7 +420,7 @@ tf_status tfi_bpe_finish(tf_tokenizer *t)
     tf_status status;
 
     t->bpe.classes = &t->more;
-    tfi_bpe_find_bytes(t);
+    if (t->is_general) return tfi_bpe_finish_words(t);
     find_bytes(t);
     if ((status = tfi_trie_open(&t->bpe.words, t->memory, t->vocab.nodes)) < 0) return status;
     for (int32_t i = 0; i < t->vocab_size && status == TF_STATUS_OK; i++)

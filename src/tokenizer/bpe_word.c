@@ -54,6 +54,14 @@ static int has_bytes(const tfi_bpe *b, const uint8_t *text, uint32_t size)
     return 1;
 }
 
+/* Room for a word's symbols, and for two keys of each in the heap. */
+static tf_status reserve_word(tfi_scratch *s, size_t size)
+{
+    const tf_status status = tfi_reserve(s->memory, (void **)&s->symbols, &s->symbol_capacity, size + 1, sizeof *s->symbols);
+
+    return status < 0 ? status : tfi_reserve(s->memory, (void **)&s->heap, &s->heap_capacity, 2 * (size + 1), sizeof *s->heap);
+}
+
 /* The characters of a word as symbols. */
 static tf_status read_word(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, uint32_t size)
 {
@@ -100,16 +108,14 @@ tf_status tfi_bpe_word(tfi_reading *x, size_t begin, size_t end)
     tfi_scratch *s = x->s;
     const tfi_char *c = s->chars + begin, *last = s->chars + end - 1;
     const uint32_t at = c->at, size = (end < s->char_count ? s->chars[end].at : (uint32_t)s->normal_size) - at;
-    const int32_t whole = t->bpe.ignore_merges ? tfi_trie_find(&t->vocab, s->normal + at, size) : TFI_TRIE_NONE;
+    const int32_t same = tfi_trie_find(&t->vocab, s->normal + at, size);
+    const int is_whole = same != TFI_TRIE_NONE && (t->bpe.ignore_merges || t->token_flags[same] & TFI_TOKEN_WHOLE);
     uint32_t done = at;
     tf_status status;
 
-    if ((status = tfi_reserve(s->memory, (void **)&s->symbols, &s->symbol_capacity, (size_t)size + 1, sizeof *s->symbols)) <
-            0 ||
-        (status = tfi_reserve(s->memory, (void **)&s->heap, &s->heap_capacity, 2 * ((size_t)size + 1), sizeof *s->heap)) < 0)
-        return status;
+    if ((status = reserve_word(s, size)) < 0) return status;
     s->symbol_count = 0;
-    if (whole != TFI_TRIE_NONE) put_symbol(s, whole, size);
+    if (is_whole) put_symbol(s, same, size);
     else if ((status = read_word(t, s, s->normal + at, size)) < 0) return status;
     if (s->symbol_count > 1) tfi_bpe_merge(&t->bpe, s);
     if ((status = tfi_reserve_tokens(s, s->symbol_count)) < 0) return status;
@@ -121,12 +127,37 @@ tf_status tfi_bpe_word(tfi_reading *x, size_t begin, size_t end)
     return TF_STATUS_OK;
 }
 
-void tfi_bpe_find_bytes(tf_tokenizer *t)
+/* Learn whether the token is what its characters merge into, so that the word needs no merging. */
+static tf_status learn_word(tf_tokenizer *t, tfi_scratch *s, int32_t id)
 {
+    const uint8_t *token = (const uint8_t *)t->text + t->text_begin[id];
+    const uint32_t size = t->text_begin[id + 1] - t->text_begin[id] - 1;
+    tf_status status;
+
+    if (size == 0 || tfi_trie_find(&t->vocab, token, size) != id) return TF_STATUS_OK; /* an added token's other form */
+    if ((status = reserve_word(s, size)) < 0 || (status = read_word(t, s, token, size)) < 0) return status;
+    tfi_bpe_merge(&t->bpe, s);
+    if (s->symbol_count > 0 && s->symbols[0].next < 0 && s->symbols[0].id == id) t->token_flags[id] |= TFI_TOKEN_WHOLE;
+    return TF_STATUS_OK;
+}
+
+tf_status tfi_bpe_finish_words(tf_tokenizer *t)
+{
+    const tfi_bpe *b = &t->bpe;
+    const int is_plain = b->inner_prefix.size == 0 && b->end_suffix.size == 0;
+    tfi_scratch s = {.memory = t->memory};
+    tf_status status = TF_STATUS_OK;
     char name[16];
 
     for (int i = 0; i < 256; i++) {
         const int size = snprintf(name, sizeof name, "<0x%02X>", (unsigned)i);
         t->bpe.fallback_id[i] = tfi_trie_find(&t->vocab, (const uint8_t *)name, (size_t)size);
     }
+    for (int32_t id = 0; is_plain && id < t->vocab_size && status >= 0; id++) {
+        if (!(t->token_flags[id] & TFI_TOKEN_PRESENT)) continue;
+        status = learn_word(t, &s, id);
+        if (status == TF_STATUS_INVALID) status = TF_STATUS_OK; /* it has characters that are unknown */
+    }
+    tfi_scratch_close(&s);
+    return status;
 }

@@ -34,6 +34,7 @@ enum {
     TFI_TOKEN_PRESENT = 1,
     TFI_TOKEN_SPECIAL = 2,
     TFI_TOKEN_SPACED = 4, /* byte-level BPE: spells a space at its begin or end */
+    TFI_TOKEN_WHOLE = 16, /* BPE of text: what a word of its characters merges into */
     TFI_TOKEN_NORMAL = 8, /* is shown in its normal form, which the vocabulary's is not */
     TFI_BYT5_FIRST = 3,   /* ByT5: pad, eos and unk come before the bytes */
     TFI_BYT5_IDS = 256 + TFI_BYT5_FIRST,
@@ -333,8 +334,8 @@ void tfi_bpe_trim(const tfi_reading *x, tfi_token *k, const uint8_t *string, uin
 
 /* After the vocabulary, its merges and the added tokens: all that is looked up while encoding. OK or NOMEM. */
 tf_status tfi_bpe_finish(tf_tokenizer *t);
-/* The ids of <0x00> to <0xFF>. */
-void tfi_bpe_find_bytes(tf_tokenizer *t);
+/* The same for words that are text (bpe_word.c): the ids of <0x00> to <0xFF>, and which tokens are whole words. */
+tf_status tfi_bpe_finish_words(tf_tokenizer *t);
 
 /* Merge s->symbols, a list from the first one; the heap has room for two keys a symbol. */
 void tfi_bpe_merge(const tfi_bpe *b, tfi_scratch *s);
