@@ -342,7 +342,7 @@ __global__ void __launch_bounds__(WARP) decode_many(many_call c)
 
 /* ---- host ---- */
 
-/* As many as have all of a short context under way, while all sequences have room on the device beside other kernels' blocks. */
+/* As many as have all of a short context under way, while all sequences have room on the device beside other kernels. */
 int stages_for(int64_t max_tokens, int D)
 {
     const int64_t blocks = blocks_of(max_tokens, TFI_KV_BLOCK), most = D == 64 ? 5 : 4;

@@ -1,5 +1,5 @@
-/* What the products of few rows (few.cu: up to 8 rows, few_tiles.cu and few_wgmma.cu: up to 64) share: the rows that live, and what joins a sum
- * on its way to y. */
+/* What the products of few rows (few.cu: up to 8 rows, few_tiles.cu and few_wgmma.cu: up to 64) share: the rows that live, what
+ * joins a sum on its way to y, and how blocks of a cluster exchange sums. */
 #ifndef TFI_KERNELS_FEW_CUH
 #define TFI_KERNELS_FEW_CUH
 
@@ -58,7 +58,7 @@ __device__ inline void few_store(const tfi_few_args &a, int64_t m, int64_t n, fl
 
 /* ---- blocks of a cluster that share K ---- */
 
-/* Four sums straight to the shared memory of block `rank`, where a barrier counts the bytes. Both are addresses in this block's. */
+/* Four sums straight to the shared memory of block `rank`, where a barrier counts the bytes. Addresses are this block's own. */
 __device__ inline void few_send(uint32_t to, uint32_t barrier, int rank, const float (&v)[4])
 {
 #if __CUDA_ARCH__ >= 900

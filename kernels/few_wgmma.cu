@@ -296,7 +296,8 @@ __device__ void activate_all(tfi_activation activation, float (&v)[V])
     else activate<V>(TFI_ACT_SIGMOID, v);
 }
 
-/* What a thread finishes: V columns of every STEP'th of the block's tokens. What joins them is asked for before the products. */
+/* What a thread finishes: V columns of every STEP'th of the block's tokens. What joins them is asked for before the
+ * products. */
 template <int TOKENS, int V>
 struct finish {
     static constexpr int WIDE = ROWS / V, STEP = GROUP / WIDE, ITEMS = TOKENS / STEP;
