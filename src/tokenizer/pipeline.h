@@ -48,7 +48,7 @@ typedef struct tfi_part_kind {
     tf_status (*read)(struct tf_tokenizer *t, const struct tfi_json *json, tfi_part *part); /* NULL: it has no settings */
     tf_status (*normalize)(struct tfi_pass *p, const tfi_part *part);
     tf_status (*split)(struct tfi_reading *x, const tfi_part *part);
-    tf_status (*decode)(struct tfi_stage *s, const char *text, size_t size, int is_end);
+    tf_status (*decode)(struct tfi_stage *s, const char *text, size_t size, int chunk); /* tfi_chunk */
 } tfi_part_kind;
 
 struct tfi_part {

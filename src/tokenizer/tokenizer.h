@@ -2,11 +2,12 @@
  *
  *   load*.c   files -> tf_tokenizer           added.c   added tokens: the rules of adding, finding them in text
  *   words.c   text -> tokens of one text      encode.c  texts -> rows: truncation, windows, special tokens, threads
- *   decode.c  ids -> text                     tokenizer.c  the small public calls
+ *   decode.c  ids -> text, by decoder.c       tokenizer.c  the small public calls
+ *   pipeline.c  the same for any tokenizer.json: normalizer.c, splitter.c, then a model
  *
- * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE, unigram.c with normalizer.c, charsmap.c
- * and spm.c Unigram, byt5.c bytes, japanese.c
- * with mecab.c what goes before WordPiece in Japanese. Another model kind gets a file of its own beside them; rows, added tokens and decoding stay.
+ * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE, bpe_word.c BPE of text, unigram.c with
+ * charsmap.c and spm*.c Unigram, byt5.c bytes, japanese.c with mecab.c what goes before WordPiece in Japanese. pattern.c, regex.c and
+ * sets.c are the patterns of tokenizer.json. Another model kind gets a file of its own beside them; rows, added tokens and decoding stay.
  */
 #ifndef TFI_TOKENIZER_TOKENIZER_H
 #define TFI_TOKENIZER_TOKENIZER_H
