@@ -432,7 +432,7 @@ static tf_status build(tfi_loading *l)
     t->prefix_size = 2;
     t->word_chars_max = 100;
     if ((status = tfi_unicode_init(&t->unicode, &t->arena)) < 0) return status;
-    if ((l->rules == TFI_RULES_WHOLE || class_model(l->rules) == TFI_MODEL_BPE) &&
+    if ((l->rules == TFI_RULES_WHOLE || l->rules == TFI_RULES_ALBERT || class_model(l->rules) == TFI_MODEL_BPE) &&
         (status = tfi_unicode_init_more(&t->more, &t->arena)) < 0)
         return status;
     if ((status = read_limits(l)) < 0 || (status = tfi_read_names(l, legacy)) < 0) return status;
