@@ -13,7 +13,7 @@ cp "$build/src/cli/tfinfer" "$to/tests/bin/"
 for program in cuda_ops api_device api_gemm_file api_generate api_on_device step_logits dump_tensors; do cp "$build/tests/bin/$program" "$to/tests/bin/"; done
 strip --strip-unneeded "$to/src/libtfinfer.so.0" "$to"/tests/bin/*
 # Of the libraries those that a machine for GPU work may lack.
-ldd "$build/src/libtfinfer.so.0" | awk '/dnnl|jansson|pcre2|utf8proc|OpenCL|gomp/ { print $3 }' | xargs -I{} cp -L {} "$to/lib/"
+ldd "$build/src/libtfinfer.so.0" | awk '/dnnl|jansson|mecab|pcre2|utf8proc|OpenCL|gomp/ { print $3 }' | xargs -I{} cp -L {} "$to/lib/"
 cp -r "$here/conformance" "$here/bench" "$here/gpu.sh" "$work/tests/"
 find "$work" -name __pycache__ -prune -exec rm -rf {} +
 tar -C "$work" -cJf "$2" build tests
