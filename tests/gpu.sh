@@ -83,7 +83,7 @@ export -f sanitize_kind sanitize_ops
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         step $tool-api 60 compute-sanitizer --tool $tool --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
-        step $tool-ops 1800 bash -c 'sanitize_ops "$@"' - $tool 60 "$build/tests/bin/cuda_ops"
+        step $tool-ops 1800 bash -c 'sanitize_ops "$@"' - $tool 150 "$build/tests/bin/cuda_ops"
     done
 fi
 rm -f "$log.step"

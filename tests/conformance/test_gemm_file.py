@@ -23,7 +23,7 @@ def test_same_bits(dtype, rng, tmp_path):
     file = tmp_path / "choices"
     first = logits(tmp_path, dtype, ids, file)
     kept = file.read_bytes()
-    assert kept.startswith(b"tfinfer gemm choices 1\n") and len(kept.splitlines()) > 5
+    assert kept.startswith(b"tfinfer gemm choices 1\n") and len(kept.splitlines()) > 2
     for _ in range(3):
         for got in logits(tmp_path, dtype, ids, file):
             assert np.array_equal(got.view(np.int32), first[0].view(np.int32))

@@ -634,6 +634,14 @@ static tf_status copy_feed(const tfi_pass *s, const tfi_feed *f)
                                       (size_t)tfi_cuda_live_rows(p, s->run, f->value), cudaMemcpyHostToDevice, s->stream));
 }
 
+/* A launch that fails may be the first to hear of a fault, which is the device's. */
+static tf_status launched(const tfi_pass *s, tf_status st)
+{
+    if (st != TF_STATUS_DEVICE || s->capturing) return st;
+    const tf_status of_device = TFI_CUDA(s->program->cuda, cudaStreamSynchronize(s->stream));
+    return of_device < 0 ? of_device : st;
+}
+
 tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
 {
     tfi_program *p = s->program;
@@ -645,7 +653,7 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
                          .scratch = p->block + p->scratch_at};
     tf_status st;
 
-    if ((st = tfi_cuda_take(s, &l)) < 0) return st;
+    if ((st = launched(s, tfi_cuda_take(s, &l))) < 0) return st;
     tfi_cuda_find_chains(s);
     for (int32_t v = 0; with_taps && v < g->value_count; v++)
         if (is_there(p, s->run, v) && (st = tfi_cuda_take_taps(s, v)) < 0) return st;
@@ -654,9 +662,9 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
         const tfi_step *step = &p->steps[i];
         if (!step->needed || tfi_cuda_is_joined(s, i)) continue;
         const int32_t y = step->chain ? p->linked[step->link + step->chain - 1].y : op->y;
-        st = step->feed    ? copy_feed(s, step->feed)
-             : step->chain ? tfi_cuda_launch_chain(s, &l, i)
-                           : launch(s, &l, op, step);
+        st = launched(s, step->feed    ? copy_feed(s, step->feed)
+                         : step->chain ? tfi_cuda_launch_chain(s, &l, i)
+                                       : launch(s, &l, op, step));
         if (st < 0)
             return tfi_fail_prefix(st, "%s of %s: ", tfi_op_name(op->kind), op->y >= 0 ? g->values[op->y].name : "the store");
         l.waits = 0;
