@@ -46,6 +46,15 @@ typedef struct tfi_inputs_args {
 enum { TFI_INPUTS_TAKEN = 16384 };
 tf_status tfi_cuda_take_inputs(const tfi_cuda_launch *l, const tfi_inputs_args *a);
 
+/* A few rows to pinned memory of the host: quicker there than by a copy. All are multiples of 16, bytes at most TFI_ROWS_GIVEN. */
+typedef struct tfi_rows_args {
+    const void *from;
+    void *to;
+    int64_t bytes;
+} tfi_rows_args;
+enum { TFI_ROWS_GIVEN = 65536 };
+tf_status tfi_cuda_give_rows(const tfi_rows_args *a, cudaStream_t stream);
+
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
 /* from: [R] rows of x that are normalised, on the device, with no residual; NULL: row r is row r. */
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from);

@@ -1,5 +1,5 @@
-/* Values on their way to the caller: rows are copied to pinned memory in the order of the stream, and from there, as fp32, when
- * the copies are done. */
+/* Values on their way to the caller: rows go to pinned memory in the order of the stream, and from there, as fp32, when that is
+ * done. */
 #include <string.h>
 
 #include "backend/cuda/program.h"
@@ -52,6 +52,15 @@ tf_status tfi_cuda_deliver_taps(tfi_pass *s)
     return st;
 }
 
+static tf_status send(const tfi_pass *s, char *to, const char *from, int64_t bytes)
+{
+    const tfi_rows_args a = {from, to, bytes};
+
+    if (bytes <= TFI_ROWS_GIVEN && ((uintptr_t)from | (uintptr_t)to | (uintptr_t)bytes) % 16 == 0)
+        return tfi_cuda_give_rows(&a, s->stream);
+    return TFI_CUDA(s->program->cuda, cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, s->stream));
+}
+
 static tf_status take(tfi_pass *s, const tfi_tap *tap)
 {
     tfi_program *p = s->program;
@@ -71,10 +80,8 @@ static tf_status take(tfi_pass *s, const tfi_tap *tap)
             continue;
         }
         p->pending[p->pending_count++] = (tfi_pending){tap, first, rows, p->taps_filled};
-        if ((st = TFI_CUDA(p->cuda, cudaMemcpyAsync(p->taps + p->taps_filled,
-                                                    tfi_cuda_value(p, tap->value) + (tap->first + first) * bytes,
-                                                    (size_t)(rows * bytes), cudaMemcpyDeviceToHost, s->stream))) < 0)
-            return st;
+        const char *from = tfi_cuda_value(p, tap->value) + (tap->first + first) * bytes;
+        if ((st = send(s, p->taps + p->taps_filled, from, rows * bytes)) < 0) return st;
         p->taps_filled += rows * bytes;
     }
     return TF_STATUS_OK;
