@@ -61,7 +61,8 @@ def models(tmp_path_factory):
         path = tmp_path_factory.mktemp(head)
         vocab = write_tokenizer(path)
         cfg = make.config("bert", rng, vocab=vocab, tokens=64, range=0.1, **more)
-        make.save(make.build("Bert" + head, cfg, rng, heads_scale=20.0), path)
+        # Probabilities of labels stay below 1 in fp32: which is the greatest of a word's decides.
+        make.save(make.build("Bert" + head, cfg, rng, heads_scale=8.0 if head == "ForTokenClassification" else 20.0), path)
         found[head] = path
     return found
 

@@ -184,6 +184,13 @@ def compare(both, rng, texts):
             assert "".join([stream.push(i) for i in ids] + [stream.finish()]) == expected, (ids, skip)
 
 
+def names_meet(rust):
+    """Added tokens of one normal form: which of them the reference finds is chance."""
+    names = [t.content for t in rust.get_added_tokens_decoder().values() if t.normalized]
+    forms = [rust.normalizer.normalize_str(name) for name in names] if rust.normalizer else names
+    return len(set(forms)) < len(forms)
+
+
 @pytest.mark.parametrize("part", range(8))
 def test_random_pipelines(part, rng, tmp_path):
     sample = lines_of(DATA / "text/blns/blns.txt") + lines_of(DATA / "text/botchan.txt")[:2000] + lines_of(DATA / "text/wagahaiwa_nekodearu.txt")[:500]
@@ -198,6 +205,8 @@ def test_random_pipelines(part, rng, tmp_path):
             rust = Tokenizer.from_file(str(path))
         except BaseException as e:  # noqa: B902 - not every combination trains
             assert not isinstance(e, KeyboardInterrupt)
+            continue
+        if names_meet(rust):
             continue
         drawn += 1
         try:
@@ -344,8 +353,11 @@ def test_time_grows_linearly(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(file))
     mine = ours.Tokenizer(tmp_path / "tokenizer.json")
     times = []
-    for n in (20_000, 80_000):
-        begin = time.process_time()
-        mine.run([unit * n])
-        times.append(time.process_time() - begin)
-    assert times[1] < 10 * times[0], times
+    for n in (5_000, 80_000):
+        best = 1e9
+        for _ in range(3):
+            begin = time.thread_time()
+            mine.run([unit * n])
+            best = min(best, time.thread_time() - begin)
+        times.append(best)
+    assert times[1] < 80 * times[0], times  # 16 times the text; a quadratic step anywhere would make it 256
