@@ -21,6 +21,7 @@
  *           stages: 2.3, 0.7, 0.5 and 0 us more. Going through the products once before the wait, as norm.cu does: 0.35
  *           more. */
 #include "attention_decode.cuh"
+#include "hopper.cuh"
 
 namespace
 {
@@ -33,11 +34,6 @@ struct many_call {
     decode_call d;
     int stages; /* of the ring */
 };
-
-__device__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 __device__ uint4 read_16(uint32_t from)
 {
@@ -88,9 +84,8 @@ struct supply {
 #if HOPPER
         if (threadIdx.x == 0) {
 #pragma unroll 1
-            for (int i = 0; i < stages; i++)
-                asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * i) : "memory");
-            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            for (int i = 0; i < stages; i++) barrier_init(barriers + 8 * i, 1);
+            barriers_are_there();
         }
         __syncwarp();
 #endif
@@ -106,14 +101,9 @@ struct supply {
         if (lane == 0) {
             const char *from = p.c.kv.blocks + decode_plane(p, number) * 2;
             const uint32_t to = ring + stage * 2 * PLANE, barrier = barriers + 8 * stage;
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(2 * PLANE) : "memory");
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                         "l"(from), "r"(PLANE), "r"(barrier)
-                         : "memory");
-            asm volatile(
-                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to + PLANE),
-                "l"(from + p.c.kv.values_at * 2), "r"(PLANE), "r"(barrier)
-                : "memory");
+            barrier_expect(barrier, 2 * PLANE);
+            copy_bytes(to, from, PLANE, barrier);
+            copy_bytes(to + PLANE, from + p.c.kv.values_at * 2, PLANE, barrier);
         }
 #endif
     }
@@ -121,12 +111,7 @@ struct supply {
     __device__ void wait(int stage, int phase) const
     {
 #if HOPPER
-        asm volatile("{\n\t.reg .pred done;\n\t"
-                     "again:\n\t"
-                     "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
-                     "@!done bra again;\n\t}" ::"r"(barriers + 8 * stage),
-                     "r"(phase)
-                     : "memory");
+        barrier_wait(barriers + 8 * stage, phase);
 #endif
     }
 };

@@ -602,7 +602,7 @@ __global__ void __launch_bounds__(THREADS, 1) chain(const __grid_constant__ chai
             barrier_init(base + FULL_AT + i * 8, 1);
             barrier_init(base + EMPTY_AT + i * 8, CONSUMERS);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_are_there();
     }
     __syncthreads();
     if (threadIdx.x >= CONSUMING) produce(t);

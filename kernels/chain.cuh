@@ -144,13 +144,6 @@ struct chain_supply : chain_ring {
     }
 };
 
-__device__ inline void copy_bytes(uint32_t to, const void *from, int bytes, uint32_t barrier)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
-                 "r"(bytes), "r"(barrier)
-                 : "memory");
-}
-
 /* Shared memory by address: the compiler would make the address anew each time. */
 __device__ inline uint4 shared_load4(uint32_t at)
 {

@@ -42,80 +42,7 @@ struct wgmma_call {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* ---- products ---- */
-
-/* sums += a b^T of 16 columns, or = where add is 0; as in hopper.cuh, for fewer tokens. */
-#define PRODUCT_64(TYPES)                                                                                                      \
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"                                                            \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " "                                                       \
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "            \
-                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "                                                    \
-                 "%32, %33, p, 1, 1, 0, 0;\n\t}"                                                                               \
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),    \
-                   "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]),                \
-                   "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]), "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]),             \
-                   "+f"(sums[19]), "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]),             \
-                   "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]),             \
-                   "+f"(sums[31])                                                                                              \
-                 : "l"(a), "l"(b), "r"(add))
-
-template <bool bf16>
-__device__ inline void multiply(float (&sums)[32], uint64_t a, uint64_t b, int add)
-{
-    if (bf16) PRODUCT_64("bf16.bf16");
-    else PRODUCT_64("f16.f16");
-}
-
-#undef PRODUCT_64
-
-#define PRODUCT_32(TYPES)                                                                                                      \
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %18, 0;\n\t"                                                            \
-                 "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPES " "                                                       \
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "                                    \
-                 "%16, %17, p, 1, 1, 0, 0;\n\t}"                                                                               \
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),    \
-                   "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]),                \
-                   "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15])                                                              \
-                 : "l"(a), "l"(b), "r"(add))
-
-template <bool bf16>
-__device__ inline void multiply(float (&sums)[16], uint64_t a, uint64_t b, int add)
-{
-    if (bf16) PRODUCT_32("bf16.bf16");
-    else PRODUCT_32("f16.f16");
-}
-
-#undef PRODUCT_32
-
-#define PRODUCT_16(TYPES)                                                                                                      \
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %10, 0;\n\t"                                                            \
-                 "wgmma.mma_async.sync.aligned.m64n16k16.f32." TYPES " "                                                       \
-                 "{%0, %1, %2, %3, %4, %5, %6, %7}, "                                                                          \
-                 "%8, %9, p, 1, 1, 0, 0;\n\t}"                                                                                 \
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),    \
-                   "+f"(sums[7])                                                                                               \
-                 : "l"(a), "l"(b), "r"(add))
-
-template <bool bf16>
-__device__ inline void multiply(float (&sums)[8], uint64_t a, uint64_t b, int add)
-{
-    if (bf16) PRODUCT_16("bf16.bf16");
-    else PRODUCT_16("f16.f16");
-}
-
-#undef PRODUCT_16
-
 /* ---- shared memory ---- */
-
-struct place {
-    int stage = 0, phase = 0;
-    __device__ void next(int depth)
-    {
-        if (++stage < depth) return;
-        stage = 0;
-        phase ^= 1;
-    }
-};
 
 template <int TOKENS>
 struct block {
@@ -160,7 +87,7 @@ struct block {
             barrier_init(empty(i), GROUP / WARP);
         }
         for (int i = 0; i <= c.each + 1; i++) barrier_init(x_full(i), 1); /* and received() */
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_are_there();
     }
 };
 
@@ -184,7 +111,7 @@ __device__ void cluster_wait()
 template <int TOKENS>
 struct producer {
     const block<TOKENS> &b;
-    place at;
+    ring_place at;
     int tile, slice = 0;
 
     __device__ producer(const block<TOKENS> &of) : b(of), tile((int)blockIdx.y)
@@ -208,7 +135,7 @@ struct producer {
     __device__ void begin()
     {
         for (int i = 0; i < b.c.depth && tile < b.c.tiles; i++) load_w();
-        asm volatile("prefetch.tensormap [%0];" ::"l"(&b.c.x) : "memory");
+        prefetch_map(&b.c.x);
     }
 
     __device__ void load_x() const
@@ -391,14 +318,14 @@ __device__ void consume(const block<TOKENS> &b)
     const wgmma_call &c = b.c;
     const int live = few_live(c.few), eights = min(TOKENS, max(0, live - b.token) + 7) / 8;
     const uint32_t out = b.shared + c.out_at;
-    place at;
+    ring_place at;
     float sums[TOKENS / 2];
 
     for (int tile = (int)blockIdx.y; tile < c.tiles; tile += (int)gridDim.y) {
         finish<TOKENS, V> end(b, tile, live);
         if (tile == (int)blockIdx.y) wait_for_results();
         end.join();
-        place before;
+        ring_place before;
         for (int slice = 0; slice < b.slices; slice++) {
             barrier_wait(b.x_full(slice), 0);
             barrier_wait(b.full(at.stage), at.phase);

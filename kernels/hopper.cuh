@@ -1,5 +1,5 @@
-/* Hopper's own instructions, as products of matrices use them: barriers in shared memory that count bytes, copies of tiles by
- * the copy engine, and matrix products of a warpgroup (four warps) whose operands lie in shared memory. sm_90a only. */
+/* Hopper's own instructions: barriers in shared memory that count bytes, copies of bytes and of tiles by the copy engine, and
+ * matrix products of a warpgroup (four warps) whose operands lie in shared memory. From 9.0 on; products sm_90a only. */
 #ifndef TFI_KERNELS_HOPPER_CUH
 #define TFI_KERNELS_HOPPER_CUH
 
@@ -26,6 +26,12 @@ __device__ inline void barrier_init(uint32_t barrier, int arrivals)
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
+/* Copies and other blocks may meet the barriers that this thread has made. */
+__device__ inline void barriers_are_there()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
 /* One arrival, and `bytes` of copies to come. */
 __device__ inline void barrier_expect(uint32_t barrier, int bytes)
 {
@@ -47,6 +53,17 @@ __device__ inline void barrier_wait(uint32_t barrier, int phase)
                  : "memory");
 }
 
+/* Where a thread is in a ring of stages, and the parity of its turn. */
+struct ring_place {
+    int stage = 0, phase = 0;
+    __device__ void next(int stages)
+    {
+        if (++stage < stages) return;
+        stage = 0;
+        phase ^= 1;
+    }
+};
+
 /* ---- clusters ---- */
 
 /* Where another block of the cluster has what this one has at `address`. */
@@ -65,6 +82,16 @@ __device__ inline void barrier_wait_for_cluster(uint32_t barrier, int phase)
                  "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
                  "@!done bra again;\n\t}" ::"r"(barrier),
                  "r"(phase)
+                 : "memory");
+}
+
+/* ---- bytes ---- */
+
+/* Multiples of 16, of which the barrier will know. */
+__device__ inline void copy_bytes(uint32_t to, const void *from, int bytes, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+                 "r"(bytes), "r"(barrier)
                  : "memory");
 }
 
@@ -240,6 +267,66 @@ __device__ inline void multiply(float (&sums)[48], uint64_t a, uint64_t b, int a
 }
 
 #undef PRODUCT_96
+
+#define PRODUCT_64(TYPES)                                                                                                      \
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"                                                            \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES " "                                                       \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "            \
+                 "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "                                                    \
+                 "%32, %33, p, 1, 1, 0, 0;\n\t}"                                                                               \
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),    \
+                   "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]),                \
+                   "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]), "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]),             \
+                   "+f"(sums[19]), "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]),             \
+                   "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]),             \
+                   "+f"(sums[31])                                                                                              \
+                 : "l"(a), "l"(b), "r"(add))
+
+template <bool bf16>
+__device__ inline void multiply(float (&sums)[32], uint64_t a, uint64_t b, int add)
+{
+    if (bf16) PRODUCT_64("bf16.bf16");
+    else PRODUCT_64("f16.f16");
+}
+
+#undef PRODUCT_64
+
+#define PRODUCT_32(TYPES)                                                                                                      \
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %18, 0;\n\t"                                                            \
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32." TYPES " "                                                       \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "                                    \
+                 "%16, %17, p, 1, 1, 0, 0;\n\t}"                                                                               \
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),    \
+                   "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]),                \
+                   "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15])                                                              \
+                 : "l"(a), "l"(b), "r"(add))
+
+template <bool bf16>
+__device__ inline void multiply(float (&sums)[16], uint64_t a, uint64_t b, int add)
+{
+    if (bf16) PRODUCT_32("bf16.bf16");
+    else PRODUCT_32("f16.f16");
+}
+
+#undef PRODUCT_32
+
+#define PRODUCT_16(TYPES)                                                                                                      \
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %10, 0;\n\t"                                                            \
+                 "wgmma.mma_async.sync.aligned.m64n16k16.f32." TYPES " "                                                       \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7}, "                                                                          \
+                 "%8, %9, p, 1, 1, 0, 0;\n\t}"                                                                                 \
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]), "+f"(sums[6]),    \
+                   "+f"(sums[7])                                                                                               \
+                 : "l"(a), "l"(b), "r"(add))
+
+template <bool bf16>
+__device__ inline void multiply(float (&sums)[8], uint64_t a, uint64_t b, int add)
+{
+    if (bf16) PRODUCT_16("bf16.bf16");
+    else PRODUCT_16("f16.f16");
+}
+
+#undef PRODUCT_16
 
 /* ---- host ---- */
 

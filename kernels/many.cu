@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(THREADS, 1) many(const __grid_constant__ many_
             barrier_init(b.full(i), 1);
             barrier_init(b.empty(i), CONSUMER_WARPS);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_are_there();
     }
     __syncthreads();
     if (group == 2) {

@@ -124,17 +124,6 @@ __device__ void cluster_wait()
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-/* Where in the ring, and the parity of the turn. */
-struct place {
-    int stage = 0, phase = 0;
-    __device__ void next(int stages)
-    {
-        if (++stage < stages) return;
-        stage = 0;
-        phase ^= 1;
-    }
-};
-
 /* ---- the copy engine's part: one thread ---- */
 
 template <class S>
@@ -145,7 +134,7 @@ __device__ void init_barriers(const mid_call &c, const mid_block<S> &b)
         barrier_init(b.empty(i), S::WARPS);
     }
     if (S::SPLIT) barrier_init(b.met(), 1);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_are_there();
     show_to_copies();
     if (S::SPLIT) barrier_expect(b.met(), c.parts * c.owned * UNIT_BYTES);
 }
@@ -171,7 +160,7 @@ __device__ void load_early(const mid_call &c, const mid_block<S> &b)
 template <class S>
 __device__ void load_late(const mid_call &c, const mid_block<S> &b)
 {
-    place at;
+    ring_place at;
 
     wait_for_results();
     for (int i = 0; i < b.count; i++, at.next(c.stages)) {
@@ -188,7 +177,7 @@ __device__ void load_late(const mid_call &c, const mid_block<S> &b)
 template <bool bf16, class S>
 __device__ void multiply_slices(const mid_call &c, const mid_block<S> &b, int group, float (&sums)[WIDTH / 2])
 {
-    place at;
+    ring_place at;
     int before = 0;
 
     for (int i = 0; i < b.count; i++) {

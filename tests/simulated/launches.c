@@ -171,14 +171,16 @@ static tf_status start(const tfi_cuda_launch *on, launch l)
 static void take_inputs(const void *data)
 {
     const tfi_inputs_args *a = data;
-    uint32_t last, numbers[2];
-    int which;
+    uint32_t last, number;
+    int32_t ahead[2]; /* numbers go around: what counts is the distance */
 
     memcpy(&last, (const char *)a->to + a->number_at, sizeof last);
-    for (int i = 0; i < 2; i++) memcpy(&numbers[i], (const char *)a->pieces[i] + a->number_at, sizeof last);
-    assert(numbers[0] > last || numbers[1] > last);
-    if (numbers[0] <= last || numbers[1] <= last) which = numbers[1] > last;
-    else which = numbers[1] < numbers[0];
+    for (int i = 0; i < 2; i++) {
+        memcpy(&number, (const char *)a->pieces[i] + a->number_at, sizeof number);
+        ahead[i] = (int32_t)(number - last);
+    }
+    assert(ahead[0] > 0 || ahead[1] > 0);
+    const int which = ahead[1] > 0 && (ahead[0] <= 0 || ahead[1] < ahead[0]);
     memcpy(a->to, a->pieces[which], (size_t)a->bytes);
 }
 
