@@ -178,6 +178,18 @@ python_package() {
     fi
 }
 
+# The blocks of README.md and docs/ that show four tasks need models that are trained here, in a few minutes, and kept.
+demo_models() {
+    local name missing=""
+    for name in sentiment names answers words; do [ -e build/demo/$name/model.safetensors ] || missing=1; done
+    [ -z "$missing" ] || "$venv/bin/python" examples/demo_models.py build/demo
+}
+
+documentation() {
+    env -u TFINFER_LIBRARY "$venv/bin/python" -m pytest tests/docs -q -p no:cacheprovider --build build/release --demo build/demo \
+        --junitxml="$reports/pytest-docs.xml"
+}
+
 valgrind_one() { # PROGRAM
     valgrind -q --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=9 "build/release/tests/bin/$1"
 }
@@ -231,6 +243,9 @@ if [ $quick = 0 ]; then
         stage "conformance against transformers" conformance
         [ -s "$reports/pytest.xml" ] || extra_failed=$((extra_failed + 1))
         python_package
+        stage "documentation: models" demo_models
+        stage "documentation: every block" documentation
+        [ -s "$reports/pytest-docs.xml" ] || extra_failed=$((extra_failed + 1))
     fi
 
     export ASAN_OPTIONS=allocator_may_return_null=1

@@ -19,12 +19,9 @@ fi
 
 cmake --install "$build" --prefix "$work/prefix" >"$work/install.log"
 "$write_tiny_model" "$work/model"
-extract() { # MARKER FILE
-    sed -n "/<!-- $1 begin -->/,/<!-- $1 end -->/p" "$root/README.md" | sed '/^<!--/d; /^```/d' >"$2"
-    [ "$(wc -l <"$2")" -ge 10 ] || { echo "README.md has no program between the markers '$1'"; exit 1; }
-}
-extract program "$work/program.c"
-extract "c++ program" "$work/program.cpp"
+for program in program.c program.cpp; do
+    python3 "$root/tests/docs/blocks.py" README.md $program >"$work/$program"
+done
 lines=$(wc -l <"$work/program.c")
 
 runs() { # TITLE PROGRAM

@@ -68,17 +68,15 @@ if command -v lintian >/dev/null; then
     echo "lintian: nothing but that cpack calls ldconfig, and that no bug is closed"
 fi
 
-extract() { # MARKER FILE
-    sed -n "/<!-- $1 begin -->/,/<!-- $1 end -->/p" "$root/README.md" | sed '/^<!--/d; /^```/d' >"$2"
-}
 "$write_tiny_model" "$work/model"
 
 if [ "$clean" = --root ]; then
     quiet mmdebstrap --variant=apt bookworm "$work/root"
     mkdir "$work/root/try"
     cp -r "${debs[@]}" "$work/model" "$work/root/try"
-    extract program "$work/root/try/program.c"
-    extract "c++ program" "$work/root/try/program.cpp"
+    for program in program.c program.cpp; do
+        python3 "$root/tests/docs/blocks.py" README.md $program >"$work/root/try/$program"
+    done
     cp /etc/resolv.conf "$work/root/etc/resolv.conf"
     cat >"$work/root/try/run" <<'INSIDE'
 set -eux
@@ -114,13 +112,13 @@ export LD_LIBRARY_PATH=$tree/usr/lib/$multiarch
 echo "unpacked program: $(cut -c1-60 "$work/out")"
 # The file's own paths lead into the tree; those of the other libraries are the system's.
 export PKG_CONFIG_PATH=$tree/usr/lib/$multiarch/pkgconfig
-compile() { # COMPILER MARKER FILE
-    extract "$2" "$work/$3"
+compile() { # COMPILER FILE
+    python3 "$root/tests/docs/blocks.py" README.md "$2" >"$work/$2"
     # shellcheck disable=SC2046 # flags are split on purpose
-    $1 $(pkg-config --cflags tfinfer) "$work/$3" $(pkg-config --libs tfinfer) -o "$work/program"
+    $1 $(pkg-config --cflags tfinfer) "$work/$2" $(pkg-config --libs tfinfer) -o "$work/program"
     ldd "$work/program" | grep -q "$tree/usr/lib/$multiarch/libtfinfer.so.0" ||
-        { echo "$3 is not linked with the unpacked library"; exit 1; }
-    echo "compiled against the unpacked tree, $3: $("$work/program" "$work/model")"
+        { echo "$2 is not linked with the unpacked library"; exit 1; }
+    echo "compiled against the unpacked tree, $2: $("$work/program" "$work/model")"
 }
-compile "${CC:-cc} -std=c99" program program.c
-! command -v c++ >/dev/null || compile "c++ -std=c++17" "c++ program" program.cpp
+compile "${CC:-cc} -std=c99" program.c
+! command -v c++ >/dev/null || compile "c++ -std=c++17" program.cpp
