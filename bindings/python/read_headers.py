@@ -68,11 +68,14 @@ class Headers:
         self.callbacks: dict[str, c_ast.FuncDecl] = {}
         self.structs: dict[str, list[c_ast.Decl]] = {}
         self.functions: dict[str, c_ast.FuncDecl] = {}
+        self.numbers: dict[str, int] = {}  # of enums without a name
         for node in c_parser.CParser().parse(preprocess()).ext:
             if isinstance(node, c_ast.Typedef):
                 self.add_type(node.name, node.type)
             elif isinstance(node, c_ast.Decl) and isinstance(node.type, c_ast.FuncDecl) and "inline" not in node.funcspec:
                 self.functions[node.name] = node.type
+            elif isinstance(node, c_ast.Decl) and isinstance(node.type, c_ast.Enum):
+                self.numbers.update((entry.name, constant(entry.value)) for entry in node.type.values.enumerators)
 
     def add_type(self, name: str, declared: c_ast.Node) -> None:
         if isinstance(declared, c_ast.PtrDecl) and isinstance(declared.type, c_ast.FuncDecl):
@@ -89,6 +92,8 @@ class Headers:
                 return self.callback(declared.type), "Any"
             text = isinstance(declared.type, c_ast.TypeDecl) and declared.type.type.names == ["char"] and declared.type.quals == ["const"]
             return ("C.c_char_p", "bytes | None") if text else ("C.c_void_p", "int | None")
+        if isinstance(declared, c_ast.ArrayDecl):
+            return f"{self.kind(declared.type)[0]} * {self.count(declared.dim)}", "Any"
         name = declared.type.names[0]
         if name in NUMBERS:
             return NUMBERS[name]
@@ -97,6 +102,9 @@ class Headers:
         if name in self.callbacks:
             return class_name(name), "Any"
         return class_name(name), class_name(name)
+
+    def count(self, size: c_ast.Node) -> int:
+        return self.numbers[size.name] if isinstance(size, c_ast.ID) else constant(size)
 
     def arguments(self, function: c_ast.FuncDecl) -> list[str]:
         kinds = [self.argument(parameter.type) for parameter in (function.args.params if function.args else [])]

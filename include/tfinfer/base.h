@@ -3,7 +3,7 @@
  * What every public header of libtfinfer shares: status codes, the calling thread's last error, the version, "unset" values
  * and the hooks through which a host program gives memory, receives log lines and watches progress.
  *
- * This header and tokenizer.h stand alone; tfinfer.h adds models. All three compile as C99 and as C++.
+ * source.h and tokenizer.h need only this header; tfinfer.h adds models. All compile as C99 and as C++.
  */
 #ifndef TFINFER_BASE_H
 #define TFINFER_BASE_H

@@ -40,6 +40,7 @@
 #define TFINFER_TFINFER_H
 
 #include <tfinfer/base.h>
+#include <tfinfer/source.h>
 #include <tfinfer/tokenizer.h>
 
 #ifdef __cplusplus
@@ -51,16 +52,6 @@ typedef struct tf_session tf_session; /**< the working memory for runs of a mode
 typedef struct tf_result tf_result;   /**< records that a task found, grouped by input */
 
 /* ---------------------------------------------------------------- model ---- */
-
-/** Number format of weights and activations. */
-typedef enum tf_dtype {
-    TF_DTYPE_AUTO = 0, /**< GPU: what is stored (fp16 for bf16 that it lacks). CPU: bf16 for a 16-bit checkpoint where the processor
-                            has bf16 instructions, else fp32 */
-    TF_DTYPE_FP32 = 1,
-    TF_DTYPE_TF32 = 2,
-    TF_DTYPE_BF16 = 3,
-    TF_DTYPE_FP16 = 4
-} tf_dtype;
 
 /** Format of the weights of matrix products. */
 typedef enum tf_quantization { TF_QUANTIZATION_NONE = 0, TF_QUANTIZATION_INT8 = 1, TF_QUANTIZATION_FP8 = 2 } tf_quantization;
@@ -122,6 +113,20 @@ static inline void tf_model_options_init(tf_model_options *o)
  * The files must not change while they are read; after return they are not needed any more.
  */
 TF_API tf_status tf_model_open(const char *path, const tf_model_options *options, tf_model **out);
+
+/**
+ * Open a checkpoint that the host hands over: files and tensors by name (tf_source). tf_model_open() is this call over a directory.
+ *
+ * @param source   Its struct is copied; what it points to must stay until it is released.
+ * @param options  As for tf_model_open().
+ * @return as tf_model_open(), besides:
+ *         TF_STATUS_INVALID      the source has no `file`; a file or tensor is described wrongly: named, with the value
+ *         TF_STATUS_UNSUPPORTED  a tensor is on a device and this build or host has no CUDA
+ *         what a callback of the source returned, with its text
+ * All work that writes a tensor must be done: no stream is waited for. Memory may be taken for copies of tensors on a device, one
+ * at a time.
+ */
+TF_API tf_status tf_model_open_source(const tf_source *source, const tf_model_options *options, tf_model **out);
 TF_API void tf_model_close(tf_model *m);
 
 /** What a model can do: bits of tf_model_info.tasks. */

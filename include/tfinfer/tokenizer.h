@@ -31,6 +31,7 @@
 #define TFINFER_TOKENIZER_H
 
 #include <tfinfer/base.h>
+#include <tfinfer/source.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -73,6 +74,16 @@ static inline void tf_tokenizer_options_init(tf_tokenizer_options *o)
  *         TF_STATUS_IO, TF_STATUS_NOMEM, TF_STATUS_INVALID
  */
 TF_API tf_status tf_tokenizer_open(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out);
+
+/**
+ * Open a tokenizer from files that the host hands over; tf_tokenizer_open() is this call over a directory.
+ *
+ * @param source  Files by name; its tensors are not asked for. Released before the call returns.
+ * @param name    The one file that is wanted: a *.json, vocab.txt or *.model, by its name in the source. NULL: what a directory has.
+ * @return as tf_tokenizer_open(), or what a callback of the source returned, with its text.
+ */
+TF_API tf_status tf_tokenizer_open_source(const tf_source *source, const char *name, const tf_tokenizer_options *options,
+                                          tf_tokenizer **out);
 TF_API void tf_tokenizer_close(tf_tokenizer *t);
 
 /** Facts about a tokenizer; ids are -1 where the vocabulary has no such token. */

@@ -31,6 +31,15 @@ LOG_LEVEL = {
     "warning": 2,
 }
 
+DTYPE = {
+    "auto": 0,
+    "fp32": 1,
+    "tf32": 2,
+    "bf16": 3,
+    "fp16": 4,
+    "fp64": 5,
+}
+
 TRUNCATION = {
     "none": 0,
     "longest_first": 1,
@@ -41,14 +50,6 @@ TRUNCATION = {
 SIDE = {
     "right": 0,
     "left": 1,
-}
-
-DTYPE = {
-    "auto": 0,
-    "fp32": 1,
-    "tf32": 2,
-    "bf16": 3,
-    "fp16": 4,
 }
 
 QUANTIZATION = {
@@ -128,6 +129,75 @@ class Text(C.Structure):
     _fields_ = [
         ("data", C.c_char_p),
         ("size", C.c_int64),
+    ]
+
+
+class File(C.Structure):
+    struct_size: int
+    data: int | None
+    size: int
+    offset: int
+    fd: int
+    reserved: int
+    handle: int | None
+    error: bytes | None
+    _fields_ = [
+        ("struct_size", C.c_uint64),
+        ("data", C.c_void_p),
+        ("size", C.c_int64),
+        ("offset", C.c_int64),
+        ("fd", C.c_int32),
+        ("reserved", C.c_int32),
+        ("handle", C.c_void_p),
+        ("error", C.c_char_p),
+    ]
+
+
+class Tensor(C.Structure):
+    struct_size: int
+    name: bytes | None
+    data: int | None
+    dtype: int
+    rank: int
+    shape: Any
+    stride: Any
+    device: int
+    reserved: int
+    error: bytes | None
+    _fields_ = [
+        ("struct_size", C.c_uint64),
+        ("name", C.c_char_p),
+        ("data", C.c_void_p),
+        ("dtype", C.c_int32),
+        ("rank", C.c_int32),
+        ("shape", C.c_int64 * 8),
+        ("stride", C.c_int64 * 8),
+        ("device", C.c_int32),
+        ("reserved", C.c_int32),
+        ("error", C.c_char_p),
+    ]
+
+
+class Source(C.Structure):
+    struct_size: int
+    label: bytes | None
+    file: Any
+    file_close: Any
+    tensor: Any
+    release: Any
+    user: int | None
+    borrow: int
+    reserved: int
+    _fields_ = [
+        ("struct_size", C.c_uint64),
+        ("label", C.c_char_p),
+        ("file", C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_char_p, C.POINTER(File))),
+        ("file_close", C.CFUNCTYPE(None, C.c_void_p, C.POINTER(File))),
+        ("tensor", C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_int64, C.POINTER(Tensor))),
+        ("release", C.CFUNCTYPE(None, C.c_void_p)),
+        ("user", C.c_void_p),
+        ("borrow", C.c_int32),
+        ("reserved", C.c_int32),
     ]
 
 
@@ -786,6 +856,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {  # result, arguments
     "tf_last_error": (C.c_char_p, []),
     "tf_version": (C.c_char_p, []),
     "tf_tokenizer_open": (C.c_int32, [C.c_char_p, C.POINTER(TokenizerOptions), C.c_void_p]),
+    "tf_tokenizer_open_source": (C.c_int32, [C.POINTER(Source), C.c_char_p, C.POINTER(TokenizerOptions), C.c_void_p]),
     "tf_tokenizer_close": (None, [C.c_void_p]),
     "tf_tokenizer_get_info": (C.c_int32, [C.c_void_p, C.POINTER(TokenizerInfo)]),
     "tf_tokenizer_token": (C.c_int32, [C.c_void_p, C.c_int32, C.c_void_p]),
@@ -801,6 +872,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {  # result, arguments
     "tf_stream_reset": (None, [C.c_void_p]),
     "tf_stream_close": (None, [C.c_void_p]),
     "tf_model_open": (C.c_int32, [C.c_char_p, C.POINTER(ModelOptions), C.c_void_p]),
+    "tf_model_open_source": (C.c_int32, [C.POINTER(Source), C.POINTER(ModelOptions), C.c_void_p]),
     "tf_model_close": (None, [C.c_void_p]),
     "tf_model_get_info": (C.c_int32, [C.c_void_p, C.POINTER(ModelInfo)]),
     "tf_model_tokenizer": (C.c_int32, [C.c_void_p, C.c_void_p]),
@@ -833,6 +905,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {  # result, arguments
 STRUCTS: dict[str, type[C.Structure]] = {
     "tf_allocator": Allocator,
     "tf_text": Text,
+    "tf_file": File,
+    "tf_tensor": Tensor,
+    "tf_source": Source,
     "tf_tokenizer_options": TokenizerOptions,
     "tf_tokenizer_info": TokenizerInfo,
     "tf_tokenize_options": TokenizeOptions,
