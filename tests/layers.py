@@ -4,7 +4,7 @@
     tests/layers.py [ROOT]
 
 cli > api > generate > models > graph > backend > io > base; the tokenizer leans on base alone and only generate and api lean on
-it; cli sees only the public headers. Public headers: base.h from everywhere, tokenizer.h from the tokenizer and what leans on it,
+it; cli sees only the public headers. Public headers: base.h and source.h from everywhere, tokenizer.h from the tokenizer and what leans on it,
 tfinfer.h from models (for the names of tasks), generate, api and cli, generate.h from the last three.
 """
 import re
@@ -18,11 +18,11 @@ for layer in ("generate", "api"):
     ALLOWED[layer].add("tokenizer")
 ALLOWED["tokenizer"] = {"tokenizer", "base"}
 ALLOWED["cli"] = {"cli"}
-PUBLIC = {layer: {"base.h"} for layer in ALLOWED}
-PUBLIC["tokenizer"] = {"base.h", "tokenizer.h"}
-PUBLIC["models"] = {"base.h", "tfinfer.h"}
+PUBLIC = {layer: {"base.h", "source.h"} for layer in ALLOWED}
+PUBLIC["tokenizer"] = {"base.h", "source.h", "tokenizer.h"}
+PUBLIC["models"] = {"base.h", "source.h", "tfinfer.h"}
 for layer in ("generate", "api", "cli"):
-    PUBLIC[layer] = {"base.h", "tokenizer.h", "tfinfer.h", "generate.h"}
+    PUBLIC[layer] = {"base.h", "source.h", "tokenizer.h", "tfinfer.h", "generate.h"}
 
 # An op has the same stem wherever it lives; other stems name one header and one source of one folder.
 OP_FOLDERS = {"src/backend/ref", "src/backend/cpu", "src/backend/cuda", "kernels"}

@@ -120,7 +120,7 @@ TF_API tf_status tf_model_open(const char *path, const tf_model_options *options
  * @param source   Its struct is copied; what it points to must stay until it is released.
  * @param options  As for tf_model_open().
  * @return as tf_model_open(), besides:
- *         TF_STATUS_INVALID      the source has no `file`; a file or tensor is described wrongly: named, with the value
+ *         TF_STATUS_INVALID      the source is NULL or has no `file`; a file or tensor is described wrongly: named, with the value
  *         TF_STATUS_UNSUPPORTED  a tensor is on a device and this build or host has no CUDA
  *         what a callback of the source returned, with its text
  * All work that writes a tensor must be done: no stream is waited for. Memory may be taken for copies of tensors on a device, one

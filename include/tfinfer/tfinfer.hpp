@@ -207,16 +207,14 @@ class model : public handle<tf_model, tf_model_close>
     /** Open a checkpoint's directory. `progress` counts bytes, in place of options.progress. */
     static outcome<model> open(const std::string &path, const model_options &options = {}, progress_function progress = {})
     {
-        detail::progress_callback watch(std::move(progress));
-        tf_model_options o = options;
-        tf_model *m = nullptr;
-        if (watch) {
-            o.progress = detail::progress_callback::call;
-            o.progress_user = &watch;
-        }
-        const tf_status status = tf_model_open(path.c_str(), &o, &m);
-        if (status == TF_STATUS_CANCELLED) watch.rethrow();
-        return detail::give(status, [&] { return model(m); });
+        return open_by([&](const tf_model_options *o, tf_model **m) { return tf_model_open(path.c_str(), o, m); }, options,
+                       std::move(progress));
+    }
+    /** Open files and tensors that the program hands over: tf_model_open_source(). Its callbacks must not throw. */
+    static outcome<model> open(const tf_source &source, const model_options &options = {}, progress_function progress = {})
+    {
+        return open_by([&](const tf_model_options *o, tf_model **m) { return tf_model_open_source(&source, o, m); }, options,
+                       std::move(progress));
     }
     /** The bytes that model and session would take. */
     static outcome<tf_plan> plan(const std::string &path, const model_options &options = {},
@@ -244,6 +242,20 @@ class model : public handle<tf_model, tf_model_close>
         return detail::give_text(4096, [&](char *text, std::int64_t capacity, std::int64_t *size) {
             return tf_model_graph(c(), format, text, capacity, size);
         });
+    }
+
+  private:
+    template <class Call> static outcome<model> open_by(Call call, tf_model_options o, progress_function progress)
+    {
+        detail::progress_callback watch(std::move(progress));
+        tf_model *m = nullptr;
+        if (watch) {
+            o.progress = detail::progress_callback::call;
+            o.progress_user = &watch;
+        }
+        const tf_status status = call(&o, &m);
+        if (status == TF_STATUS_CANCELLED) watch.rethrow();
+        return detail::give(status, [&] { return model(m); });
     }
 };
 

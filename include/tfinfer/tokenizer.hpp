@@ -21,6 +21,9 @@ inline namespace TFINFER_FAILURES
 {
 
 /** The option structs of C, every field unset at birth. @{ */
+struct source : tf_source {
+    source() noexcept : tf_source() { tf_source_init(this); }
+};
 struct tokenizer_options : tf_tokenizer_options {
     tokenizer_options() noexcept : tf_tokenizer_options() { tf_tokenizer_options_init(this); }
 };
@@ -79,6 +82,13 @@ class tokenizer : public handle<tf_tokenizer, tf_tokenizer_close>
     {
         tf_tokenizer *t = nullptr;
         const tf_status status = tf_tokenizer_open(path.c_str(), &options, &t);
+        return detail::give(status, [&] { return tokenizer(t); });
+    }
+    /** From files that the program hands over, or the one named: tf_tokenizer_open_source(). */
+    static outcome<tokenizer> open(const tf_source &source, const char *name = nullptr, const tokenizer_options &options = {})
+    {
+        tf_tokenizer *t = nullptr;
+        const tf_status status = tf_tokenizer_open_source(&source, name, &options, &t);
         return detail::give(status, [&] { return tokenizer(t); });
     }
     /** A tokenizer that somebody else closes. */

@@ -27,6 +27,7 @@ struct tf_model {
     tf_tokenizer *tokenizer;    /* NULL: tokenizer_status and tokenizer_error say why */
     tf_status tokenizer_status;
     char tokenizer_error[512];
+    tf_source lent; /* borrowed, and released with the model; release NULL: nothing is */
     tf_log_fn log;
     void *log_user;
 };

@@ -42,7 +42,8 @@ static tf_status read_options(const tf_model_options *options, tf_model_options 
     tf_model_options_init(o);
     if ((st = tfi_options_read(o, sizeof *o, options, "tf_model_options")) < 0 ||
         (st = tfi_option_int(&o->dtype, TF_DTYPE_AUTO, TF_DTYPE_AUTO, TF_DTYPE_FP16, "dtype")) < 0 ||
-        (st = tfi_option_int(&o->quantization, TF_QUANTIZATION_NONE, TF_QUANTIZATION_NONE, TF_QUANTIZATION_FP8, "quantization")) < 0 ||
+        (st = tfi_option_int(&o->quantization, TF_QUANTIZATION_NONE, TF_QUANTIZATION_NONE, TF_QUANTIZATION_FP8,
+                             "quantization")) < 0 ||
         (st = tfi_option_int(&o->threads, tfi_thread_cores(), 1, THREADS_MAX, "threads")) < 0 ||
         (st = tfi_option_int(&o->gemm_timing, 1, 0, 1, "gemm_timing")) < 0)
         return st;
@@ -136,8 +137,8 @@ static tf_status plan_weights(tf_model *m)
     return TF_STATUS_OK;
 }
 
-/* The directory's tokenizer, or why there is none: the model works without, on ids. */
-static tf_status open_tokenizer(tf_model *m, tfi_files *files, const char *mecab_dictionary)
+/* The checkpoint's tokenizer, or why there is none: the model works without, on ids. */
+static tf_status open_tokenizer(tf_model *m, const tfi_files *files, const char *mecab_dictionary)
 {
     tf_tokenizer_options options;
 
@@ -153,24 +154,23 @@ static tf_status open_tokenizer(tf_model *m, tfi_files *files, const char *mecab
 }
 
 /* Everything but the weights' data. `source` is open afterwards, if it succeeds. */
-static tf_status describe(tf_model *m, const char *path, const tf_model_options *o, tfi_source *source)
+static tf_status describe(tf_model *m, const tfi_files *files, const tf_model_options *o, tfi_source *source)
 {
-    char transformer[600];
-    tfi_files files;
+    tfi_files of_transformer;
     tfi_dtype dtype = TFI_F32;
     tf_status st;
 
-    if ((st = tfi_files_directory(&files, path)) < 0) return st;
-    if ((st = tfi_sentence_read(&m->sentence, path, &files, &m->arena, &m->memory)) < 0) return st;
-    snprintf(transformer, sizeof transformer, "%s%s%s", path, *m->sentence.transformer_path ? "/" : "", m->sentence.transformer_path);
-    if ((st = tfi_source_directory(source, &m->memory, transformer)) < 0) return st;
+    if ((st = tfi_sentence_read(&m->sentence, files, &m->arena, &m->memory)) < 0) return st;
+    tfi_files_folder(&of_transformer, files, m->sentence.transformer_path);
+    if ((st = tfi_source_open(source, &m->memory, &of_transformer)) < 0) return st;
     if (source->tensor_count == 0)
-        return tfi_fail(TF_STATUS_NOT_FOUND, "%s: no model.safetensors or pytorch_model.bin, whole or in shards", transformer);
+        return tfi_fail(TF_STATUS_NOT_FOUND, "%s: no model.safetensors or pytorch_model.bin, whole or in shards",
+                        of_transformer.label);
     if ((st = open_backend(m, o)) < 0 || (st = choose_dtype(m, o->dtype, source, &dtype)) < 0 ||
         (st = tfi_model_build(source, &m->sentence, dtype, &m->arena, &m->def)) < 0 || (st = plan_weights(m)) < 0)
         return st;
-    if (m->def.tasks & TF_TASK_GENERATE && (st = tfi_generation_read(&source->files, m->def.vocab_size, &m->arena, &m->memory, m->log,
-                                                                     m->log_user, &m->generation)) < 0)
+    if (m->def.tasks & TF_TASK_GENERATE && (st = tfi_generation_read(&source->files, m->def.vocab_size, &m->arena, &m->memory,
+                                                                     m->log, m->log_user, &m->generation)) < 0)
         return st;
     return open_tokenizer(m, &source->files, o->mecab_dictionary);
 }
@@ -215,6 +215,15 @@ static int64_t source_bytes(const tfi_weight *w)
     return bytes;
 }
 
+static tf_status check_homes(const tfi_weight *w)
+{
+    for (int i = 0; i < w->parts; i++)
+        if (w->part[i] && w->part[i]->device)
+            return tfi_fail(TF_STATUS_UNSUPPORTED, "tensor %s is on a CUDA device, which this build does not read",
+                            w->part[i]->name);
+    return TF_STATUS_OK;
+}
+
 static tf_status load_weights(tf_model *m, const tf_model_options *o)
 {
     const tfi_graph *g = &m->def.graph;
@@ -227,9 +236,11 @@ static tf_status load_weights(tf_model *m, const tf_model_options *o)
         return tfi_fail_prefix(TF_STATUS_NOMEM, "%lld bytes of weights: ", (long long)m->weight_bytes);
     for (int32_t i = 0; i < g->weight_count; i++) l.total += source_bytes(&g->weights[i]);
     for (int32_t i = 0; i < g->weight_count; i++) {
-        m->forms[i].data = (char *)m->weights + offset;
+        const int lent = m->forms[i].data != NULL;
+        if ((st = check_homes(&g->weights[i])) < 0) return st;
+        if (!lent) m->forms[i].data = (char *)m->weights + offset;
         offset += aligned(m->forms[i].bytes);
-        if ((st = m->backend->weight_prepare(m->backend, &g->weights[i], &m->forms[i], &hook)) < 0) return st;
+        if (!lent && (st = m->backend->weight_prepare(m->backend, &g->weights[i], &m->forms[i], &hook)) < 0) return st;
         l.done += source_bytes(&g->weights[i]);
     }
     if ((st = m->backend->load_end(m->backend)) < 0) return st;
@@ -237,26 +248,49 @@ static tf_status load_weights(tf_model *m, const tf_model_options *o)
     return TF_STATUS_OK;
 }
 
-tf_status tf_model_open(const char *path, const tf_model_options *options, tf_model **out)
+static tf_status open_source(const tf_source *from, const tf_model_options *options, tf_model **out)
 {
     tf_model_options o;
     tfi_source source = {0};
+    tfi_files files;
     tf_model *m;
+    tf_status st;
+
+    if ((st = tfi_files_of(&files, from)) < 0 || (st = read_options(options, &o)) < 0 || (st = make_model(&o, &m)) < 0)
+        return st;
+    if ((st = describe(m, &files, &o, &source)) == TF_STATUS_OK) st = load_weights(m, &o);
+    /* The weights are resident in their own form: nothing of the source is needed any more, but for what is lent. */
+    for (int32_t i = 0; i < m->def.graph.weight_count; i++)
+        memset(m->def.graph.weights[i].part, 0, sizeof m->def.graph.weights[i].part);
+    tfi_source_close(&source);
+    tfi_sentence_close(&m->sentence);
+    if (st == TF_STATUS_OK) *out = m;
+    else tfi_model_release(m);
+    return st;
+}
+
+tf_status tf_model_open_source(const tf_source *source, const tf_model_options *options, tf_model **out)
+{
+    tf_source s;
+    tf_status st;
+
+    if (out) *out = NULL;
+    if ((st = tfi_source_copy(&s, source)) < 0) return st;
+    st = out ? open_source(&s, options, out) : tfi_fail(TF_STATUS_INVALID, "out must not be NULL");
+    if (st == TF_STATUS_OK && s.borrow == 1) (*out)->lent = s;
+    else tfi_source_released(&s);
+    return st;
+}
+
+tf_status tf_model_open(const char *path, const tf_model_options *options, tf_model **out)
+{
+    tfi_directory directory;
+    tfi_files files;
     tf_status st;
 
     if (!path || !out) return tfi_fail(TF_STATUS_INVALID, "path and out must not be NULL");
     *out = NULL;
-    if ((st = read_options(options, &o)) < 0 || (st = make_model(&o, &m)) < 0) return st;
-    if ((st = describe(m, path, &o, &source)) == TF_STATUS_OK) st = load_weights(m, &o);
-    /* The weights are resident in their own form: nothing of the files is needed any more. */
-    for (int32_t i = 0; i < m->def.graph.weight_count; i++) memset(m->def.graph.weights[i].part, 0, sizeof m->def.graph.weights[i].part);
-    tfi_source_close(&source);
-    tfi_sentence_close(&m->sentence);
-    if (st == TF_STATUS_OK)
-        *out = m;
-    else
-        tfi_model_release(m);
-    return st;
+    return (st = tfi_files_directory(&files, &directory, path)) < 0 ? st : tf_model_open_source(&files.source, options, out);
 }
 
 void tfi_model_release(tf_model *m)
@@ -268,8 +302,10 @@ void tfi_model_release(tf_model *m)
         m->backend->close(m->backend);
     }
     tfi_arena_close(&m->arena);
+    const tf_source lent = m->lent;
     tfi_memory memory = m->memory; /* outlives the block it is in */
     tfi_free(&memory, m, sizeof *m);
+    tfi_source_released(&lent);
 }
 
 void tf_model_close(tf_model *m)
@@ -283,13 +319,18 @@ tf_status tf_model_plan(const char *path, const tf_model_options *options, const
 {
     tf_plan p = {.struct_size = sizeof p, .third_party_bytes = THIRD_PARTY_BYTES};
     tf_model_options o;
+    tfi_directory directory;
     tfi_source source = {0};
+    tfi_files files;
     tf_model *m;
     tf_status st;
 
     if (!path || !out) return tfi_fail(TF_STATUS_INVALID, "path and out must not be NULL");
-    if ((st = read_options(options, &o)) < 0 || (st = make_model(&o, &m)) < 0) return st;
-    if ((st = describe(m, path, &o, &source)) == TF_STATUS_OK && (st = tfi_session_plan(m, session, &p.session_bytes, &p.kv_bytes)) == TF_STATUS_OK) {
+    if ((st = tfi_files_directory(&files, &directory, path)) < 0 || (st = read_options(options, &o)) < 0 ||
+        (st = make_model(&o, &m)) < 0)
+        return st;
+    if ((st = describe(m, &files, &o, &source)) == TF_STATUS_OK &&
+        (st = tfi_session_plan(m, session, &p.session_bytes, &p.kv_bytes)) == TF_STATUS_OK) {
         p.weight_bytes = m->weight_bytes;
         p.load_bytes = m->backend->load_bytes(m->backend);
     }
@@ -388,7 +429,8 @@ tf_status tf_model_graph(const tf_model *m, int32_t format, char *text, int64_t 
 {
     if (!m || !size || capacity < 0 || (!text && capacity > 0))
         return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: a pointer is NULL or capacity is negative");
-    if (format != TF_GRAPH_TEXT && format != TF_GRAPH_DOT) return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: format %d", (int)format);
+    if (format != TF_GRAPH_TEXT && format != TF_GRAPH_DOT)
+        return tfi_fail(TF_STATUS_INVALID, "tf_model_graph: format %d", (int)format);
     *size = print_graphs(&m->def, format, text, capacity);
     if (*size <= capacity) return TF_STATUS_OK;
     return tfi_fail(TF_STATUS_TOO_SMALL, "tf_model_graph: %lld bytes are needed, the buffer has %lld", (long long)*size,

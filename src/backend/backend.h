@@ -78,7 +78,8 @@ struct tfi_backend {
     void *(*alloc)(tfi_backend *b, tfi_memory *memory, int64_t bytes);
     void (*free)(tfi_backend *b, tfi_memory *memory, void *p, int64_t bytes); /* p may be NULL */
 
-    /* Which resident form the weight will have; form->data stays NULL. Reads no data. */
+    /* Which resident form the weight will have. Reads no data. form->data stays NULL, unless the weight can be used where it lies: then
+     * it is set, form->bytes is 0, and the weight is not prepared. */
     tf_status (*weight_form)(tfi_backend *b, const tfi_weight *w, tfi_weight_form *form);
     /* Bytes of staging that preparing any weight takes from the memory given at open (tf_plan.load_bytes). */
     int64_t (*load_bytes)(tfi_backend *b);

@@ -89,7 +89,8 @@ typedef struct tfi_weight {
 typedef struct tfi_weight_form {
     int32_t layout;   /* the backend's own numbering; 0 is plain row-major */
     int64_t bytes;
-    void *data;       /* 64-byte aligned, in the backend's memory */
+    void *data;       /* 64-byte aligned, in the backend's memory; of a weight used where the host has it, at any address that its
+                         elements can have, and never written */
 } tfi_weight_form;
 
 /* ---- ops ---- */

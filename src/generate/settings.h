@@ -19,7 +19,7 @@ typedef struct tfi_generation {
  * a file that is no JSON object or a value of a wrong type; ids outside [0, vocab) are CORRUPT, too, but for bos, pad, decoder start
  * and end-of-sequence tokens: configurations of small vocabularies name GPT-2's 50256, which nothing can draw, so that is reported and
  * dropped. Ranges are checked by tfi_settings_open, and only of what a request uses. */
-tf_status tfi_generation_read(tfi_files *files, int32_t vocab, tfi_arena *arena, tfi_memory *memory, tf_log_fn log, void *log_user,
+tf_status tfi_generation_read(const tfi_files *files, int32_t vocab, tfi_arena *arena, tfi_memory *memory, tf_log_fn log, void *log_user,
                               tfi_generation *out);
 
 /* What the settings are checked against. */

@@ -420,7 +420,7 @@ static tf_status read_all(const reader *r, tfi_generation *out)
     return TF_STATUS_OK;
 }
 
-tf_status tfi_generation_read(tfi_files *files, int32_t vocab, tfi_arena *arena, tfi_memory *memory, tf_log_fn log,
+tf_status tfi_generation_read(const tfi_files *files, int32_t vocab, tfi_arena *arena, tfi_memory *memory, tf_log_fn log,
                               void *log_user, tfi_generation *out)
 {
     const char *name = "generation_config.json";

@@ -1,4 +1,4 @@
-/* source.c: finds a directory's weight files, keeps the table of tensors, and converts a tensor's elements to float. */
+/* source.c: finds a checkpoint's weight files, keeps the table of tensors, and converts a tensor's elements to float. */
 #include "io/source.h"
 
 #include <stdlib.h>
@@ -126,7 +126,7 @@ static tf_status read_single(tfi_source *s, const char *name, reader read)
     tf_status status;
 
     if ((status = reserve_files(s, 1)) < 0) return status;
-    if ((status = s->files.open(&s->files, name, &s->weight_files[0])) < 0) return status;
+    if ((status = tfi_files_open(&s->files, name, &s->weight_files[0])) < 0) return status;
     if ((status = read_open_file(s, name, read)) < 0) return status;
     return (status = sort_table(s)) < 0 ? tfi_fail_prefix(status, "%s/%s: ", s->files.label, name) : status;
 }
@@ -185,9 +185,9 @@ static tf_status read_index(tfi_source *s, const char *name, reader read)
     json_t *root;
     tf_status status;
 
-    if ((status = s->files.open(&s->files, name, &file)) < 0) return status;
+    if ((status = tfi_files_open(&s->files, name, &file)) < 0) return status;
     status = tfi_json_parse((const char *)file.data, file.size, "index", &root);
-    s->files.close(&s->files, &file);
+    tfi_files_close(&s->files, &file);
     if (status == TF_STATUS_OK) {
         json_t *map = json_object_get(root, "weight_map");
         status = json_is_object(map) ? read_shards(s, map, read)
@@ -199,7 +199,7 @@ static tf_status read_index(tfi_source *s, const char *name, reader read)
     return tfi_fail_prefix(status == TF_STATUS_NOT_FOUND ? TF_STATUS_CORRUPT : status, "%s/%s: ", s->files.label, name);
 }
 
-tf_status tfi_source_read(tfi_source *s)
+static tf_status read_files(tfi_source *s)
 {
     static const struct {
         const char *name;
@@ -217,20 +217,23 @@ tf_status tfi_source_read(tfi_source *s)
     return TF_STATUS_OK;
 }
 
-tf_status tfi_source_directory(tfi_source *s, tfi_memory *memory, const char *path)
+tf_status tfi_source_open(tfi_source *s, tfi_memory *memory, const tfi_files *files)
 {
     tf_status status;
 
-    memset(s, 0, sizeof *s);
-    s->memory = s->arena.memory = memory;
-    if ((status = tfi_files_directory(&s->files, path)) < 0) return status;
-    if ((status = tfi_source_read(s)) < 0) tfi_source_close(s);
+    *s = (tfi_source){.memory = memory, .files = *files, .arena = {.memory = memory}};
+    if ((status = tfi_host_tensors_read(s)) == TF_STATUS_OK && s->tensor_count == 0) {
+        status = read_files(s);
+    } else if (status == TF_STATUS_OK && (status = sort_table(s)) < 0) {
+        status = tfi_fail_prefix(TF_STATUS_INVALID, "%s: ", s->files.label);
+    }
+    if (status < 0) tfi_source_close(s);
     return status;
 }
 
 void tfi_source_close(tfi_source *s)
 {
-    for (int64_t i = 0; i < s->weight_file_count; i++) s->files.close(&s->files, &s->weight_files[i]);
+    for (int64_t i = 0; i < s->weight_file_count; i++) tfi_files_close(&s->files, &s->weight_files[i]);
     tfi_arena_close(&s->arena);
     memset(s, 0, sizeof *s);
 }

@@ -1,5 +1,5 @@
 /* A source: the files of a checkpoint by name, and its tensors by name. One loader (src/models, src/api) reads every checkpoint
- * through this, wherever the bytes are. safetensors.c and torch.c fill it from a directory's weight files.
+ * through this, wherever the bytes are. host_tensors.c fills it from the host's callback, safetensors.c and torch.c from weight files.
  *
  * Threads: immutable after open; any thread may read. */
 #ifndef TFI_IO_SOURCE_H
@@ -11,22 +11,24 @@
 
 enum { TFI_RANK_MAX = 8 };
 
-/* One stored tensor. data points into a mapping and may be unaligned for its type: read elements with memcpy. */
+/* One stored tensor. data points into a file or the host's memory and may be unaligned for its type: read elements with memcpy. */
 typedef struct tfi_tensor {
     const char *name;
     tfi_dtype dtype;
     int rank; /* 0 for a scalar */
     int64_t shape[TFI_RANK_MAX];
-    int64_t stride[TFI_RANK_MAX]; /* in elements, >= 0; row-major contiguous for safetensors, any view for .bin files */
+    int64_t stride[TFI_RANK_MAX]; /* in elements, >= 0; row-major contiguous for safetensors, any view else */
     const uint8_t *data;          /* element [0, 0, ...] */
-    size_t span;                  /* bytes from data to the end of the last element; all of them lie inside the file */
-    const tfi_file *file;         /* the mapping that holds data */
+    size_t span;          /* bytes from data to the end of the last element; all of them lie inside the file, if there is one */
+    const tfi_file *file; /* the file that holds data; NULL: the host's memory */
+    int lasting;          /* data stays as long as the model: it may be used where it is */
+    int64_t device;       /* 0: data is on the host; N + 1: on CUDA device N */
 } tfi_tensor;
 
 typedef struct tfi_source tfi_source;
 struct tfi_source {
     tfi_memory *memory;
-    tfi_files files;
+    tfi_files files;     /* or those of a folder */
     tfi_arena arena;     /* names and the tensor table */
     tfi_tensor *tensors; /* sorted by name; no name twice */
     int64_t tensor_count;
@@ -34,11 +36,12 @@ struct tfi_source {
     int64_t weight_file_count;
 };
 
-/* Open the directory `path`: model.safetensors, model.safetensors.index.json, pytorch_model.bin or
- * pytorch_model.bin.index.json, in this order. Only headers are read. The tensor table is empty, without error, if there is
- * none of them: a directory may hold a tokenizer alone; *has_weights (tensor_count > 0) tells. NOT_FOUND, IO, NOMEM; CORRUPT
- * with file, key and value. On failure nothing stays open. */
-tf_status tfi_source_directory(tfi_source *s, tfi_memory *memory, const char *path);
+/* Open the checkpoint that has these files: the tensors that the host hands over or, if there is none, those of model.safetensors,
+ * model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json, in this order. Only headers are read. The
+ * tensor table is empty, without error, if there is none of them either: a directory may hold a tokenizer alone. IO, NOMEM; CORRUPT with
+ * file, key and value; INVALID naming a tensor that the host describes wrongly; what its callbacks return. On failure nothing
+ * stays open. What `files` lean on must stay as long as the source. */
+tf_status tfi_source_open(tfi_source *s, tfi_memory *memory, const tfi_files *files);
 void tfi_source_close(tfi_source *s); /* takes a zeroed source too */
 
 /* NULL if there is none. */

@@ -5,9 +5,8 @@
 
 #include "io/source.h"
 
-/* Fill the table from the files of s->files; s->memory and s->arena.memory are set. What a directory does, and what any other
- * set of files can do. On failure the source must still be closed. */
-tf_status tfi_source_read(tfi_source *s);
+/* Add the tensors that s->files.source hands over, if any. */
+tf_status tfi_host_tensors_read(tfi_source *s);
 
 /* Add `view`: its data and span are the storage that it is a view of, beginning `offset` elements in. Refuses a view that
  * leaves the storage, a negative stride, an absurd shape. The name is copied. */

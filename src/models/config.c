@@ -8,15 +8,15 @@
 
 enum { LABELS_MAX = 1 << 20 };
 
-tf_status tfi_config_read(tfi_files *files, const char *name, int array, json_t **out)
+tf_status tfi_config_read(const tfi_files *files, const char *name, int array, json_t **out)
 {
     tfi_file file;
     tf_status status;
 
     *out = NULL;
-    if ((status = files->open(files, name, &file)) < 0) return status;
+    if ((status = tfi_files_open(files, name, &file)) < 0) return status;
     status = tfi_json_parse((const char *)file.data, file.size, name, out);
-    files->close(files, &file);
+    tfi_files_close(files, &file);
     if (status < 0) return tfi_fail_prefix(status, "%s/", files->label);
     if (array ? json_is_array(*out) : json_is_object(*out)) return TF_STATUS_OK;
     json_decref(*out);

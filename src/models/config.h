@@ -9,7 +9,7 @@
 
 /* Read and parse one JSON file whose root must be an object (or an array if `array`). NOT_FOUND, without text, if there is no such file.
  * Free *out with json_decref. */
-tf_status tfi_config_read(tfi_files *files, const char *name, int array, json_t **out);
+tf_status tfi_config_read(const tfi_files *files, const char *name, int array, json_t **out);
 
 /* Like tfi_json_int over [min, INT32_MAX/2 or max] into an int32. */
 tf_status tfi_config_int(tfi_json j, const char *key, int32_t min, int32_t max, int32_t *out);

@@ -338,9 +338,8 @@ static int64_t count_parameters(const tfi_graph *g)
 tf_status tfi_model_build(const tfi_source *source, const tfi_sentence *sentence, tfi_dtype dtype, tfi_arena *arena,
                           tfi_model *out)
 {
-    char file[600];
+    char file[640];
     json_t *root;
-    tfi_files files = source->files;
 
     *out = (tfi_model){.position_pad = -1,
                        .pooled = -1,
@@ -352,7 +351,7 @@ tf_status tfi_model_build(const tfi_source *source, const tfi_sentence *sentence
                        .step_final = -1,
                        .logits = -1,
                        .draw = {-1, -1, -1}};
-    tf_status status = tfi_config_read(&files, "config.json", 0, &root);
+    tf_status status = tfi_config_read(&source->files, "config.json", 0, &root);
     if (status == TF_STATUS_NOT_FOUND) return tfi_fail(status, "%s: no file config.json", source->files.label);
     if (status < 0) return status;
     snprintf(file, sizeof file, "%s/config.json", source->files.label);

@@ -14,20 +14,21 @@ static const char *last_component(const char *path)
 }
 
 /* A module's folder: relative, inside the directory. */
-static tf_status read_path(tfi_json j, char out[64])
+static tf_status read_path(tfi_json j, char out[TFI_FOLDER_MAX])
 {
     const char *path = "";
     const tf_status s = tfi_json_string(j, "path", &path);
 
     if (s < 0) return s;
-    if (strlen(path) >= 64 || path[0] == '/' || strstr(path, ".."))
+    if (strlen(path) >= TFI_FOLDER_MAX || path[0] == '/' || strstr(path, ".."))
         return tfi_fail(TF_STATUS_CORRUPT, "%s: \"path\": \"%.64s\" is no folder of the checkpoint", j.file, path);
     strcpy(out, path);
+    for (size_t n = strlen(out); n > 0 && out[n - 1] == '/'; n--) out[n - 1] = '\0';
     return TF_STATUS_OK;
 }
 
 /* Read `folder`/`name` as an object; NOT_FOUND without text where there is none. */
-static tf_status read_module(tfi_files *files, const char *folder, const char *name, char file[128], json_t **out)
+static tf_status read_module(const tfi_files *files, const char *folder, const char *name, char file[128], json_t **out)
 {
     snprintf(file, 128, "%s%s%s", folder, *folder ? "/" : "", name);
     return tfi_config_read(files, file, 0, out);
@@ -89,7 +90,7 @@ static tf_status parse_pooling(tfi_sentence *s, tfi_json j)
     return tfi_json_bool(j, "include_prompt", &s->include_prompt);
 }
 
-static tf_status read_pooling(tfi_sentence *s, tfi_files *files, const char *folder)
+static tf_status read_pooling(tfi_sentence *s, const tfi_files *files, const char *folder)
 {
     char file[128];
     json_t *root;
@@ -137,9 +138,10 @@ static tf_status parse_dense(tfi_dense *d, tfi_json j)
     return TF_STATUS_OK;
 }
 
-static tf_status read_dense(tfi_sentence *s, const char *path, tfi_files *files, const char *folder, tfi_memory *memory)
+static tf_status read_dense(tfi_sentence *s, const tfi_files *files, const char *folder, tfi_memory *memory)
 {
-    char file[128], directory[600];
+    tfi_files of_folder;
+    char file[128];
     json_t *root;
 
     if (s->dense_count == TFI_SENTENCE_DENSE)
@@ -152,13 +154,13 @@ static tf_status read_dense(tfi_sentence *s, const char *path, tfi_files *files,
     st = parse_dense(d, (tfi_json){root, file});
     json_decref(root);
     if (st < 0) return st;
-    snprintf(directory, sizeof directory, "%s/%s", path, folder);
-    if ((st = tfi_source_directory(&d->source, memory, directory)) < 0) return st;
+    tfi_files_folder(&of_folder, files, folder);
+    if ((st = tfi_source_open(&d->source, memory, &of_folder)) < 0) return st;
     s->dense_count++; /* from here on tfi_sentence_close() closes the source */
     return TF_STATUS_OK;
 }
 
-static tf_status read_limits(tfi_sentence *s, tfi_files *files)
+static tf_status read_limits(tfi_sentence *s, const tfi_files *files)
 {
     /* Old directories name the file after the transformer's class; the first that exists is read. */
     static const char *const names[] = {"sentence_bert_config.json",       "sentence_roberta_config.json",
@@ -208,7 +210,7 @@ static tf_status parse_prompts(tfi_sentence *s, tfi_json j, tfi_arena *arena)
     return TF_STATUS_OK;
 }
 
-static tf_status read_prompts(tfi_sentence *s, tfi_files *files, tfi_arena *arena)
+static tf_status read_prompts(tfi_sentence *s, const tfi_files *files, tfi_arena *arena)
 {
     json_t *root;
     tf_status st = tfi_config_read(files, "config_sentence_transformers.json", 0, &root);
@@ -221,11 +223,11 @@ static tf_status read_prompts(tfi_sentence *s, tfi_files *files, tfi_arena *aren
 }
 
 /* One entry of modules.json; the order must be Transformer, Pooling, then any of Dense and Normalize. */
-static tf_status read_entry(tfi_sentence *s, const char *path, tfi_files *files, tfi_memory *memory, const json_t *entry, size_t index)
+static tf_status read_entry(tfi_sentence *s, const tfi_files *files, tfi_memory *memory, const json_t *entry, size_t index)
 {
     const tfi_json j = {entry, "modules.json"};
     const char *type = "";
-    char folder[64];
+    char folder[TFI_FOLDER_MAX];
     tf_status st;
 
     if (!json_is_object(entry)) return tfi_fail(TF_STATUS_CORRUPT, "modules.json: entry %zu is no object", index);
@@ -236,7 +238,7 @@ static tf_status read_entry(tfi_sentence *s, const char *path, tfi_files *files,
         return TF_STATUS_OK;
     }
     if (index == 1 && strcmp(name, "Pooling") == 0) return read_pooling(s, files, folder);
-    if (index > 1 && strcmp(name, "Dense") == 0 && !s->normalize) return read_dense(s, path, files, folder, memory);
+    if (index > 1 && strcmp(name, "Dense") == 0 && !s->normalize) return read_dense(s, files, folder, memory);
     if (index > 1 && strcmp(name, "Normalize") == 0) {
         s->normalize = 1;
         return TF_STATUS_OK;
@@ -244,7 +246,7 @@ static tf_status read_entry(tfi_sentence *s, const char *path, tfi_files *files,
     return tfi_fail(TF_STATUS_UNSUPPORTED, "modules.json: a module of type \"%s\" at place %zu is not built", type, index);
 }
 
-tf_status tfi_sentence_read(tfi_sentence *s, const char *path, tfi_files *files, tfi_arena *arena, tfi_memory *memory)
+tf_status tfi_sentence_read(tfi_sentence *s, const tfi_files *files, tfi_arena *arena, tfi_memory *memory)
 {
     json_t *root;
 
@@ -253,7 +255,7 @@ tf_status tfi_sentence_read(tfi_sentence *s, const char *path, tfi_files *files,
     if (st == TF_STATUS_NOT_FOUND) return TF_STATUS_OK;
     if (st < 0) return st;
     for (size_t i = 0; i < json_array_size(root) && st == TF_STATUS_OK; i++)
-        st = read_entry(s, path, files, memory, json_array_get(root, i), i);
+        st = read_entry(s, files, memory, json_array_get(root, i), i);
     json_decref(root);
     if (st == TF_STATUS_OK) st = read_limits(s, files);
     return st == TF_STATUS_OK ? read_prompts(s, files, arena) : st;

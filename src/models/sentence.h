@@ -10,7 +10,7 @@
 enum { TFI_SENTENCE_DENSE = 4 };
 
 typedef struct tfi_dense {
-    char path[64];              /* the module's folder */
+    char path[TFI_FOLDER_MAX];  /* the module's folder */
     int32_t inputs, outputs;
     int bias, use_residual;
     tfi_activation activation;
@@ -18,7 +18,7 @@ typedef struct tfi_dense {
 } tfi_dense;
 
 typedef struct tfi_sentence {
-    char transformer_path[64];  /* folder of the transformer's files, "" for the directory itself */
+    char transformer_path[TFI_FOLDER_MAX]; /* folder of the transformer's files, "" for the directory itself */
     int32_t pooling;            /* a list of TFI_POOL_ kinds */
     int32_t pooled_width;       /* of the token embeddings, as the pooling module says; 0: not said */
     int include_prompt;
@@ -31,9 +31,9 @@ typedef struct tfi_sentence {
     const char **prompt_names, **prompt_texts;
 } tfi_sentence;
 
-/* Read modules.json and what it names below the directory `path`, whose files are `files`. Opens the dense modules' sources:
+/* Read modules.json and what it names among the files of a checkpoint. Opens the dense modules' sources:
  * tfi_sentence_close() closes them, also after a failure. Strings live in `arena`. */
-tf_status tfi_sentence_read(tfi_sentence *s, const char *path, tfi_files *files, tfi_arena *arena, tfi_memory *memory);
+tf_status tfi_sentence_read(tfi_sentence *s, const tfi_files *files, tfi_arena *arena, tfi_memory *memory);
 void tfi_sentence_close(tfi_sentence *s);
 
 #endif

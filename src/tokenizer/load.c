@@ -62,13 +62,13 @@ static tf_status read_json(tfi_loading *l, const char *name, tfi_json *out)
 {
     tfi_file file;
     json_t *root;
-    tf_status status = l->files->open(l->files, name, &file);
+    tf_status status = tfi_files_open(l->files, name, &file);
 
     *out = (tfi_json){.file = name};
     if (status == TF_STATUS_NOT_FOUND) return TF_STATUS_OK;
     if (status < 0) return status;
     status = tfi_json_parse((const char *)file.data, file.size, name, &root);
-    l->files->close(l->files, &file);
+    tfi_files_close(l->files, &file);
     if (status < 0) return tfi_fail_prefix(status, "%s/", l->files->label);
     out->object = root;
     if (!json_is_object(root)) return tfi_fail(TF_STATUS_CORRUPT, "%s/%s: the root is not an object", l->files->label, name);
@@ -80,7 +80,7 @@ static tf_status read_tokens(tfi_loading *l, const char *name)
 {
     tfi_file *file = &l->tokens_file;
     json_t *root;
-    tf_status status = l->files->open(l->files, name, file);
+    tf_status status = tfi_files_open(l->files, name, file);
 
     l->tokens = (tfi_json){.file = name};
     if (status == TF_STATUS_NOT_FOUND) return TF_STATUS_OK;
@@ -107,10 +107,10 @@ static void loading_close(tfi_loading *l)
     close_json(&l->special_map);
     close_json(&l->added);
     close_json(&l->bpe_vocab);
-    if (l->tokens_file.data) l->files->close(l->files, &l->tokens_file);
-    if (l->merges.data) l->files->close(l->files, &l->merges);
-    if (l->vocab.data) l->files->close(l->files, &l->vocab);
-    if (l->spm.file.data) l->files->close(l->files, &l->spm.file);
+    if (l->tokens_file.data) tfi_files_close(l->files, &l->tokens_file);
+    if (l->merges.data) tfi_files_close(l->files, &l->merges);
+    if (l->vocab.data) tfi_files_close(l->files, &l->vocab);
+    if (l->spm.file.data) tfi_files_close(l->files, &l->spm.file);
     tfi_free(l->t->memory, l->declared, l->declared_capacity * sizeof *l->declared);
     tfi_entries_close(&l->entries);
 }
@@ -448,17 +448,17 @@ static tf_status build(tfi_loading *l)
 
 /* The choice. */
 
-static tf_status nothing_here(tfi_files *files)
+static tf_status nothing_here(const tfi_files *files)
 {
     static const char *const others[] = {"vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model",
                                          "tokenizer.model"};
     tfi_file file;
 
     for (size_t i = 0; i < COUNT(others); i++) {
-        const tf_status status = files->open(files, others[i], &file);
+        const tf_status status = tfi_files_open(files, others[i], &file);
         if (status == TF_STATUS_NOT_FOUND) continue;
         if (status < 0) return status;
-        files->close(files, &file);
+        tfi_files_close(files, &file);
         return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: its tokenizer is a %s, of a kind or class that is not supported",
                         files->label, others[i]);
     }
@@ -540,7 +540,7 @@ static tf_status open_bpe_files(tfi_loading *l)
 /* Open a .model file and find out whose rules it has. */
 static tf_status open_spm(tfi_loading *l, const char *name)
 {
-    tf_status status = l->files->open(l->files, name, &l->spm.file);
+    tf_status status = tfi_files_open(l->files, name, &l->spm.file);
 
     l->spm.name = name;
     if (status == TF_STATUS_NOT_FOUND)
@@ -568,7 +568,7 @@ static tf_status load_directory(tfi_loading *l)
     if ((status = read_tokens(l, "tokenizer.json")) < 0) return status;
     if ((status = read_json(l, "special_tokens_map.json", &l->special_map)) < 0) return status;
     if ((status = read_json(l, "added_tokens.json", &l->added)) < 0) return status;
-    status = l->files->open(l->files, "vocab.txt", &l->vocab);
+    status = tfi_files_open(l->files, "vocab.txt", &l->vocab);
     if (status < 0 && status != TF_STATUS_NOT_FOUND) return status;
     if ((status = choose(l)) < 0) return status;
     l->is_class = 1;
@@ -611,7 +611,7 @@ static tf_status load_file(tfi_loading *l, const char *name)
 static _Atomic uint64_t serials;
 
 /* Fill *t, or close it. `name`: the one file that is wanted, or NULL. */
-static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, const tf_tokenizer_options *options,
+static tf_status load(tf_tokenizer *t, const tfi_files *files, const char *name, const tf_tokenizer_options *options,
                       tf_tokenizer **out)
 {
     tfi_loading l = {.t = t, .files = files, .entries = {.memory = t->memory}};
@@ -630,7 +630,7 @@ static tf_status load(tf_tokenizer *t, tfi_files *files, const char *name, const
     return status;
 }
 
-tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options,
+tf_status tfi_tokenizer_open_files(const tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options,
                                    tf_tokenizer **out)
 {
     tf_tokenizer *t = tfi_zalloc(memory, sizeof *t);
@@ -641,10 +641,32 @@ tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const t
     return load(t, files, NULL, options, out);
 }
 
-/* Split a file's path into its directory and its name. */
-static tf_status open_parent(const char *path, tfi_files *files, const char **name)
+/* `name` as in load(). */
+static tf_status open_owned(const tfi_files *files, const char *name, const tf_tokenizer_options *options, tf_tokenizer **out)
 {
-    char directory[sizeof files->label];
+    tfi_memory memory;
+    tf_tokenizer *t;
+
+    tfi_memory_init(&memory, options->allocator, TF_UNSET);
+    if (!(t = tfi_zalloc(&memory, sizeof *t))) return TF_STATUS_NOMEM;
+    tfi_memory_init(&t->own, options->allocator, TF_UNSET);
+    t->memory = &t->own;
+    return load(t, files, name, options, out);
+}
+
+tf_status tfi_tokenizer_open_source(const tf_source *source, const char *name, const tf_tokenizer_options *options,
+                                    tf_tokenizer **out)
+{
+    tfi_files files;
+    const tf_status status = tfi_files_of(&files, source);
+
+    return status < 0 ? status : open_owned(&files, name, options, out);
+}
+
+/* Split a file's path into its directory and its name. */
+static tf_status open_parent(const char *path, tfi_files *files, tfi_directory *opened, const char **name)
+{
+    char directory[sizeof opened->path];
     const char *slash = strrchr(path, '/');
     const size_t n = slash ? (size_t)(slash - path) : 0;
 
@@ -652,26 +674,20 @@ static tf_status open_parent(const char *path, tfi_files *files, const char **na
     if (n + 2 > sizeof directory) return tfi_fail(TF_STATUS_INVALID, "the path has %zu bytes, too long", strlen(path));
     memcpy(directory, path, n);
     strcpy(directory + n, slash ? n ? "" : "/" : ".");
-    return tfi_files_directory(files, directory);
+    return tfi_files_directory(files, opened, directory);
 }
 
 tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out)
 {
     const char *name = NULL;
+    tfi_directory opened;
     tfi_files files;
-    tfi_memory memory;
     struct stat st;
-    tf_tokenizer *t;
     tf_status status;
 
     if (stat(path, &st) < 0)
         return tfi_fail(errno == ENOENT || errno == ENOTDIR ? TF_STATUS_NOT_FOUND : TF_STATUS_IO, "%s: %s", path,
                         strerror(errno));
-    status = S_ISDIR(st.st_mode) ? tfi_files_directory(&files, path) : open_parent(path, &files, &name);
-    if (status < 0) return status;
-    tfi_memory_init(&memory, options->allocator, TF_UNSET);
-    if (!(t = tfi_zalloc(&memory, sizeof *t))) return TF_STATUS_NOMEM;
-    tfi_memory_init(&t->own, options->allocator, TF_UNSET);
-    t->memory = &t->own;
-    return load(t, &files, name, options, out);
+    status = S_ISDIR(st.st_mode) ? tfi_files_directory(&files, &opened, path) : open_parent(path, &files, &opened, &name);
+    return status < 0 ? status : open_owned(&files, name, options, out);
 }

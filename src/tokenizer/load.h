@@ -64,7 +64,7 @@ typedef struct tfi_spm_layout {
 /* The files of an opening, parsed. json_t members may be NULL. */
 typedef struct tfi_loading {
     tf_tokenizer *t;
-    tfi_files *files;
+    const tfi_files *files;
     const char *mecab_dictionary; /* NULL: none */
     tfi_json config;      /* tokenizer_config.json */
     tfi_json model;       /* config.json */

@@ -21,7 +21,7 @@ struct tfi_mecab {
 };
 
 /* The table of characters at the end of char.bin, which was found good. */
-static tf_status read_kinds(tfi_mecab *m, tfi_memory *memory, tfi_files *files)
+static tf_status read_kinds(tfi_mecab *m, tfi_memory *memory, const tfi_files *files)
 {
     tfi_file file;
     const tf_status status = tfi_files_need(files, "char.bin", &file);
@@ -29,7 +29,7 @@ static tf_status read_kinds(tfi_mecab *m, tfi_memory *memory, tfi_files *files)
     if (status < 0) return status;
     m->kinds = tfi_alloc(memory, KINDS_BYTES);
     if (m->kinds && file.size >= KINDS_BYTES) memcpy(m->kinds, file.data + file.size - KINDS_BYTES, KINDS_BYTES);
-    files->close(files, &file);
+    tfi_files_close(files, &file);
     return m->kinds ? TF_STATUS_OK : TF_STATUS_NOMEM;
 }
 
@@ -56,8 +56,9 @@ tf_status tfi_mecab_open(tfi_mecab **out, tfi_memory *memory, const char *folder
     char name[] = "mecab", d[] = "-d", r[] = "-r";
     /* The dictionary's own settings in place of the mecabrc that it would look for elsewhere. */
     char *arguments[] = {name, d, directory, r, settings};
+    tfi_directory opened;
     tfi_files files;
-    tf_status status = tfi_files_directory(&files, folder);
+    tf_status status = tfi_files_directory(&files, &opened, folder);
     tfi_mecab *m;
 
     *out = NULL;

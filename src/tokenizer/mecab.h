@@ -29,6 +29,6 @@ void tfi_mecab_lattice_close(void *lattice);
 int tfi_mecab_next(void *lattice, const void **node, uint32_t *begin, uint32_t *end);
 
 /* mecab_files.c: whether libmecab can walk the dictionary's files without leaving them. OK, NOT_FOUND, CORRUPT, UNSUPPORTED. */
-tf_status tfi_mecab_check(tfi_files *files);
+tf_status tfi_mecab_check(const tfi_files *files);
 
 #endif

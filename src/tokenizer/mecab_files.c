@@ -184,7 +184,7 @@ static tf_status check_files(const char *folder, const tfi_file files[FILES], co
     return check_settings(folder, &files[SETTINGS]);
 }
 
-tf_status tfi_mecab_check(tfi_files *files)
+tf_status tfi_mecab_check(const tfi_files *files)
 {
     static const char *const names[FILES] = {"matrix.bin", "sys.dic", "unk.dic", "char.bin", "dicrc"};
     tfi_file held[FILES] = {{0}};
@@ -193,6 +193,6 @@ tf_status tfi_mecab_check(tfi_files *files)
     for (int i = 0; i < FILES && status == TF_STATUS_OK; i++) status = tfi_files_need(files, names[i], &held[i]);
     if (status == TF_STATUS_OK) status = check_files(files->label, held, names);
     for (int i = 0; i < FILES; i++)
-        if (held[i].data) files->close(files, &held[i]);
+        if (held[i].data) tfi_files_close(files, &held[i]);
     return status;
 }

@@ -56,6 +56,17 @@ tf_status tf_tokenizer_id(const tf_tokenizer *t, tf_text token, int32_t *id)
     return *id == TFI_TRIE_NONE ? TF_STATUS_NOT_FOUND : TF_STATUS_OK;
 }
 
+static tf_status read_options(const tf_tokenizer_options *options, tf_tokenizer_options *o)
+{
+    tf_status status;
+
+    tf_tokenizer_options_init(o);
+    if ((status = tfi_options_read(o, sizeof *o, options, "tf_tokenizer_options")) < 0) return status;
+    if (o->allocator && (!o->allocator->alloc || !o->allocator->free))
+        return tfi_fail(TF_STATUS_INVALID, "tf_tokenizer_options.allocator: alloc and free must both be set");
+    return TF_STATUS_OK;
+}
+
 tf_status tf_tokenizer_open(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out)
 {
     tf_tokenizer_options o;
@@ -63,11 +74,23 @@ tf_status tf_tokenizer_open(const char *path, const tf_tokenizer_options *option
 
     if (!path || !out) return tfi_fail(TF_STATUS_INVALID, "path and out must not be NULL");
     *out = NULL;
-    tf_tokenizer_options_init(&o);
-    if ((status = tfi_options_read(&o, sizeof o, options, "tf_tokenizer_options")) < 0) return status;
-    if (o.allocator && (!o.allocator->alloc || !o.allocator->free))
-        return tfi_fail(TF_STATUS_INVALID, "tf_tokenizer_options.allocator: alloc and free must both be set");
-    return tfi_tokenizer_open_path(path, &o, out);
+    return (status = read_options(options, &o)) < 0 ? status : tfi_tokenizer_open_path(path, &o, out);
+}
+
+tf_status tf_tokenizer_open_source(const tf_source *source, const char *name, const tf_tokenizer_options *options,
+                                   tf_tokenizer **out)
+{
+    tf_tokenizer_options o;
+    tf_source s;
+    tf_status status;
+
+    if (out) *out = NULL;
+    if ((status = tfi_source_copy(&s, source)) < 0) return status;
+    if (!out) status = tfi_fail(TF_STATUS_INVALID, "out must not be NULL");
+    if (status == TF_STATUS_OK && (status = read_options(options, &o)) == TF_STATUS_OK)
+        status = tfi_tokenizer_open_source(&s, name, &o, out);
+    tfi_source_released(&s);
+    return status;
 }
 
 static void close_patterns(tfi_parts *parts)

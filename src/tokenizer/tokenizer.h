@@ -24,11 +24,14 @@
 
 /* Open the tokenizer of a checkpoint's files; `memory` must outlive it and takes the place of the options' allocator. options may be
  * NULL. NOT_FOUND (with text) if there is no tokenizer. */
-tf_status tfi_tokenizer_open_files(tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options,
+tf_status tfi_tokenizer_open_files(const tfi_files *files, tfi_memory *memory, const tf_tokenizer_options *options,
                                    tf_tokenizer **out);
 
 /* The same for a path, a directory's or a file's, with memory of its own. */
 tf_status tfi_tokenizer_open_path(const char *path, const tf_tokenizer_options *options, tf_tokenizer **out);
+/* And for a source, or its file `name` alone. */
+tf_status tfi_tokenizer_open_source(const tf_source *source, const char *name, const tf_tokenizer_options *options,
+                                    tf_tokenizer **out);
 
 enum {
     TFI_TOKEN_ID_MAX = (1 << 24) - 1, /* ids index tables: a file must not ask for huge ones */

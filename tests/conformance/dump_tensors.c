@@ -40,6 +40,8 @@ static void print_tensor(const tfi_tensor *t)
 int main(int argc, char **argv)
 {
     tfi_memory memory;
+    tfi_directory directory;
+    tfi_files files;
     tfi_source source;
     struct timespec begin, end;
 
@@ -49,7 +51,8 @@ int main(int argc, char **argv)
     }
     tfi_memory_init(&memory, NULL, TF_UNSET);
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    const tf_status status = tfi_source_directory(&source, &memory, argv[1]);
+    tf_status status = tfi_files_directory(&files, &directory, argv[1]);
+    if (status == TF_STATUS_OK) status = tfi_source_open(&source, &memory, &files);
     clock_gettime(CLOCK_MONOTONIC, &end);
     if (status != TF_STATUS_OK) {
         fprintf(stderr, "%s: %s\n", tf_status_string(status), tf_last_error());

@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const uint8_t *split = memchr(data, 0, size);
     const size_t first = split ? (size_t)(split - data) : size;
     const tf_text text = {(const char *)data, (int64_t)size};
-    tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
+    tfi_files files = {.source = {.file = open_held}, .label = "fuzz"};
     tfi_memory memory;
     tf_tokenizer *t;
 

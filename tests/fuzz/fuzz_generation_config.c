@@ -9,18 +9,13 @@
 static const uint8_t *fuzz_data;
 static size_t fuzz_size;
 
-static tf_status open_file(tfi_files *f, const char *name, tfi_file *out)
+static tf_status open_file(void *user, const char *name, tf_file *out)
 {
-    (void)f;
+    (void)user;
     if (strcmp(name, "generation_config.json") != 0) return TF_STATUS_NOT_FOUND;
-    *out = (tfi_file){.data = fuzz_data, .size = fuzz_size};
+    out->data = fuzz_data;
+    out->size = (int64_t)fuzz_size;
     return TF_STATUS_OK;
-}
-
-static void close_file(tfi_files *f, tfi_file *closed)
-{
-    (void)f;
-    (void)closed;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -33,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                      .max_context = 512,
                                      .source = source,
                                      .source_count = 3};
-    tfi_files files = {.open = open_file, .close = close_file, .label = "checkpoint"};
+    tfi_files files = {.source = {.file = open_file}, .label = "checkpoint"};
     tfi_generation generation;
     tfi_settings settings;
     tfi_memory memory;

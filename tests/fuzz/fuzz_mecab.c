@@ -73,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char settings[] = "cost-factor = 800\n";
     static const char *const names[HELD_FILES] = {"sys.dic", "unk.dic", "matrix.bin", "char.bin", "dicrc"};
     const size_t sizes[HELD_FILES] = {DICTIONARY, DICTIONARY, MATRIX, CLASSES, sizeof settings - 1};
-    tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
+    tfi_files files = {.source = {.file = open_held}, .label = "fuzz"};
     uint8_t *copies[HELD_FILES];
     static volatile unsigned sum;
 

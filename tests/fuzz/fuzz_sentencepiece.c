@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         {"sentencepiece.bpe.model", "{\"tokenizer_class\":\"CamembertTokenizer\"}"},
         {"spiece.model", "{\"tokenizer_class\":\"AlbertTokenizer\"}"}};
     const tf_text text = {(const char *)data, (int64_t)size};
-    tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
+    tfi_files files = {.source = {.file = open_held}, .label = "fuzz"};
     tfi_memory memory;
     tf_tokenizer *t;
 

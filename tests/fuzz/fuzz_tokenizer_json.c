@@ -48,7 +48,7 @@ static void use(const tf_tokenizer *t)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *split = memchr(data, 0, size);
-    tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
+    tfi_files files = {.source = {.file = open_held}, .label = "fuzz"};
     tfi_memory memory;
     tf_tokenizer *t;
 

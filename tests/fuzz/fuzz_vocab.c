@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *split = memchr(data, 0, size);
-    tfi_files files = {.open = open_held, .close = close_held, .label = "fuzz"};
+    tfi_files files = {.source = {.file = open_held}, .label = "fuzz"};
     tfi_memory memory;
     tf_tokenizer *t;
     tf_encoding *e;

@@ -18,21 +18,16 @@ typedef struct named {
 
 static named present[2];
 
-static tf_status memory_open(tfi_files *f, const char *name, tfi_file *out)
+static tf_status memory_open(void *user, const char *name, tf_file *out)
 {
-    (void)f;
+    (void)user;
     for (int i = 0; i < 2; i++) {
         if (!present[i].name || strcmp(present[i].name, name) != 0) continue;
-        *out = (tfi_file){.data = present[i].data, .size = present[i].size};
+        out->data = present[i].data;
+        out->size = (int64_t)present[i].size;
         return TF_STATUS_OK;
     }
     return TF_STATUS_NOT_FOUND;
-}
-
-static void memory_close(tfi_files *f, tfi_file *file)
-{
-    (void)f;
-    memset(file, 0, sizeof *file);
 }
 
 static void name_files(char format, const uint8_t *data, size_t size)
@@ -69,12 +64,12 @@ static void fuzz_pickle(tfi_memory *memory, const uint8_t *data, size_t size)
 
 static void fuzz_source(tfi_memory *memory, char format, const uint8_t *data, size_t size)
 {
-    tfi_source s = {
-        .memory = memory, .files = {.open = memory_open, .close = memory_close, .label = "fuzz"}, .arena = {.memory = memory}};
+    const tfi_files files = {.source = {.file = memory_open}, .label = "fuzz"};
+    tfi_source s;
 
     name_files(format, data, size);
-    if (tfi_source_read(&s) == TF_STATUS_OK)
-        for (int64_t i = 0; i < s.tensor_count; i++) check_tensor(&s, &s.tensors[i]);
+    if (tfi_source_open(&s, memory, &files) < 0) return;
+    for (int64_t i = 0; i < s.tensor_count; i++) check_tensor(&s, &s.tensors[i]);
     tfi_source_close(&s);
 }
 

@@ -15,22 +15,17 @@ static char logged[TEXT_MAX];
 static tfi_memory memory;
 static check_memory counted;
 
-static tf_status open_file(tfi_files *f, const char *name, tfi_file *out)
+static tf_status open_file(void *user, const char *name, tf_file *out)
 {
     const char *const text = !strcmp(name, "generation_config.json") ? generation_json
                              : !strcmp(name, "config.json")          ? config_json
                                                                      : NULL;
 
-    (void)f;
+    (void)user;
     if (!text) return TF_STATUS_NOT_FOUND;
-    *out = (tfi_file){.data = (const uint8_t *)text, .size = strlen(text)};
+    out->data = text;
+    out->size = (int64_t)strlen(text);
     return TF_STATUS_OK;
-}
-
-static void close_file(tfi_files *f, tfi_file *file)
-{
-    (void)f;
-    (void)file;
 }
 
 static void log_line(void *user, tf_log_level level, const char *text)
@@ -78,7 +73,7 @@ static void with_encoder(void)
 
 static tf_status read_files(void)
 {
-    tfi_files files = {.open = open_file, .close = close_file, .label = "dir"};
+    tfi_files files = {.source = {.file = open_file}, .label = "dir"};
 
     return tfi_generation_read(&files, VOCAB, &arena, &memory, log_line, NULL, &generation);
 }

@@ -68,11 +68,20 @@ static inline void check_unmapped(void)
 static check_memory counted;
 static tfi_memory memory;
 
+static inline tf_status open_directory(tfi_source *s)
+{
+    static tfi_directory opened;
+    tfi_files files;
+    const tf_status status = tfi_files_directory(&files, &opened, directory);
+
+    return status < 0 ? status : tfi_source_open(s, &memory, &files);
+}
+
 static inline tf_status open_source(tfi_source *s)
 {
     check_memory_init(&counted);
     tfi_memory_init(&memory, &counted.hooks, TF_UNSET);
-    const tf_status status = tfi_source_directory(s, &memory, directory);
+    const tf_status status = open_directory(s);
     if (status < 0) {
         check_unmapped();
         CHECK_INT(counted.live_blocks, 0);
@@ -138,7 +147,7 @@ static inline void expect_nomem(void)
         check_memory_init(&counted);
         counted.fail_at = n;
         tfi_memory_init(&memory, &counted.hooks, TF_UNSET);
-        const tf_status status = tfi_source_directory(&s, &memory, directory);
+        const tf_status status = open_directory(&s);
         if (status == TF_STATUS_OK) {
             CHECK(!counted.fail_hit);
             CHECK(n > 1);

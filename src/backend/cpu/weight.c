@@ -52,6 +52,17 @@ static int64_t distances(const tfi_weight *w)
     return 2 * (int64_t)w->relative.max_distance + 1;
 }
 
+/* The host's own memory, where it stays and is what the plain form would be; NULL: it is not. */
+static void *lent(const tfi_weight *w)
+{
+    const tfi_tensor *t = w->part[0];
+    const tfi_dtype dtype = is_vector(w) ? TFI_F32 : w->dtype;
+
+    if (w->parts != 1 || !t || !t->lasting || t->device || t->dtype != dtype || !tfi_tensor_is_contiguous(t)) return NULL;
+    if (w->readers & (TFI_READ_LINEAR | TFI_READ_BIAS) || w->transposed || w->scale != 0) return NULL;
+    return (uintptr_t)t->data % tfi_dtype_size(dtype) == 0 ? (void *)t->data : NULL;
+}
+
 tf_status tfi_cpu_weight_form(tfi_backend *b, const tfi_weight *w, tfi_weight_form *form)
 {
     const tfi_cpu *cpu = (const tfi_cpu *)b;
@@ -62,6 +73,7 @@ tf_status tfi_cpu_weight_form(tfi_backend *b, const tfi_weight *w, tfi_weight_fo
     if (!is_vector(w) && (status = b->supports(b, w->dtype)) < 0) return tfi_fail_prefix(status, "weight %s: ", w->name);
     for (int i = 0; i < w->parts; i++)
         if ((status = check_tensor(w, w->part[i])) < 0) return status;
+    if ((form->data = lent(w))) return TF_STATUS_OK;
     if (w->readers & TFI_READ_BIAS) rows = distances(w);
     if ((w->readers & TFI_READ_LINEAR) && !cpu->reference) form->layout = tfi_linear_layout(cpu->linear, w->dtype);
     if (form->layout != TFI_LAYOUT_PLAIN) {

@@ -14,21 +14,16 @@ static struct {
     size_t size;
 } held[HELD_FILES];
 
-static tf_status open_held(tfi_files *f, const char *name, tfi_file *out)
+static tf_status open_held(void *user, const char *name, tf_file *out)
 {
-    (void)f;
+    (void)user;
     for (int i = 0; i < HELD_FILES; i++) {
         if (!held[i].name || strcmp(name, held[i].name) != 0) continue;
-        *out = (tfi_file){.data = held[i].data, .size = held[i].size};
+        out->data = held[i].data ? held[i].data : (const uint8_t *)"";
+        out->size = (int64_t)held[i].size;
         return TF_STATUS_OK;
     }
     return TF_STATUS_NOT_FOUND;
-}
-
-static void close_held(tfi_files *f, tfi_file *file)
-{
-    (void)f;
-    memset(file, 0, sizeof *file);
 }
 
 #endif
