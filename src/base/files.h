@@ -1,5 +1,5 @@
-/* Files by name. A checkpoint is a set of named files, which a host hands over in a tf_source (tfinfer/source.h); a directory is a
- * source whose callbacks are here. Tokenizer and weight readers see only this. */
+/* Files by name. A checkpoint is a set of named files, which a host hands over in a tf_source (tfinfer/source.h); a directory is
+ * a source whose callbacks are here. Tokenizer and weight readers see only this. */
 #ifndef TFI_BASE_FILES_H
 #define TFI_BASE_FILES_H
 
@@ -31,7 +31,8 @@ tf_status tfi_source_copy(tf_source *out, const tf_source *given);
 tf_status tfi_files_of(tfi_files *f, const tf_source *source);
 void tfi_source_released(const tf_source *source); /* nothing of it is needed any more */
 
-/* The files of the directory `path`; `d` must stay where it is as long as they are used. NOT_FOUND or IO if it is no readable directory. */
+/* The files of the directory `path`; `d` must stay where it is as long as they are used. NOT_FOUND or IO if it is no readable
+ * directory. */
 typedef struct tfi_directory {
     char path[512], error[128];
 } tfi_directory;

@@ -1,5 +1,5 @@
-/* host_tensors.c: tensors that the host hands over one by one, in memory of its own. What it says of them is taken at its word, but no
- * address may wrap round: how much memory lies behind a pointer only the host knows. */
+/* host_tensors.c: tensors that the host hands over one by one, in memory of its own. It is taken at its word, but no address may
+ * wrap round: how much memory lies behind a pointer only the host knows. */
 #include <stdio.h>
 
 #include "base/status.h"

@@ -1,5 +1,5 @@
 /* A source: the files of a checkpoint by name, and its tensors by name. One loader (src/models, src/api) reads every checkpoint
- * through this, wherever the bytes are. host_tensors.c fills it from the host's callback, safetensors.c and torch.c from weight files.
+ * through this, wherever the bytes are. host_tensors.c fills it from the host's callback, safetensors.c and torch.c from files.
  *
  * Threads: immutable after open; any thread may read. */
 #ifndef TFI_IO_SOURCE_H
@@ -11,7 +11,7 @@
 
 enum { TFI_RANK_MAX = 8 };
 
-/* One stored tensor. data points into a file or the host's memory and may be unaligned for its type: read elements with memcpy. */
+/* One stored tensor. data points into a file or the host's memory, maybe unaligned for its type: read elements with memcpy. */
 typedef struct tfi_tensor {
     const char *name;
     tfi_dtype dtype;
@@ -36,11 +36,11 @@ struct tfi_source {
     int64_t weight_file_count;
 };
 
-/* Open the checkpoint that has these files: the tensors that the host hands over or, if there is none, those of model.safetensors,
- * model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json, in this order. Only headers are read. The
- * tensor table is empty, without error, if there is none of them either: a directory may hold a tokenizer alone. IO, NOMEM; CORRUPT with
- * file, key and value; INVALID naming a tensor that the host describes wrongly; what its callbacks return. On failure nothing
- * stays open. What `files` lean on must stay as long as the source. */
+/* Open the checkpoint that has these files: the tensors that the host hands over or, if there is none, those of
+ * model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json, in this order. Only headers
+ * are read. The tensor table is empty, without error, if there is none of them either: a directory may hold a tokenizer alone.
+ * IO, NOMEM; CORRUPT with file, key and value; INVALID naming a tensor that the host describes wrongly; what its callbacks
+ * return. On failure nothing stays open. What `files` lean on must stay as long as the source. */
 tf_status tfi_source_open(tfi_source *s, tfi_memory *memory, const tfi_files *files);
 void tfi_source_close(tfi_source *s); /* takes a zeroed source too */
 

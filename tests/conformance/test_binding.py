@@ -8,18 +8,19 @@ import subprocess
 
 import tfi
 import tfi_generate
+import tfi_source
 
 INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
 STRUCTS = {
     "tf_" + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value
-    for name, value in (vars(tfi) | vars(tfi_generate)).items()
-    if isinstance(value, type) and issubclass(value, C.Structure) and name not in ("Struct", "Structure")
+    for name, value in (vars(tfi) | vars(tfi_generate) | vars(tfi_source)).items()
+    if isinstance(value, type) and issubclass(value, C.Structure) and name not in ("Struct", "Structure", "Model", "Held")
 }
 TOKENIZER_STRUCTS = {"tf_tokenizer_options", "tf_tokenizer_info", "tf_decode_options"}  # tfi_tokenizer.py has them
 
 
 def headers():
-    return "".join((INCLUDE / "tfinfer" / name).read_text() for name in ("base.h", "tokenizer.h", "tfinfer.h", "generate.h"))
+    return "".join((INCLUDE / "tfinfer" / name).read_text() for name in ("base.h", "source.h", "tokenizer.h", "tfinfer.h", "generate.h"))
 
 
 def test_every_struct_is_bound():
@@ -31,8 +32,8 @@ def test_every_field_is_bound():
     """One that is missing where the header's has padding would leave sizes and offsets as they are."""
     code = re.sub(r"/\*.*?\*/", "", headers(), flags=re.S)
     bodies = dict(re.findall(r"typedef struct (tf_\w+) \{(.*?)\} \1;", code, flags=re.S))
-    for name in STRUCTS.keys() & bodies.keys() - {"tf_allocator"}:  # the callbacks' arguments look like fields
-        assert re.findall(r"(\w+)\s*[,;]", bodies[name]) == [field for field, _ in STRUCTS[name]._fields_], name
+    for name in STRUCTS.keys() & bodies.keys() - {"tf_allocator", "tf_source"}:  # the callbacks' arguments look like fields
+        assert re.findall(r"(\w+)\s*(?:\[\w+\])?[,;]", bodies[name]) == [field for field, _ in STRUCTS[name]._fields_], name
     assert "tf_generate_options" in bodies
 
 

@@ -32,7 +32,7 @@ STATUS = dict(
     END=-14,
     TIMEOUT=-15,
 )
-DTYPE = dict(auto=0, fp32=1, tf32=2, bf16=3, fp16=4)
+DTYPE = dict(auto=0, fp32=1, tf32=2, bf16=3, fp16=4, fp64=5)
 TASK = dict(encode=1, embed=2, classify=4, token_classify=8, answer=16, fill_mask=32, generate=64)
 ACTIVATION = dict(none=0, sigmoid=1, softmax=2)
 AGGREGATION = dict(none=0, simple=1, first=2, average=3, max=4)
