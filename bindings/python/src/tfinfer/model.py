@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ from ._cuda import library_folder
 from ._inputs import Inputs
 from ._library import Handle, check, lib, unset
 from ._options import choice, fill, integers
+from ._source import Source
 from .records import Answer, Classification, Encoded, Entity, Fill, Generated, ModelInfo, Plan, Stats, Token
 from .request import Request
 from .tokenizer import Tokenizer
@@ -69,15 +70,40 @@ class Model:
         log: called with a level ("debug", "info", "warning") and a line of text. progress: called with (bytes loaded, bytes in all); an
         exception in it ends the call and comes out of it.
         """
+        name = _arrays.c_string(os.fspath(path), "path")
+        return cls._open(lambda given, out: lib.tf_model_open(name, given, out), log, progress, dict(options), None)
+
+    @classmethod
+    def open_source(
+        cls,
+        files: Mapping[str, bytes | str],
+        tensors: Mapping[str, Any] | None = None,
+        *,
+        borrow: bool = False,
+        label: str | None = None,
+        log: Callable[[str, str], object] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[o.ModelOptions],
+    ) -> Self:
+        """Open a checkpoint that is in memory: what a Hugging Face directory would hold, files by name ("config.json") and weights.
+
+        tensors: PyTorch's, on the CPU or a CUDA device, or NumPy arrays, by the names the checkpoint's files would have; None: the weights
+        are among the files. borrow: they stay as they are as long as the model is open, and those that have the right format are used where
+        they lie; otherwise all are copied. label: what error texts call it.
+        """
+        source = Source(files, tensors or {}, borrow, label)
+        return cls._open(source.open, log, progress, dict(options), source)
+
+    @classmethod
+    def _open(cls, open_call: Callable[[Any, Any], int], log: Any, progress: Any, options: dict[str, Any], keep: Any) -> Self:
         callbacks = Callbacks()
-        model_options, session_options = _open_options(dict(options))
+        model_options, session_options = _open_options(options)
         callbacks.set_progress(model_options, progress)
         if log is not None:
             model_options.log = log_callback(log)
-        name = _arrays.c_string(os.fspath(path), "path")
 
         def work() -> tuple[Handle, Handle]:
-            model = Handle(lambda out: lib.tf_model_open(name, model_options, out), lib.tf_model_close, keep=model_options)
+            model = Handle(lambda out: open_call(model_options, out), lib.tf_model_close, keep=(model_options, keep))
             with model as opened:
                 session = Handle(lambda out: lib.tf_session_open(opened, session_options, out), lib.tf_session_close, model)
             return model, session
@@ -277,19 +303,24 @@ class Model:
             if given.get(name):
                 raise TypeError(f"{name}: a Request has them; take stream() and its scores()")
         several = self._prompts(prompts, given)
-        found: list[list[Generated]] = []
+        found = self._each(several, lambda i: given, Request.results)
+        return found[0] if several.single else found
+
+    def _each(self, prompts: Inputs, given: Callable[[int], dict[str, Any]], finish: Callable[[Request], R]) -> list[R]:
+        """What `finish` makes of a request for each prompt; as many at a time as there is room for advance together."""
+        found: list[R] = []
         opened: deque[Request] = deque()
         try:
-            for i in range(several.count):
-                while (request := self._try_request(several, i, given, last=not opened)) is None:
-                    found.append(_finish(opened))
+            for i in range(prompts.count):
+                while (request := self._try_request(prompts, i, given(i), last=not opened)) is None:
+                    found.append(_finish(opened, finish))
                 opened.append(request)
             while opened:
-                found.append(_finish(opened))
+                found.append(_finish(opened, finish))
         finally:
             for request in opened:
                 request.close()
-        return found[0] if several.single else found
+        return found
 
     encode_async = threaded(encode)
     embed_async = threaded(embed)
@@ -427,9 +458,9 @@ def _output(out: Any, count: int, width: int) -> NDArray[np.float32]:
     return out
 
 
-def _finish(opened: deque[Request]) -> list[Generated]:
-    """The results of the oldest request, which ends."""
+def _finish(opened: deque[Request], finish: Callable[[Request], R]) -> R:
+    """What is made of the oldest request, which ends."""
     try:
-        return opened[0].results()
+        return finish(opened[0])
     finally:
         opened.popleft().close()

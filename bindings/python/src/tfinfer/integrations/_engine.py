@@ -1,0 +1,78 @@
+"""What stands behind an accelerated model: the library's model, and the PyTorch model that takes over what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from .. import errors
+from ..model import Model
+
+if TYPE_CHECKING:
+    Fallback = Literal["warn", "silent", "raise"]
+
+FALLBACKS = ("warn", "silent", "raise")
+
+
+class FallbackWarning(UserWarning):
+    """PyTorch runs a call, or a model, because tfinfer cannot; the text says what it is."""
+
+
+class RefusedError(Exception):
+    """What the library cannot do as PyTorch does, by name."""
+
+
+class Engine:
+    """`torch_model` is None where nothing may fall back: then no weight of PyTorch's is held."""
+
+    def __init__(self, model: Model, torch_model: Any, fallback: Fallback) -> None:
+        self.model = model
+        self.fallback: Fallback = fallback
+        self.device, self.dtype = torch_model.device, torch_model.dtype
+        self.torch_model = None if fallback == "raise" else torch_model
+
+    def fall_back(self, reason: RefusedError, level: int = 3) -> Any:
+        """The PyTorch model, with a warning for the caller `level` frames up, or no return."""
+        if self.torch_model is None:
+            raise errors.UnsupportedError(str(reason)) from None
+        if self.fallback == "warn":
+            warnings.warn(f"{reason}: PyTorch runs this call", FallbackWarning, stacklevel=level + 1)
+        return self.torch_model
+
+
+def check_fallback(fallback: str) -> None:
+    if fallback not in FALLBACKS:
+        raise ValueError(f"fallback must be one of {', '.join(FALLBACKS)}, not {fallback!r}")
+
+
+def open_model(hf_model: Any, files: dict[str, str], tensors: dict[str, Any], borrow: bool, options: dict[str, Any]) -> Model:
+    """The library's model of a live one; on its device unless `options` say otherwise. files and tensors: what there is besides."""
+    kind = type(hf_model)
+    if not kind.__module__.startswith("transformers.models."):
+        raise RefusedError(f"{kind.__qualname__} is no class of transformers'")
+    if "forward" in vars(hf_model):
+        raise RefusedError(f"this {kind.__name__} has a forward of its own, as hooks or a device map give it")
+    if hf_model.dtype == torch.float64 and options.get("dtype") is None:
+        raise RefusedError("a float64 model needs dtype=, which says what to compute in")
+    if hf_model.device.type == "cuda":
+        torch.cuda.synchronize(hf_model.device)  # the library waits for no stream of PyTorch's
+    options.setdefault("device", str(hf_model.device))
+    weights = {name: t for name, t in hf_model.state_dict().items() if t.is_floating_point()}
+    label = getattr(hf_model, "name_or_path", "") or kind.__name__
+    return Model.open_source({**_files(hf_model), **files}, {**weights, **tensors}, borrow=borrow, label=label, **options)
+
+
+def _files(hf_model: Any) -> dict[str, str]:
+    """What save_pretrained would write beside the weights; of the generation settings only the ids that mean the same in every call."""
+    config = json.loads(hf_model.config.to_json_string(use_diff=False))
+    config["architectures"] = [type(hf_model).__name__]
+    settings = getattr(hf_model, "generation_config", None)
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    ids = {name: getattr(settings, name, None) for name in names}
+    return {
+        "config.json": json.dumps(config),
+        "generation_config.json": json.dumps({name: value for name, value in ids.items() if value is not None}),
+    }

@@ -1,0 +1,284 @@
+"""The loops of generate(): what transformers has prepared for them into requests, and what those give into its outputs.
+
+transformers' generate() checks its arguments, merges its settings and builds processors and stopping criteria; then it calls _sample or
+_beam_search with all that, which is where this takes over. Each processor it built names the settings that are in effect.
+Shapes: B prompts, R results a prompt, W columns of the (decoder's) prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers.generation import utils
+
+from .._inputs import Inputs
+from ..model import Model
+from ..request import Request
+from ._engine import RefusedError
+from ._padding import Padding, numpy_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# What a processor of transformers is there for. Those of lengths and of prefix_allowed_tokens_fn are treated by themselves.
+_SETTINGS = {
+    "SequenceBiasLogitsProcessor": "sequence_bias",
+    "EncoderRepetitionPenaltyLogitsProcessor": "encoder_repetition_penalty",
+    "RepetitionPenaltyLogitsProcessor": "repetition_penalty",
+    "NoRepeatNGramLogitsProcessor": "no_repeat_ngram_size",
+    "EncoderNoRepeatNGramLogitsProcessor": "encoder_no_repeat_ngram_size",
+    "NoBadWordsLogitsProcessor": "bad_words_ids",
+    "ForcedBOSTokenLogitsProcessor": "forced_bos_token_id",
+    "ForcedEOSTokenLogitsProcessor": "forced_eos_token_id",
+    "InfNanRemoveLogitsProcessor": "remove_invalid_values",
+    "ExponentialDecayLengthPenalty": "exponential_decay_length_penalty",
+    "SuppressTokensLogitsProcessor": "suppress_tokens",
+    "SuppressTokensAtBeginLogitsProcessor": "begin_suppress_tokens",
+    "TemperatureLogitsWarper": "temperature",
+    "TopHLogitsWarper": "top_h",
+    "TopKLogitsWarper": "top_k",
+    "TopPLogitsWarper": "top_p",
+    "MinPLogitsWarper": "min_p",
+    "TypicalLogitsWarper": "typical_p",
+    "EpsilonLogitsWarper": "epsilon_cutoff",
+    "EtaLogitsWarper": "eta_cutoff",
+    "LogitNormalization": "renormalize_logits",
+}
+_LENGTHS = ("MinLengthLogitsProcessor", "MinNewTokensLengthLogitsProcessor")
+_PREFIX = "PrefixConstrainedLogitsProcessor"
+# They look at the padding of a prompt too, as transformers runs them.
+_SEE_PADDING = ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "forced_bos_token_id")
+# They act behind prefix_allowed_tokens_fn, and would undo what it forbids.
+_BEHIND_PREFIX = ("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty")
+
+
+class Source(dict[str, Any]):
+    """Stands for encoder_outputs, which the library computes itself. Empty as a dict, so that nothing in it is expanded."""
+
+    def __init__(self, inputs: Any, encode: Callable[[], Any]) -> None:
+        super().__init__()
+        self.inputs = inputs  # [B, S] ids or [B, S, E] embeddings
+        self._encode = encode
+
+    def outputs(self, rows: int) -> Any:
+        """What PyTorch's encoder gives, each row as often as the decoder has rows for it."""
+        found, times = self._encode(), rows // self.inputs.shape[0]
+        return type(found)({k: v.repeat_interleave(times, 0) if torch.is_tensor(v) else v for k, v in found.items()})
+
+
+class Loop:
+    """One call of generate, behind its preparations. `custom`: the caller's own logits processors among `processors`."""
+
+    def __init__(
+        self, model: Model, input_ids: Any, processors: Any, criteria: Any, config: Any, streamer: Any, custom: list[Any], given: dict[str, Any]
+    ) -> None:
+        self.model, self.config, self.streamer = model, config, streamer
+        self.repeats: int = max(config.num_beams, config.num_return_sequences)
+        self.results: int = config.num_return_sequences
+        self.prompts = input_ids[:: self.repeats]  # [B, W]
+        self.count, self.width = self.prompts.shape
+        self.options: dict[str, Any] = {}
+        self.watching: list[Any] = []  # stopping criteria that only Python knows
+        self.called: list[Any] = []  # logits processors that only Python knows
+        self._refuse(given)
+        self._read_inputs(given)
+        self._read_processors(processors, custom)
+        self._read_criteria(criteria)
+        self._read_config()
+        if (self.called or self.watching or streamer is not None) and self.repeats > 1:
+            raise RefusedError("stopping criteria, stop strings, streamers and logits processors with more than one sequence a prompt")
+
+    def _refuse(self, given: dict[str, Any]) -> None:
+        """Arguments behind which is more than this does."""
+        if given.get("synced_gpus"):
+            raise RefusedError("synced_gpus")
+        if self.config.return_dict_in_generate:
+            for name in ("output_attentions", "output_hidden_states"):
+                if getattr(self.config, name):
+                    raise RefusedError(name)
+            if self.config.output_scores and self.config.num_beams > 1:
+                raise RefusedError("output_scores with beams, which needs beam_indices")
+            if self.config.output_logits and self.config.num_beams > 1:
+                raise RefusedError("output_logits with beams, which needs beam_indices")
+        cache = given.get("past_key_values")
+        if cache is not None and (cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False)):
+            raise RefusedError("past_key_values of the caller's")
+        for name in ("token_type_ids", "decoder_inputs_embeds", "encoder_hidden_states", "cross_attn_head_mask", "head_mask"):
+            if given.get(name) is not None:
+                raise RefusedError(name)
+
+    def _read_inputs(self, given: dict[str, Any]) -> None:
+        """The prompt's tokens (GPT-2), or the source's and what the decoder begins with (T5)."""
+        mask = given.get("attention_mask")
+        mask = None if mask is None else mask[:: self.repeats]
+        if self.model.info.has_encoder:
+            source = given.get("encoder_outputs")
+            if not isinstance(source, Source):
+                raise RefusedError("encoder_outputs of the caller's")
+            main = source.inputs
+            self.padding = Padding(tuple(main.shape[:2]), mask)
+            self._read_decoder(given.get("decoder_attention_mask"))
+        else:
+            vectors = given.get("inputs_embeds")
+            if vectors is not None and self.width:
+                raise RefusedError("inputs_embeds together with input_ids")
+            main = self.prompts if vectors is None else vectors[:: self.repeats]
+            self.padding = Padding(tuple(main.shape[:2]), mask)
+            positions = given.get("position_ids")
+            if self.padding.right:
+                raise RefusedError("a prompt with padding on the right")
+            if positions is not None and not self.padding.counts(positions[:: self.repeats]):
+                raise RefusedError("position_ids other than 0, 1, 2, ... from the first token on")
+        rows = list(self.padding.rows(main))
+        if main.dim() == 2:
+            self.inputs = Inputs(rows, {}, self.model.info.input_width)
+        else:
+            self.inputs = Inputs(None, {"embeddings": rows}, self.model.info.input_width)
+
+    def _read_decoder(self, mask: Any) -> None:
+        if mask is not None and not bool((mask != 0).all()):
+            raise RefusedError("decoder_attention_mask with padding")
+        if not bool((self.prompts[:, 0] == self.model.info.decoder_start_id).all()):
+            raise RefusedError("another decoder_start_token_id than the model's")
+
+    def _read_processors(self, processors: Any, custom: list[Any]) -> None:
+        prefix = False
+        for processor in processors:
+            name = type(processor).__name__
+            if any(processor is own for own in custom):
+                if name in _SETTINGS or name in _LENGTHS or self.count > 1:
+                    raise RefusedError(f"logits processor {name} of the caller's, which takes a setting's place or a batch")
+                self.called.append(processor)
+            elif name in _SETTINGS:
+                self.options[_SETTINGS[name]] = getattr(self.config, _SETTINGS[name])
+            elif name == _PREFIX:
+                prefix = True
+            elif name not in _LENGTHS:
+                raise RefusedError(f"logits processor {name}")
+        self.prefix = next((p for p in processors if type(p).__name__ == _PREFIX), None) if prefix else None
+        for setting in _BEHIND_PREFIX if prefix else ():
+            if setting in self.options:
+                raise RefusedError(f"prefix_allowed_tokens_fn with {setting}")
+        for setting in _SEE_PADDING if self.padding.mask is not None else ():
+            if setting in self.options:
+                raise RefusedError(f"{setting} with padding")
+
+    def _read_criteria(self, criteria: Any) -> None:
+        eos: list[int] = []
+        for criterion in criteria:
+            if isinstance(criterion, utils.MaxTimeCriteria):
+                self.options["max_time"] = criterion.max_time
+            elif isinstance(criterion, utils.EosTokenCriteria):
+                eos = criterion.eos_token_id.tolist()
+            elif not isinstance(criterion, utils.MaxLengthCriteria):
+                self.watching.append(criterion)
+        if any(not isinstance(c, utils.StopStringCriteria) for c in self.watching) and self.count > 1:
+            raise RefusedError("stopping criteria of the caller's with a batch")
+        self.options["eos_token_id"] = eos
+        self.options["max_new_tokens"] = (criteria.max_length or self.config.max_length) - self.width
+
+    def _read_config(self) -> None:
+        config, options = self.config, self.options
+        least = (config.min_length or 0) - self.width
+        if options["eos_token_id"] and least > 0:
+            options["min_new_tokens"] = min(least, options["max_new_tokens"])
+        options["do_sample"] = bool(config.do_sample)
+        if config.num_beams > 1:
+            names = ("num_beams", "length_penalty", "early_stopping")
+            options.update({name: getattr(config, name) for name in names})
+        if self.results > 1:
+            options["num_return_sequences"] = self.results
+        if config.return_dict_in_generate:
+            options["output_scores"] = bool(config.output_scores)
+            options["output_logits"] = bool(config.output_logits)
+        self.seeds = torch.randint(2**31 - 1, (self.count,)).tolist() if config.do_sample else [0] * self.count
+
+    def run(self) -> Any:
+        """What the loop of transformers' would give."""
+        rows = iter(range(self.count))
+        found = self.model._each(self.inputs, self._given, lambda request: self._finish(request, next(rows)))
+        if self.streamer is not None:
+            self.streamer.end()
+        sequences = self._sequences([ids for row in found for ids in row[0]])
+        if not self.config.return_dict_in_generate:
+            return sequences
+        beam = "Beam" if self.config.num_beams > 1 else ""
+        kind = "EncoderDecoder" if self.model.info.has_encoder else "DecoderOnly"
+        scores = self._steps([row[1] for row in found]) if self.config.output_scores else None
+        logits = self._steps([row[2] for row in found]) if self.config.output_logits else None
+        return getattr(utils, f"Generate{beam}{kind}Output")(sequences=sequences, scores=scores, logits=logits)
+
+    def _given(self, row: int) -> dict[str, Any]:
+        """The options of a prompt's request."""
+        given = dict(self.options)
+        if self.config.do_sample:
+            given["seed"] = self.seeds[row]
+        if self.model.info.has_encoder and self.width > 1:
+            given["decoder_input_ids"] = numpy_of(self.prompts[row])
+        if self.called or self.prefix is not None:
+            given["logits_processor"] = self._processor(row)
+        return given
+
+    def _processor(self, row: int) -> Callable[[int, NDArray[np.int32], NDArray[np.float32]], None]:
+        """The processors that only Python knows, over one sequence: ids as transformers has them, padding in front."""
+        front = self.prompts[row, : int(self.padding.first[row])] if not self.model.info.has_encoder else self.prompts[row, :0]
+        called = list(self.called)
+        if self.prefix is not None:
+            allowed = self.prefix._prefix_allowed_tokens_fn
+            called.insert(0, utils.PrefixConstrainedLogitsProcessor(lambda _, ids: allowed(row, ids), 1))
+
+        def process(sequence: int, ids: NDArray[np.int32], logits: NDArray[np.float32]) -> None:
+            tokens = torch.cat([front, torch.from_numpy(ids).to(front)])[None]
+            values = torch.from_numpy(logits)[None].to(front.device)
+            for processor in called:
+                values = processor(tokens, values)
+            logits[:] = numpy_of(values[0])
+
+        return process
+
+    def _finish(self, request: Request, row: int) -> tuple[list[Any], Any, Any]:
+        """New ids of each result, and the logits of each step and result that were asked for."""
+        count = self._watch(request, row) if self.watching or self.streamer is not None else None
+        results = [result.ids[:count] for result in request.results()]
+        kept = []
+        for wanted, kind in ((self.config.output_scores, "processed"), (self.config.output_logits, "logits")):
+            wanted = wanted and self.config.return_dict_in_generate
+            kept.append([[request.scores(s, i, kind) for s in range(len(ids))] for i, ids in enumerate(results)] if wanted else None)
+        return results, kept[0], kept[1]
+
+    def _watch(self, request: Request, row: int) -> int:
+        """Token by token, until a criterion ends it: how many there were."""
+        ids = self.prompts[row : row + 1]
+        for token in request:
+            if token.id < 0:
+                continue
+            new = ids.new_tensor([[token.id]])
+            ids = torch.cat([ids, new], dim=1)
+            if self.streamer is not None:
+                self.streamer.put(new[0].cpu())
+            if any(bool(criterion(ids, None).all()) for criterion in self.watching):
+                request.cancel()
+                break
+        return int(ids.shape[1]) - self.width
+
+    def _sequences(self, new: list[NDArray[np.int32]]) -> Any:
+        """[B * R, W + the most new ids], padding behind those that ended sooner."""
+        pad = self.config._pad_token_tensor
+        full = self.prompts.new_full((len(new), max(map(len, new))), 0 if pad is None else int(pad))
+        for row, ids in zip(full, new):
+            row[: len(ids)] = torch.from_numpy(ids)
+        return torch.cat([self.prompts.repeat_interleave(self.results, 0), full], dim=1)
+
+    def _steps(self, kept: list[list[list[NDArray[np.float32]]]]) -> tuple[Any, ...]:
+        """[B * R, V] for each step; where a sequence had ended, the padding token has probability 1."""
+        rows = [steps for row in kept for steps in row]
+        pad = self.config._pad_token_tensor
+        ended = np.full(self.model.info.vocab_size, -np.inf, np.float32)
+        ended[0 if pad is None else int(pad)] = 0
+        return tuple(
+            torch.from_numpy(np.stack([row[step] if step < len(row) else ended for row in rows])).to(self.prompts.device)
+            for step in range(max(map(len, rows)))
+        )
