@@ -2,6 +2,8 @@
 
 import numpy as np
 import tfinfer
+import tfinfer.integrations.sentence_transformers as tfinfer_sentence_transformers
+import tfinfer.integrations.transformers as tfinfer_transformers
 from numpy.typing import NDArray
 from tfinfer.records import Classification, Entity, Generated, Token
 from typing_extensions import assert_type
@@ -25,3 +27,15 @@ async def calls(model: tfinfer.Model) -> None:
     model.generate("text", num_beam=4)  # type: ignore[call-overload]
     model.ner("text", aggregation_strategy="best")  # type: ignore[call-overload]
     tfinfer.Model.open("path", dtype="float32")  # type: ignore[arg-type]
+
+
+def drop_in(pretrained: list[int], transformer: dict[str, int]) -> None:
+    """Stand-ins, as a package without types is Any: what goes in comes out."""
+    assert_type(tfinfer_transformers.accelerate(pretrained, fallback="raise", threads=2), list[int])
+    assert_type(tfinfer_sentence_transformers.accelerate(transformer, borrow=True), dict[str, int])
+    tfinfer_transformers.accelerate(pretrained, fallback="never")  # type: ignore[arg-type]
+    tfinfer_transformers.accelerate(pretrained, dtype="float32")  # type: ignore[arg-type]
+
+
+def sources(weights: dict[str, NDArray[np.float32]]) -> None:
+    assert_type(tfinfer.Model.open_source({"config.json": b"{}"}, weights, borrow=True, device="cpu"), tfinfer.Model)

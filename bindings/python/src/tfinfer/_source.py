@@ -39,7 +39,7 @@ class Source:
         self.c.user = next(_numbers)
 
     def open(self, options: Any, out: Any) -> int:
-        """tf_model_open_source(); with `borrow` whoever holds the model must hold this too."""
+        """tf_model_open_source(), which releases this whatever comes of it."""
         _living[self.c.user or 0] = self
         status: int = lib.tf_model_open_source(self.c, options, out)
         return status
@@ -49,11 +49,12 @@ class Source:
         if isinstance(data, str):
             data = data.encode()
         try:
-            array = np.frombuffer(data, np.uint8) if len(data) else np.zeros(1, np.uint8)
-        except (TypeError, AttributeError):
+            size = memoryview(data).nbytes
+        except TypeError:
             raise TypeError(f"{name}: a file must be bytes or a string, not {type(data).__name__}") from None
+        array = np.frombuffer(data, np.uint8) if size else np.zeros(1, np.uint8)
         self._alive.append(array)
-        return array.ctypes.data, len(data)
+        return array.ctypes.data, size
 
     def _record(self, name: str, tensor: Any) -> _c.Tensor:
         record = unset(_c.Tensor)
@@ -111,4 +112,3 @@ def _release(number: int, living: dict[int, Source] = _living) -> None:  # also 
 
 
 _FILE, _TENSOR, _RELEASE = _kinds["file"](_file), _kinds["tensor"](_tensor), _kinds["release"](_release)
-

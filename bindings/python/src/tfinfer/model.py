@@ -71,7 +71,7 @@ class Model:
         exception in it ends the call and comes out of it.
         """
         name = _arrays.c_string(os.fspath(path), "path")
-        return cls._open(lambda given, out: lib.tf_model_open(name, given, out), log, progress, dict(options), None)
+        return cls._open(lambda given, out: lib.tf_model_open(name, given, out), log, progress, dict(options))
 
     @classmethod
     def open_source(
@@ -92,10 +92,10 @@ class Model:
         they lie; otherwise all are copied. label: what error texts call it.
         """
         source = Source(files, tensors or {}, borrow, label)
-        return cls._open(source.open, log, progress, dict(options), source)
+        return cls._open(source.open, log, progress, dict(options))
 
     @classmethod
-    def _open(cls, open_call: Callable[[Any, Any], int], log: Any, progress: Any, options: dict[str, Any], keep: Any) -> Self:
+    def _open(cls, open_call: Callable[[Any, Any], int], log: Any, progress: Any, options: dict[str, Any]) -> Self:
         callbacks = Callbacks()
         model_options, session_options = _open_options(options)
         callbacks.set_progress(model_options, progress)
@@ -103,7 +103,7 @@ class Model:
             model_options.log = log_callback(log)
 
         def work() -> tuple[Handle, Handle]:
-            model = Handle(lambda out: open_call(model_options, out), lib.tf_model_close, keep=(model_options, keep))
+            model = Handle(lambda out: open_call(model_options, out), lib.tf_model_close, keep=model_options)
             with model as opened:
                 session = Handle(lambda out: lib.tf_session_open(opened, session_options, out), lib.tf_session_close, model)
             return model, session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     Fallback = Literal["warn", "silent", "raise"]
 
 FALLBACKS = ("warn", "silent", "raise")
+_PASSED_THROUGH = ("tfinfer", "torch", "transformers", "sentence_transformers")
 
 
 class FallbackWarning(UserWarning):
@@ -34,13 +36,21 @@ class Engine:
         self.device, self.dtype = torch_model.device, torch_model.dtype
         self.torch_model = None if fallback == "raise" else torch_model
 
-    def fall_back(self, reason: RefusedError, level: int = 3) -> Any:
-        """The PyTorch model, with a warning for the caller `level` frames up, or no return."""
+    def fall_back(self, reason: RefusedError) -> Any:
+        """The PyTorch model, with a warning where that is wanted, or no return."""
         if self.torch_model is None:
             raise errors.UnsupportedError(str(reason)) from None
         if self.fallback == "warn":
-            warnings.warn(f"{reason}: PyTorch runs this call", FallbackWarning, stacklevel=level + 1)
+            warn(f"{reason}: PyTorch runs this call")
         return self.torch_model
+
+
+def warn(text: str) -> None:
+    """A FallbackWarning that points at the caller's code, not at what it passed through."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in _PASSED_THROUGH:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, FallbackWarning, stacklevel=level)
 
 
 def check_fallback(fallback: str) -> None:

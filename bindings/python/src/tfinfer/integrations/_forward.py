@@ -141,4 +141,3 @@ class Call:
 
     def like_input(self, tensor: Any) -> Any:
         return tensor.to(self.main.device, self.dtype)
-

@@ -70,25 +70,24 @@ class Source(dict[str, Any]):
 
 
 class Loop:
-    """One call of generate, behind its preparations. `custom`: the caller's own logits processors among `processors`."""
+    """One call of generate, behind its preparations."""
 
-    def __init__(
-        self, model: Model, input_ids: Any, processors: Any, criteria: Any, config: Any, streamer: Any, custom: list[Any], given: dict[str, Any]
-    ) -> None:
-        self.model, self.config, self.streamer = model, config, streamer
+    def __init__(self, model: Model, input_ids: Any, processors: Any, criteria: Any, config: Any, given: dict[str, Any]) -> None:
+        self.model, self.config, self.streamer = model, config, given.get("streamer")
         self.repeats: int = max(config.num_beams, config.num_return_sequences)
         self.results: int = config.num_return_sequences
         self.prompts = input_ids[:: self.repeats]  # [B, W]
-        self.count, self.width = self.prompts.shape
+        self.count, self.width = map(int, self.prompts.shape)
         self.options: dict[str, Any] = {}
         self.watching: list[Any] = []  # stopping criteria that only Python knows
         self.called: list[Any] = []  # logits processors that only Python knows
+        self.prefix: Any = None  # the one of prefix_allowed_tokens_fn
         self._refuse(given)
         self._read_inputs(given)
-        self._read_processors(processors, custom)
+        self._read_processors(processors)
         self._read_criteria(criteria)
         self._read_config()
-        if (self.called or self.watching or streamer is not None) and self.repeats > 1:
+        if (self.called or self.watching or self.streamer is not None) and self.repeats > 1:
             raise RefusedError("stopping criteria, stop strings, streamers and logits processors with more than one sequence a prompt")
 
     def _refuse(self, given: dict[str, Any]) -> None:
@@ -144,22 +143,20 @@ class Loop:
         if not bool((self.prompts[:, 0] == self.model.info.decoder_start_id).all()):
             raise RefusedError("another decoder_start_token_id than the model's")
 
-    def _read_processors(self, processors: Any, custom: list[Any]) -> None:
-        prefix = False
+    def _read_processors(self, processors: Any) -> None:
         for processor in processors:
             name = type(processor).__name__
-            if any(processor is own for own in custom):
+            if any(processor is own for own in self.config._tfinfer_custom):
                 if name in _SETTINGS or name in _LENGTHS or self.count > 1:
                     raise RefusedError(f"logits processor {name} of the caller's, which takes a setting's place or a batch")
                 self.called.append(processor)
             elif name in _SETTINGS:
                 self.options[_SETTINGS[name]] = getattr(self.config, _SETTINGS[name])
             elif name == _PREFIX:
-                prefix = True
+                self.prefix = processor
             elif name not in _LENGTHS:
                 raise RefusedError(f"logits processor {name}")
-        self.prefix = next((p for p in processors if type(p).__name__ == _PREFIX), None) if prefix else None
-        for setting in _BEHIND_PREFIX if prefix else ():
+        for setting in _BEHIND_PREFIX if self.prefix is not None else ():
             if setting in self.options:
                 raise RefusedError(f"prefix_allowed_tokens_fn with {setting}")
         for setting in _SEE_PADDING if self.padding.mask is not None else ():
@@ -266,18 +263,23 @@ class Loop:
 
     def _sequences(self, new: list[NDArray[np.int32]]) -> Any:
         """[B * R, W + the most new ids], padding behind those that ended sooner."""
-        pad = self.config._pad_token_tensor
-        full = self.prompts.new_full((len(new), max(map(len, new))), 0 if pad is None else int(pad))
+        full = self.prompts.new_full((len(new), max(map(len, new))), self._padding_id())
         for row, ids in zip(full, new):
             row[: len(ids)] = torch.from_numpy(ids)
         return torch.cat([self.prompts.repeat_interleave(self.results, 0), full], dim=1)
 
+    def _padding_id(self) -> int:
+        """transformers' beam search takes a padding token 0 for none."""
+        pad = self.config._pad_token_tensor
+        if pad is None or (self.config.num_beams > 1 and not pad):
+            return int(self.options["eos_token_id"][0]) if self.options["eos_token_id"] else 0
+        return int(pad)
+
     def _steps(self, kept: list[list[list[NDArray[np.float32]]]]) -> tuple[Any, ...]:
         """[B * R, V] for each step; where a sequence had ended, the padding token has probability 1."""
         rows = [steps for row in kept for steps in row]
-        pad = self.config._pad_token_tensor
         ended = np.full(self.model.info.vocab_size, -np.inf, np.float32)
-        ended[0 if pad is None else int(pad)] = 0
+        ended[self._padding_id()] = 0
         return tuple(
             torch.from_numpy(np.stack([row[step] if step < len(row) else ended for row in rows])).to(self.prompts.device)
             for step in range(max(map(len, rows)))

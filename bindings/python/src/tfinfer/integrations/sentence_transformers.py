@@ -4,6 +4,8 @@
 
     model = accelerate(SentenceTransformer("all-MiniLM-L6-v2"))
     vectors = model.encode(["A cat sat on the mat.", "The kitten rests on a rug."])  # [2, 384]
+
+Texts become ids as before; what happens to the ids is the library's.
 """
 
 from __future__ import annotations
@@ -47,17 +49,19 @@ def accelerate(model: M, *, fallback: Fallback = "warn", borrow: bool = False, *
         raise TypeError(f"model must be a SentenceTransformer, not {type(model).__name__}")
     if isinstance(model, Accelerated):
         raise TypeError("model is accelerated already")
-    torch_model = model.transformers_model
+    torch_model: Any = model.transformers_model
     try:
         if not isinstance(torch_model, transformers.PreTrainedModel):
             raise RefusedError("a SentenceTransformer without a model of transformers")
         if isinstance(torch_model, hf.Accelerated):
             raise RefusedError("a SentenceTransformer whose transformer is accelerated already")
-        _forward.output_class(type(torch_model))
+        _forward.output_class(torch_model.__class__)
         engine, whole = _open(model, torch_model, fallback, borrow, dict(options))
     except (RefusedError, errors.UnsupportedError, errors.NotFoundError) as refusal:
-        return hf.refused(model, refusal, fallback)  # type: ignore[no-any-return]
-    return _view(model, hf.view(torch_model, engine), whole)  # type: ignore[no-any-return]
+        accelerated: M = hf.refused(model, refusal, fallback)
+    else:
+        accelerated = _view(model, hf.view(torch_model, engine), whole)
+    return accelerated
 
 
 def _open(model: Any, torch_model: Any, fallback: Fallback, borrow: bool, options: dict[str, Any]) -> tuple[Engine, bool]:
@@ -103,7 +107,7 @@ def _view(model: Any, transformer: Any, whole: bool) -> Any:
     """An object that has all that model has, but for its transformer."""
     first = copy.copy(model[0])
     first._modules = {name: transformer if isinstance(m, transformers.PreTrainedModel) else m for name, m in first._modules.items()}
-    accelerated = object.__new__(_class_of(type(model)))
+    accelerated = object.__new__(_class_of(model.__class__))
     modules = {**model._modules, next(iter(model._modules)): first}
     vars(accelerated).update(vars(model), _modules=modules, _tfinfer=transformer, _tfinfer_whole=whole)
     return accelerated
@@ -144,7 +148,7 @@ class Accelerated:
 
     def _embed(self, features: dict[str, Any]) -> Any:
         """[n, E], or None where the modules have to run one by one."""
-        transformer, kind = self._tfinfer, type(self._tfinfer)
+        transformer, kind = self._tfinfer, self._tfinfer.__class__
         if "prompt_length" in features and not self[1].include_prompt:  # type: ignore[index]
             return None
         declared = _forward.signature(kind).parameters

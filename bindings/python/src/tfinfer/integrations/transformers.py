@@ -4,12 +4,13 @@
 
     model = accelerate(BertForTokenClassification.from_pretrained(path))
     pipeline("ner", model=model, tokenizer=tokenizer)("Ada Lovelace was born in London.")
+
+forward and the loops of generate are the library's; all else of the object, its class's.
 """
 
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ import transformers
 
 from .. import errors
 from . import _forward, _generate
-from ._engine import Engine, FallbackWarning, RefusedError, check_fallback, open_model
+from ._engine import Engine, FallbackWarning, RefusedError, check_fallback, open_model, warn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,26 +52,29 @@ def accelerate(hf_model: M, *, fallback: Fallback = "warn", borrow: bool = False
         raise TypeError(f"hf_model must be a model of transformers, not {type(hf_model).__name__}")
     if isinstance(hf_model, Accelerated):
         raise TypeError("hf_model is accelerated already")
+    given: Any = hf_model
     try:
-        _forward.output_class(type(hf_model))
+        _forward.output_class(given.__class__)
         model = open_model(hf_model, {}, {}, borrow, dict(options))
     except (RefusedError, errors.UnsupportedError, errors.NotFoundError) as refusal:
-        return refused(hf_model, refusal, fallback)
-    return view(hf_model, Engine(model, hf_model, fallback))  # type: ignore[no-any-return]
+        accelerated: M = refused(given, refusal, fallback)
+    else:
+        accelerated = view(given, Engine(model, given, fallback))
+    return accelerated
 
 
 def refused(torch_model: Any, refusal: Exception, fallback: Fallback) -> Any:
-    """The model as it is, with a warning for the caller of the caller, or no return."""
+    """The model as it is, with a warning where that is wanted, or no return."""
     if fallback == "raise":
         raise errors.UnsupportedError(str(refusal)) from refusal
     if fallback == "warn":
-        warnings.warn(f"{refusal}: the model stays PyTorch's", FallbackWarning, stacklevel=3)
+        warn(f"{refusal}: the model stays PyTorch's")
     return torch_model
 
 
 def view(hf_model: Any, engine: Engine) -> Any:
     """An object that has all that hf_model has, its modules too if it may fall back, but runs on the engine."""
-    accelerated = object.__new__(_class_of(type(hf_model)))
+    accelerated = object.__new__(_class_of(hf_model.__class__))
     own = dict(vars(hf_model))
     for name in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"):
         own[name] = type(own[name])(own[name])  # a hook on one is none on the other
@@ -112,7 +116,9 @@ class Accelerated:
         return self._tfinfer.dtype
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        return self._torch_model("state_dict").state_dict(*args, **kwargs)
+        if self._tfinfer.torch_model is None:  # or save_pretrained would write a file without weights
+            raise errors.UnsupportedError("state_dict: this model holds no weights of PyTorch's")
+        return self._tfinfer.torch_model.state_dict(*args, **kwargs)
 
     def _apply(self, function: Any, recurse: bool = True) -> Any:
         """Of to(), cuda(), half() and so on: where they change nothing they may be called."""
@@ -124,11 +130,8 @@ class Accelerated:
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("an accelerated model cannot be copied or pickled: do so with the PyTorch model")
 
-    def _torch_model(self, name: str) -> Any:
-        return self._tfinfer.fall_back(RefusedError(f"{name} of {type(self).__name__}"))
-
     def _get_logits_processor(self, generation_config: Any, *args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
-        generation_config._tfinfer_custom = list(logits_processor or [])  # the settings are this call's own copy
+        generation_config._tfinfer_custom = list(logits_processor or [])  # for Loop; the settings are this call's own copy
         given = {"logits_processor": logits_processor, **kwargs}
         return super()._get_logits_processor(generation_config, *args, **given)  # type: ignore[misc]
 
@@ -161,15 +164,11 @@ class Accelerated:
         try:
             if name == "_assisted_decoding":
                 raise RefusedError("assisted decoding")
-            streamer = given.get("streamer")
-            custom = generation_config._tfinfer_custom
-            call = _generate.Loop(
-                engine.model, input_ids, logits_processor, stopping_criteria, generation_config, streamer, custom, given
-            )
+            loop = _generate.Loop(engine.model, input_ids, logits_processor, stopping_criteria, generation_config, given)
         except RefusedError as reason:
-            torch_model = engine.fall_back(reason, level=6)
+            torch_model = engine.fall_back(reason)
         else:
-            return call.run()
+            return loop.run()
         if isinstance(given.get("encoder_outputs"), _generate.Source):
             given["encoder_outputs"] = given["encoder_outputs"].outputs(input_ids.shape[0])
         settings = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria, "generation_config": generation_config}
