@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const task_names[] = {"encode", "embed", "classify", "ner", "answer", "fill-mask"}; /* by bit of tf_task */
+static const char *const task_names[] = {"encode", "embed",     "classify", "ner",
+                                         "answer", "fill-mask", "generate"}; /* by bit of tf_task */
 enum { TASK_COUNT = sizeof task_names / sizeof task_names[0] };
 
 static const cli_column pairs_columns[] = {{"", 0, false}, {"", 90, false}};
@@ -88,7 +89,8 @@ static void info_table(const cli_model *m)
     cli_table_text(&t, "size", -1);
     cli_table_cell(&t, "%d layers, width %d, %d heads of %d", (int)i->layers, (int)i->width, (int)i->heads, (int)i->head_size);
     row_number(&t, "vocabulary", i->vocab_size, " tokens");
-    row_number(&t, "longest input", i->max_input_tokens, " tokens");
+    if (i->max_input_tokens == INT32_MAX) row(&t, "longest input", "no limit");
+    else row_number(&t, "longest input", i->max_input_tokens, " tokens");
     if (i->tasks & TF_TASK_EMBED) {
         cli_table_text(&t, "embedding", -1);
         cli_table_cell(&t, "%d values, of at most %d tokens", (int)i->embedding_width, (int)i->embedding_tokens);

@@ -10,7 +10,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LANGUAGES = {"c", "cpp", "python", "sh", "console", "output", "text"}
+LANGUAGES = {"c", "cmake", "cpp", "python", "sh", "console", "output", "text"}
 
 
 @dataclasses.dataclass

@@ -26,9 +26,12 @@ def pytest_terminal_summary(terminalreporter):
         return
     if not reports:
         return
-    text = sum(block.language == "text" for page in blocks.pages() for block in blocks.read(page))
+    others = [block for page in blocks.pages() for block in blocks.read(page)]
+    text = sum(block.language == "text" for block in others)
+    machine = sum("machine" in block.words for block in others)
     terminalreporter.write_line(
-        f"doc blocks: {count['passed'] + count['failed']} run, {text} text, {count['skipped']} skipped, {count['failed']} failed"
+        f"doc blocks: {count['passed'] + count['failed']} run, {text} text, {machine} left to machine.sh, {count['skipped']} skipped, "
+        f"{count['failed']} failed"
     )
 
 
@@ -45,7 +48,7 @@ def environment(build, tmp_path_factory):
     library = next(prefix.rglob("libtfinfer.so")).parent
     paths = {"PATH": f"{prefix}/bin:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(library)}
     return {
-        **os.environ, **paths, "PKG_CONFIG_PATH": f"{library}/pkgconfig", "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8",
+        **os.environ, **paths, "PKG_CONFIG_PATH": f"{library}/pkgconfig", "CMAKE_PREFIX_PATH": str(prefix), "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8",
         "HOME": str(prefix),
     }  # fmt: skip
 

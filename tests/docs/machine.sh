@@ -1,0 +1,31 @@
+#!/bin/bash
+# The quick start in a clean Debian 12, word for word: machine.sh WAY [ROOT.tar]
+# WAY is deb, cmake or pip (follow.py). The root is made by mmdebstrap, or unpacked from an archive of one; it has the tree as it is
+# checked in, and is thrown away. Needs root, the network and minutes. Prints every command and what it printed.
+set -eu
+way=$1
+archive=${2:-}
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+
+if [ -n "$archive" ]; then
+    tar -C "$root" --exclude='./dev/*' -xf "$archive"
+    [ -c "$root/dev/null" ] || mknod -m 666 "$root/dev/null" c 1 3
+    [ -c "$root/dev/urandom" ] || mknod -m 666 "$root/dev/urandom" c 1 9
+else
+    mmdebstrap -q --variant=minbase bookworm "$root"
+fi
+mkdir "$root/tree"
+git -C "$here/../.." archive HEAD | tar -C "$root/tree" -x
+# What this machine's network asks for; nobody is there to answer apt.
+for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt /etc/pip.conf; do
+    [ ! -e $file ] || install -D $file "$root$file"
+done
+echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false"; Dpkg::Use-Pty "false"; quiet "2";' >"$root/etc/apt/apt.conf.d/90nobody"
+python3 "$here/follow.py" docs/quickstart.md "$way" >"$root/tree/follow"
+chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+    PIP_CERT="${PIP_CERT:-}" bash -c 'cd /tree && exec bash follow' 2>&1 | grep -vE '^(Selecting|Preparing|Unpacking|Setting up|\(Reading)'
+status=${PIPESTATUS[0]}
+[ "$status" = 0 ] && echo "machine: docs/quickstart.md followed word for word in Debian $(cat "$root/etc/debian_version"), way $way"
+exit "$status"
