@@ -7,6 +7,8 @@ import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of blocks that want a GPU; the others' "auto" is the CPU
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import blocks
 import pytest
@@ -48,7 +50,7 @@ def environment(build, tmp_path_factory):
     library = next(prefix.rglob("libtfinfer.so")).parent
     paths = {"PATH": f"{prefix}/bin:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", "LD_LIBRARY_PATH": str(library)}
     return {
-        **os.environ, **paths, "PKG_CONFIG_PATH": f"{library}/pkgconfig", "CMAKE_PREFIX_PATH": str(prefix), "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8",
+        **os.environ, **paths, "PKG_CONFIG_PATH": f"{library}/pkgconfig", "CMAKE_PREFIX_PATH": str(prefix), "LC_ALL": "C.UTF-8",
         "HOME": str(prefix),
     }  # fmt: skip
 

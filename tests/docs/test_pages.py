@@ -15,12 +15,12 @@ Words: cuda, the block needs a GPU; machine, it changes the machine it runs on a
 
 import contextlib
 import io
-import os
 import re
 import subprocess
 
 import blocks
 import compare
+import conftest
 import pytest
 
 PAGES = {page: blocks.read(page) for page in blocks.pages()}
@@ -143,7 +143,7 @@ def page_of(shelf):
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_block(block, page_of, environment, request):
     if "cuda" in block.words:
-        environment = {**environment, "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
+        environment = {**environment, "CUDA_VISIBLE_DEVICES": conftest.VISIBLE}
         code, text = run(["tfinfer", "info", "--device", "cuda", "gpt2-prose"], page_of(block.page).folder, environment)
         if code:
             pytest.skip(f"{block}: {text.strip()}")
