@@ -10,7 +10,7 @@ Languages, and what is done with a block:
   cmake     kept under its name for the page's commands.
   output    behind one of the others: what it prints. compare.py says what may differ.
   text      no program.
-Words: cuda, the block needs a GPU; machine, it changes the machine it runs on and is left to machine.sh, which has one to throw away.
+Words: cuda, the block needs a GPU; of python, a module that it needs besides; machine, it changes the machine it runs on and is left to machine.sh, which has one to throw away.
 """
 
 import contextlib
@@ -98,6 +98,8 @@ def do_cmake(block, page, environment):
 
 def do_python(block, page, environment):
     pytest.importorskip("tfinfer", reason="the Python package is not installed")
+    for module in block.words:
+        pytest.importorskip(module)
     text = io.StringIO()
     with contextlib.chdir(page.folder), contextlib.redirect_stdout(text):
         exec(compile("\n" * (block.line - 1) + block.text, block.page, "exec"), page.namespace)
