@@ -4,7 +4,7 @@
  * Files may lie in memory or anywhere in an open file, such as a database's; tensors in the memory of a live model, on the host or on a
  * CUDA device. tf_model_open_source() and tf_tokenizer_open_source() read it; tf_model_open() does so over a directory.
  *
- * @code
+ * @code{.unparsed}
  * static tf_status give_file(void *user, const char *name, tf_file *out)
  * {
  *     const struct blob *b = find(user, name); // "config.json", "tokenizer.json", ...

@@ -3,7 +3,7 @@
  * tokenizer.h for C++: text to ids and back. tfinfer.hpp tells how these headers are used.
  *
  * @code
- * const auto tokenizer = tfinfer::tokenizer::open("bert-base-uncased");
+ * const auto tokenizer = tfinfer::tokenizer::open("gpt2-prose");
  * const auto encoding = tokenizer.encode({"Hello, wordpiece!", "Two texts."});
  * for (const std::int32_t id : encoding[0].ids) std::cout << id << ' ';
  * std::cout << tokenizer.decode(encoding[1].ids);

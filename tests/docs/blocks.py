@@ -31,12 +31,33 @@ class Block:
 
 
 def pages():
-    """Every page of the documentation, as paths from the root."""
+    """Every page of the documentation, and every public header, as paths from the root."""
     found = [ROOT / "README.md", ROOT / "bindings/python/README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
+    found += ROOT.glob("include/tfinfer/*.h*")
     return sorted(str(page.relative_to(ROOT)) for page in found)
 
 
 def read(page):
+    return read_header(page) if page.startswith("include/") else read_page(page)
+
+
+def read_header(page):
+    """What stands between @code and @endcode; @code{.unparsed} is text."""
+    blocks, block = [], None
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+        mark = re.match(r" \* @code(.*)", line)
+        if mark:
+            language = "text" if mark[1] else "cpp" if page.endswith("hpp") else "c"
+            block = Block(page, number + 1, language, ["gpt2-prose"], "")
+        elif line == " * @endcode":
+            blocks.append(block)
+            block = None
+        elif block:
+            block.text += line[3:] + "\n"
+    return blocks
+
+
+def read_page(page):
     blocks, block, fence, previous = [], None, "", ""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):

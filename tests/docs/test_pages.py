@@ -1,9 +1,9 @@
-"""Every block of README.md and docs/*.md runs as it stands.
+"""Every block of README.md and docs/*.md, and every example in the public headers, runs as it stands.
 
 Languages, and what is done with a block:
   c, cpp    compiled without a warning as C99 and C++17 against an installed tree, and run. A block named by a FILE is kept under that
             name for the page's sh blocks to compile. One without a main() gets frame() around it: for C, model and session are open
-            on the directory that its words name, and must() ends the program after a failure.
+            on the directory that its word names, and must() ends the program after a failure. Of one with a main() words are arguments.
   python    run one after the other in one namespace a page, with the installed package.
   sh        run by bash, which stops at the first command that fails.
   console   commands behind "$ ", each followed by what it prints.
@@ -86,7 +86,7 @@ def do_program(block, page, environment):
     program = compiled(block, page.folder, environment)
     if block.file:
         return ""  # a sh block runs it
-    code, text = run([program], page.folder, environment)
+    code, text = run([program, *block.words], page.folder, environment)
     assert code == 0, text
     return text
 
