@@ -381,9 +381,10 @@ def allowed(row, ids):
 SETTINGS = [
     dict(max_new_tokens=12),
     dict(),
-    dict(max_length=24, min_length=20),
+    dict(max_length=40, min_length=36),
     dict(max_new_tokens=12, min_new_tokens=6, repetition_penalty=1.5),
     dict(max_new_tokens=10, num_beams=3),
+    dict(max_new_tokens=10, no_repeat_ngram_size=2, encoder_no_repeat_ngram_size=3, encoder_repetition_penalty=1.4),
     dict(max_new_tokens=10, num_beams=4, num_return_sequences=3, length_penalty=0.3, early_stopping=True),
     dict(max_new_tokens=10, num_beams=2, early_stopping="never", length_penalty=-1.0),
     dict(max_new_tokens=10, bad_words_ids=[[12], [13, 14]], suppress_tokens=[20, 21], begin_suppress_tokens=[15]),
@@ -402,6 +403,8 @@ def test_generate(cls, settings, rng):
     model = draw_generator(cls, rng)
     accelerated = accelerate(model, fallback="raise")
     batch = draw_batch(model, rng, "left" if cls.startswith("GPT2") else str(rng.choice(["left", "right"])))
+    if "encoder_repetition_penalty" in settings:  # transformers lets them count padding
+        batch["attention_mask"][:] = 1
     got, want = (m.generate(**batch, do_sample=False, **settings) for m in (accelerated, model))
     same_ids(model, batch, got, want, **{"eos": model.generation_config.eos_token_id, **settings})
     config = copy.deepcopy(model.generation_config)
@@ -492,6 +495,25 @@ def test_streamers_and_criteria(demo):
     assert torch.equal(got, want)
 
 
+def test_threads_wait_for_room(demo):
+    """More requests than there is room for, of several threads: each waits for its own."""
+    model, _, tokenizer = demo["gpt2"]
+    accelerated = accelerate(model, fallback="raise", kv_tokens=512)
+    ids = [tokenizer([f"{i} and", f"{i} the", f"{i} but"], return_tensors="pt").input_ids for i in range(6)]
+    want = [model.generate(one, do_sample=False, max_new_tokens=100) for one in ids]
+    got = {}
+
+    def work(i):
+        got[i] = accelerated.generate(ids[i], do_sample=False, max_new_tokens=100)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(got[i], want[i]) for i in range(6))
+
+
 def test_prompts_of_every_form(demo, rng):
     model, accelerated, tokenizer = demo["gpt2"]
     ids = tokenizer("In the morning", return_tensors="pt").input_ids
@@ -528,23 +550,36 @@ def test_generate_falls_back(demo, rng):
             given = {**ids, "do_sample": False, "max_new_tokens": 5, **given}
             return lambda m: m.generate(**given)
 
-        falls_back(accelerated, model, "takes a setting's place or a batch", call(logits_processor=[Same()]))
+        falls_back(accelerated, model, "of the caller's with more than", call(logits_processor=[Same()]))
+        falls_back(
+            accelerated,
+            model,
+            "takes a setting's place",
+            call(logits_processor=[transformers.TemperatureLogitsWarper(0.5)], do_sample=False),
+        )
         falls_back(accelerated, model, "stopping criteria", call(stopping_criteria=[Never()]))
-        falls_back(accelerated, model, "more than one sequence", call(stop_strings=["q"], tokenizer=tokenizer, num_beams=2))
+        falls_back(accelerated, model, "stop_strings with more", call(stop_strings=["q"], tokenizer=tokenizer, num_beams=2))
         falls_back(accelerated, model, "beam_indices", call(num_beams=2, output_scores=True, return_dict_in_generate=True))
         falls_back(accelerated, model, "output_hidden_states", call(output_hidden_states=True, return_dict_in_generate=True))
-        falls_back(accelerated, model, "no_repeat_ngram_size with padding", call(no_repeat_ngram_size=2))
+        if name == "gpt2":
+            falls_back(accelerated, model, "no_repeat_ngram_size with padding", call(no_repeat_ngram_size=2))
         falls_back(accelerated, model, "encoder_repetition_penalty with padding", call(encoder_repetition_penalty=1.3))
         falls_back(accelerated, model, "prefix_allowed_tokens_fn with", call(prefix_allowed_tokens_fn=allowed, forced_eos_token_id=5))
         if name == "gpt2":
             falls_back(accelerated, model, "on the right", call(**right))
-            falls_back(accelerated, model, "assisted", call(input_ids=ids.input_ids[:1], attention_mask=None, assistant_model=model))
+            falls_back(
+                accelerated, model, "assisted", call(input_ids=ids.input_ids[:1], attention_mask=None, assistant_model=copy.deepcopy(model))
+            )
         else:
             outputs = model.get_encoder()(**right)
             falls_back(
                 accelerated, model, "encoder_outputs", call(encoder_outputs=outputs, attention_mask=right.attention_mask, input_ids=None)
             )
             falls_back(accelerated, model, "decoder_start_token_id", call(decoder_start_token_id=5))
+        accelerated.train()
+        with pytest.warns(FallbackWarning, match="training mode"):
+            call()(accelerated)
+        accelerated.eval()  # its modules are the model's
         strict = accelerate(model, fallback="raise")
         with pytest.raises(errors.UnsupportedError, match="beam_indices"):
             call(num_beams=2, output_scores=True, return_dict_in_generate=True)(strict)

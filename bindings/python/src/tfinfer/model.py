@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -36,6 +37,7 @@ R = TypeVar("R")
 _DTYPES = {value: name for name, value in _c.DTYPE.items()}
 _MODEL_CHOICES = {"dtype": _c.DTYPE, "quantization": _c.QUANTIZATION}
 _SESSION_KEYWORDS = ("stream", "max_step_tokens", "max_sequences", "session_memory_budget", "kv_tokens")
+_ROOM_S = 0.002  # between two looks whether there is room
 _FEW = 16  # inputs that are soon done: Ctrl-C can wait for them
 
 
@@ -306,14 +308,22 @@ class Model:
         found = self._each(several, lambda i: given, Request.results)
         return found[0] if several.single else found
 
-    def _each(self, prompts: Inputs, given: Callable[[int], dict[str, Any]], finish: Callable[[Request], R]) -> list[R]:
-        """What `finish` makes of a request for each prompt; as many at a time as there is room for advance together."""
+    def _each(
+        self, prompts: Inputs, given: Callable[[int], dict[str, Any]], finish: Callable[[Request], R], patient: bool = False
+    ) -> list[R]:
+        """What `finish` makes of a request for each prompt; as many at a time as there is room for advance together.
+
+        patient: wait where other threads' requests have all the room; those must not be held by anybody who waits for this.
+        """
         found: list[R] = []
         opened: deque[Request] = deque()
         try:
             for i in range(prompts.count):
-                while (request := self._try_request(prompts, i, given(i), last=not opened)) is None:
-                    found.append(_finish(opened, finish))
+                while (request := self._try_request(prompts, i, given(i), last=not opened and not patient)) is None:
+                    if opened:
+                        found.append(_finish(opened, finish))
+                    else:
+                        time.sleep(_ROOM_S)
                 opened.append(request)
             while opened:
                 found.append(_finish(opened, finish))

@@ -49,8 +49,11 @@ _SETTINGS = {
 }
 _LENGTHS = ("MinLengthLogitsProcessor", "MinNewTokensLengthLogitsProcessor")
 _PREFIX = "PrefixConstrainedLogitsProcessor"
-# They look at the padding of a prompt too, as transformers runs them.
-_SEE_PADDING = ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "forced_bos_token_id")
+# They look at the padding too, as transformers runs them: of the source, or of a prompt.
+_SEE_PADDING = {
+    True: ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
+    False: ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "forced_bos_token_id"),
+}
 # They act behind prefix_allowed_tokens_fn, and would undo what it forbids.
 _BEHIND_PREFIX = ("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty")
 
@@ -87,8 +90,7 @@ class Loop:
         self._read_processors(processors)
         self._read_criteria(criteria)
         self._read_config()
-        if (self.called or self.watching or self.streamer is not None) and self.repeats > 1:
-            raise RefusedError("stopping criteria, stop strings, streamers and logits processors with more than one sequence a prompt")
+        self._check_alone()
 
     def _refuse(self, given: dict[str, Any]) -> None:
         """Arguments behind which is more than this does."""
@@ -147,8 +149,8 @@ class Loop:
         for processor in processors:
             name = type(processor).__name__
             if any(processor is own for own in self.config._tfinfer_custom):
-                if name in _SETTINGS or name in _LENGTHS or self.count > 1:
-                    raise RefusedError(f"logits processor {name} of the caller's, which takes a setting's place or a batch")
+                if name in _SETTINGS or name in _LENGTHS:
+                    raise RefusedError(f"logits processor {name} of the caller's, which takes a setting's place")
                 self.called.append(processor)
             elif name in _SETTINGS:
                 self.options[_SETTINGS[name]] = getattr(self.config, _SETTINGS[name])
@@ -159,7 +161,10 @@ class Loop:
         for setting in _BEHIND_PREFIX if self.prefix is not None else ():
             if setting in self.options:
                 raise RefusedError(f"prefix_allowed_tokens_fn with {setting}")
-        for setting in _SEE_PADDING if self.padding.mask is not None else ():
+        seen = list(_SEE_PADDING[self.model.info.has_encoder])
+        if not self.model.info.has_encoder and any(_counts_padding(processor) for processor in processors):
+            seen.append("repetition_penalty")
+        for setting in seen if self.padding.mask is not None else ():
             if setting in self.options:
                 raise RefusedError(f"{setting} with padding")
 
@@ -172,10 +177,16 @@ class Loop:
                 eos = criterion.eos_token_id.tolist()
             elif not isinstance(criterion, utils.MaxLengthCriteria):
                 self.watching.append(criterion)
-        if any(not isinstance(c, utils.StopStringCriteria) for c in self.watching) and self.count > 1:
-            raise RefusedError("stopping criteria of the caller's with a batch")
         self.options["eos_token_id"] = eos
         self.options["max_new_tokens"] = (criteria.max_length or self.config.max_length) - self.width
+
+    def _check_alone(self) -> None:
+        """What is Python's sees one sequence at a time; transformers would show it all of them."""
+        stops = [criterion for criterion in self.watching if isinstance(criterion, utils.StopStringCriteria)]
+        if stops and self.repeats > 1:
+            raise RefusedError("stop_strings with more than one sequence a prompt")
+        if (self.called or len(self.watching) > len(stops) or self.streamer is not None) and self.count * self.repeats > 1:
+            raise RefusedError("stopping criteria, logits processors and streamers of the caller's with more than one sequence")
 
     def _read_config(self) -> None:
         config, options = self.config, self.options
@@ -196,7 +207,7 @@ class Loop:
     def run(self) -> Any:
         """What the loop of transformers' would give."""
         rows = iter(range(self.count))
-        found = self.model._each(self.inputs, self._given, lambda request: self._finish(request, next(rows)))
+        found = self.model._each(self.inputs, self._given, lambda request: self._finish(request, next(rows)), patient=True)
         if self.streamer is not None:
             self.streamer.end()
         sequences = self._sequences([ids for row in found for ids in row[0]])
@@ -284,3 +295,8 @@ class Loop:
             torch.from_numpy(np.stack([row[step] if step < len(row) else ended for row in rows])).to(self.prompts.device)
             for step in range(max(map(len, rows)))
         )
+
+
+def _counts_padding(processor: Any) -> bool:
+    """Of the repetition penalty: transformers 5.17's does, 5.23's knows where the prompt begins."""
+    return type(processor).__name__ == "RepetitionPenaltyLogitsProcessor" and getattr(processor, "prompt_ignore_length", None) is None

@@ -55,8 +55,8 @@ def accelerate(model: M, *, fallback: Fallback = "warn", borrow: bool = False, *
             raise RefusedError("a SentenceTransformer without a model of transformers")
         if isinstance(torch_model, hf.Accelerated):
             raise RefusedError("a SentenceTransformer whose transformer is accelerated already")
-        _forward.output_class(torch_model.__class__)
         engine, whole = _open(model, torch_model, fallback, borrow, dict(options))
+        _forward.output_class(torch_model.__class__)
     except (RefusedError, errors.UnsupportedError, errors.NotFoundError) as refusal:
         accelerated: M = hf.refused(model, refusal, fallback)
     else:

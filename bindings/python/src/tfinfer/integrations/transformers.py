@@ -54,8 +54,8 @@ def accelerate(hf_model: M, *, fallback: Fallback = "warn", borrow: bool = False
         raise TypeError("hf_model is accelerated already")
     given: Any = hf_model
     try:
-        _forward.output_class(given.__class__)
         model = open_model(hf_model, {}, {}, borrow, dict(options))
+        _forward.output_class(given.__class__)
     except (RefusedError, errors.UnsupportedError, errors.NotFoundError) as refusal:
         accelerated: M = refused(given, refusal, fallback)
     else:
@@ -148,7 +148,7 @@ class Accelerated:
         model_kwargs["encoder_outputs"] = _generate.Source(inputs_tensor, encode)
         return model_kwargs
 
-    _prepare_encoder_decoder_kwargs_for_generation = _prepare_text_encoder_decoder_kwargs_for_generation  # until transformers 5.2x
+    _prepare_encoder_decoder_kwargs_for_generation = _prepare_text_encoder_decoder_kwargs_for_generation  # in transformers 5.17
 
     def _sample(self, *args: Any, **kwargs: Any) -> Any:
         return self._loop("_sample", *args, **kwargs)
@@ -162,8 +162,8 @@ class Accelerated:
     def _loop(self, name: str, input_ids: Any, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **given: Any) -> Any:
         engine = self._tfinfer
         try:
-            if name == "_assisted_decoding":
-                raise RefusedError("assisted decoding")
+            if name == "_assisted_decoding" or self.training:
+                raise RefusedError("training mode" if self.training else "assisted decoding")
             loop = _generate.Loop(engine.model, input_ids, logits_processor, stopping_criteria, generation_config, given)
         except RefusedError as reason:
             torch_model = engine.fall_back(reason)
