@@ -243,9 +243,8 @@ def test_object(rng, tmp_path):
     assert accelerated.num_parameters() == model.num_parameters()
     accelerated.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists()
-    for change in (accelerated.half, lambda: accelerated.to("meta"), lambda: accelerate(accelerated)):
-        with pytest.raises(TypeError, match="accelerated"):
-            change()
+    with pytest.raises(TypeError, match="already"):
+        accelerate(accelerated)
     for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="copied"):
             duplicate(accelerated)
@@ -255,6 +254,22 @@ def test_object(rng, tmp_path):
     silent(accelerated, ids)
     silent(model, ids)
     assert called == [1]
+
+
+def test_moves(rng):
+    """As far as a machine without a GPU can tell: another number format is another model, in place."""
+    model = draw("BertForTokenClassification", rng)
+    accelerated, strict = accelerate(model, dtype="fp32"), accelerate(model, fallback="raise")
+    ids = draw_batch(model, rng)["input_ids"]
+    want = silent(model, ids)
+    assert accelerated.to(torch.bfloat16) is accelerated and accelerated.dtype == model.dtype == torch.bfloat16
+    same(silent(accelerated, ids), silent(model, ids), bound=3e-2)
+    assert accelerated.float().dtype == torch.float32
+    same(silent(accelerated, ids), silent(model, ids))
+    for change in (strict.half, lambda: strict.to("meta")):
+        with pytest.raises(errors.UnsupportedError, match="stays on cpu"):
+            change()
+    same(silent(strict, ids), want)
 
 
 @pytest.mark.parametrize("bad", [None, 7, "bert-base", torch.nn.Linear(2, 2), transformers.BertModel])

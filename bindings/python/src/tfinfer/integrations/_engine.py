@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -28,13 +29,28 @@ class RefusedError(Exception):
 
 
 class Engine:
-    """`torch_model` is None where nothing may fall back: then no weight of PyTorch's is held."""
+    """`torch_model` is None where nothing may fall back: then no weight of PyTorch's is held.
 
-    def __init__(self, model: Model, torch_model: Any, fallback: Fallback) -> None:
-        self.model = model
+    open_call: makes the library's model of what torch_model is now; it may hold torch_model's weights.
+    """
+
+    def __init__(self, open_call: Callable[[], Model], torch_model: Any, fallback: Fallback) -> None:
+        self.model = open_call()
         self.fallback: Fallback = fallback
         self.device, self.dtype = torch_model.device, torch_model.dtype
-        self.torch_model = None if fallback == "raise" else torch_model
+        self.torch_model: Any = None if fallback == "raise" else torch_model
+        self._open = None if fallback == "raise" else open_call
+
+    def apply(self, function: Callable[[Any], Any]) -> None:
+        """What to(), cuda(), half() and so on do to each tensor: the PyTorch model's and, opened anew, the library's model."""
+        there = function(torch.empty(0, dtype=self.dtype, device=self.device))
+        if (there.device, there.dtype) == (self.device, self.dtype):
+            return
+        if self._open is None:
+            raise errors.UnsupportedError(f'with fallback="raise" a model stays on {self.device} in {self.dtype}: move PyTorch\'s before')
+        self.torch_model._apply(function)
+        self.device, self.dtype = self.torch_model.device, self.torch_model.dtype
+        self.model = self._open()
 
     def fall_back(self, reason: RefusedError) -> Any:
         """The PyTorch model, with a warning where that is wanted, or no return."""

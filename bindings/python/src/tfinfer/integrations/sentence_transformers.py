@@ -22,6 +22,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 
 from .. import errors
+from ..model import Model
 from . import _forward
 from . import transformers as hf
 from ._engine import Engine, FallbackWarning, RefusedError, check_fallback, open_model
@@ -66,11 +67,17 @@ def accelerate(model: M, *, fallback: Fallback = "warn", borrow: bool = False, *
 
 def _open(model: Any, torch_model: Any, fallback: Fallback, borrow: bool, options: dict[str, Any]) -> tuple[Engine, bool]:
     """The library's model, and whether it has all of the modules."""
+
+    def whole() -> Model:
+        return open_model(torch_model, *_modules(model, torch_model), borrow, dict(options))
+
+    def alone() -> Model:
+        return open_model(torch_model, {}, {}, borrow, dict(options))
+
     try:
-        files, tensors = _modules(model, torch_model)
-        return Engine(open_model(torch_model, files, tensors, borrow, options), torch_model, fallback), True
+        return Engine(whole, torch_model, fallback), True
     except (RefusedError, errors.UnsupportedError):
-        return Engine(open_model(torch_model, {}, {}, borrow, options), torch_model, fallback), False
+        return Engine(alone, torch_model, fallback), False
 
 
 def _modules(model: Any, torch_model: Any) -> tuple[dict[str, str], dict[str, Any]]:

@@ -41,6 +41,7 @@ def accelerate(hf_model: M, *, fallback: Fallback = "warn", borrow: bool = False
     fallback: what the library cannot do is run by hf_model, with a FallbackWarning ("warn") or without ("silent"), or raises
     UnsupportedError ("raise"); with "raise" no weight of hf_model is held, so that `del hf_model` frees them. The same holds for a model
     that the library has no place for: it is given back as it is, or UnsupportedError is raised.
+    to(), half() and so on change hf_model and open the library's model anew; with "raise" they cannot.
     borrow: use weights where they lie if the library has the same form of them; then hf_model must not change any more.
     options: of Model.open; the device is hf_model's and the number format what "auto" makes of its weights, unless they say otherwise.
 
@@ -54,12 +55,12 @@ def accelerate(hf_model: M, *, fallback: Fallback = "warn", borrow: bool = False
         raise TypeError("hf_model is accelerated already")
     given: Any = hf_model
     try:
-        model = open_model(hf_model, {}, {}, borrow, dict(options))
+        engine = Engine(lambda: open_model(given, {}, {}, borrow, dict(options)), given, fallback)
         _forward.output_class(given.__class__)
     except (RefusedError, errors.UnsupportedError, errors.NotFoundError) as refusal:
         accelerated: M = refused(given, refusal, fallback)
     else:
-        accelerated = view(given, Engine(model, given, fallback))
+        accelerated = view(given, engine)
     return accelerated
 
 
@@ -121,10 +122,7 @@ class Accelerated:
         return self._tfinfer.torch_model.state_dict(*args, **kwargs)
 
     def _apply(self, function: Any, recurse: bool = True) -> Any:
-        """Of to(), cuda(), half() and so on: where they change nothing they may be called."""
-        there = function(torch.empty(0, dtype=self.dtype, device=self.device))
-        if (there.device, there.dtype) != (self.device, self.dtype):
-            raise TypeError(f"an accelerated model stays on {self.device} in {self.dtype}: move the PyTorch model, then accelerate it")
+        self._tfinfer.apply(function)
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
