@@ -215,13 +215,48 @@ static int64_t source_bytes(const tfi_weight *w)
     return bytes;
 }
 
-static tf_status check_homes(const tfi_weight *w)
+static int is_on_device(const tfi_weight *w)
 {
     for (int i = 0; i < w->parts; i++)
-        if (w->part[i] && w->part[i]->device)
-            return tfi_fail(TF_STATUS_UNSUPPORTED, "tensor %s is on a CUDA device, which this build does not read",
-                            w->part[i]->name);
-    return TF_STATUS_OK;
+        if (w->part[i] && w->part[i]->device) return 1;
+    return 0;
+}
+
+/* A tensor's bytes from its device to `out`, which is then as the tensor is but on the host. */
+static tf_status bring(tf_model *m, const tfi_tensor *t, tfi_tensor *out)
+{
+    void *const data = tfi_alloc(&m->memory, t->span);
+
+    *out = *t;
+    out->data = data;
+    out->device = 0;
+    if (!data) return tfi_fail_prefix(TF_STATUS_NOMEM, "tensor %s, brought from its device: ", t->name);
+    const tf_status st = t->span ? tfi_cuda_read((int)(t->device - 1), data, t->data, t->span) : TF_STATUS_OK;
+    return st < 0 ? tfi_fail_prefix(st, "tensor %s: ", t->name) : st;
+}
+
+/* A weight with parts on a device: from there as they are, or by way of the host. */
+static tf_status load_from_device(tf_model *m, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook)
+{
+    tfi_tensor tensors[TFI_WEIGHT_PARTS] = {{0}};
+    tfi_weight brought = *w;
+    int done = 0;
+    tf_status st = m->backend->weight_copy ? m->backend->weight_copy(m->backend, w, form, &done) : TF_STATUS_OK;
+
+    if (st < 0 || done) return st;
+    for (int i = 0; i < w->parts && st == TF_STATUS_OK; i++) {
+        if (!w->part[i] || !w->part[i]->device) continue;
+        st = bring(m, w->part[i], &tensors[i]);
+        brought.part[i] = &tensors[i];
+    }
+    if (st == TF_STATUS_OK) st = m->backend->weight_prepare(m->backend, &brought, form, hook);
+    for (int i = 0; i < w->parts; i++) tfi_free(&m->memory, (void *)tensors[i].data, tensors[i].span);
+    return st;
+}
+
+static tf_status load_weight(tf_model *m, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook)
+{
+    return is_on_device(w) ? load_from_device(m, w, form, hook) : m->backend->weight_prepare(m->backend, w, form, hook);
 }
 
 static tf_status load_weights(tf_model *m, const tf_model_options *o)
@@ -237,10 +272,9 @@ static tf_status load_weights(tf_model *m, const tf_model_options *o)
     for (int32_t i = 0; i < g->weight_count; i++) l.total += source_bytes(&g->weights[i]);
     for (int32_t i = 0; i < g->weight_count; i++) {
         const int lent = m->forms[i].data != NULL;
-        if ((st = check_homes(&g->weights[i])) < 0) return st;
         if (!lent) m->forms[i].data = (char *)m->weights + offset;
         offset += aligned(m->forms[i].bytes);
-        if (!lent && (st = m->backend->weight_prepare(m->backend, &g->weights[i], &m->forms[i], &hook)) < 0) return st;
+        if (!lent && (st = load_weight(m, &g->weights[i], &m->forms[i], &hook)) < 0) return st;
         l.done += source_bytes(&g->weights[i]);
     }
     if ((st = m->backend->load_end(m->backend)) < 0) return st;

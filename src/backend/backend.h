@@ -84,8 +84,12 @@ struct tfi_backend {
     /* Bytes of staging that preparing any weight takes from the memory given at open (tf_plan.load_bytes). */
     int64_t (*load_bytes)(tfi_backend *b);
     /* Cast, reorder and pack the parts into form->data; the only place that does. Fetches the source pages and gives them back
-     * piece by piece. */
+     * piece by piece. Parts are on the host. */
     tf_status (*weight_prepare)(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook);
+
+    /* Of a weight whose parts lie on CUDA devices: where they have the resident form's type and order, copy them from there and set
+     * *done; otherwise they are brought to the host and prepared. NULL: they always are. */
+    tf_status (*weight_copy)(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, int *done);
 
     /* All weights are prepared: what is on its way has arrived, staging is given back. Also after a failure. */
     tf_status (*load_end)(tfi_backend *b);

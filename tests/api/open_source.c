@@ -1,6 +1,7 @@
-/* Checkpoints that the host hands over: the same model from a directory, from memory, from the inside of an open file and from tensors in
- * host memory gives the same numbers to the bit; everything said wrongly of them has a status and a text; all is given back once. */
+/* Checkpoints that the host hands over: the same model from a directory, from memory, from the inside of an open file and from
+ * tensors gives the same numbers to the bit; everything said wrongly of them has a status and a text; all is given back once. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
@@ -72,7 +73,7 @@ static held_file *find_file(const char *name)
     return NULL;
 }
 
-/* The header of the test's own model.safetensors, whose form is known: "name":{"dtype":"F32","shape":[a,b],"data_offsets":[c,d]}. */
+/* The header of the test's own model.safetensors: "name":{"dtype":"F32","shape":[a,b],"data_offsets":[c,d]}. */
 static void read_tensors(void)
 {
     const held_file *f = find_file("model.safetensors");
@@ -172,6 +173,7 @@ static tf_status give_tensor(void *user, int64_t index, tf_tensor *out)
     out->dtype = t->t.dtype;
     out->rank = t->t.rank;
     memcpy(out->shape, t->t.shape, sizeof out->shape);
+    if (t->t.device) out->device = t->t.device - 1;
     if (t->t.struct_size) memcpy(out->stride, t->t.stride, sizeof out->stride); /* strides of its own */
     if (bad && from->spoil_tensor) from->spoil_tensor(out);
     return TF_STATUS_OK;
@@ -413,7 +415,7 @@ static void tensors_scattered(void)
     }
 }
 
-/* Borrowed memory is used where it lies: a table that changes behind the model's back changes what it says. Copied memory is not. */
+/* Borrowed memory is used where it lies: a table that changes behind the model's back changes what it says. */
 static void borrowed_in_place(void)
 {
     const tf_model_options o = on_cpu(TF_DTYPE_FP32);
@@ -465,7 +467,7 @@ static void borrowed_bytes(void)
     CHECK(held_bytes[0] - held_bytes[1] >= tiny_vocab_size() * TINY_WIDTH * 4);
 }
 
-/* GPT-2's stored matrices are turned, its output matrix is tied; T5 has two stacks. Ids are what the directory's model generates. */
+/* GPT-2's stored matrices are turned, its output matrix is tied; T5 has two stacks. */
 static void decoders(void)
 {
     for (int kind = 0; kind < TINY_DECODER_COUNT; kind++) {
@@ -798,11 +800,52 @@ SPOIL(on_device, out->device = 0)
 
 static void without_device(void)
 {
+    if (getenv("TFINFER_DEVICE")) return;
     hold(tiny_model_path(TINY_BASE));
     h.bad_name = h.tensors[0].name;
     h.spoil_tensor = on_device;
     const tf_source s = source_of(1);
     fails(&s, TF_STATUS_UNSUPPORTED, h.tensors[0].name, "");
+}
+
+/* Over the simulated device, whose memory is ordinary memory: what has the right type and order goes from device to device, all
+ * else by way of the host, and models on the CPU read it too. */
+static void on_simulated_device(void)
+{
+    static const char *const devices[] = {"cpu", "cuda"};
+    void *const driver = dlopen("libcuda.so.1", RTLD_NOW);
+
+    if (driver) dlclose(driver);
+    if (driver || !getenv("TFINFER_DEVICE")) {
+        printf("on_simulated_device: skipped, the device is not simulated\n");
+        return;
+    }
+    for (int round = 0; round < 20; round++) {
+        const tiny_head head = (tiny_head)(check_random() % TINY_HEAD_COUNT);
+        tf_model_options o = on_cpu(check_random() % 2 ? TF_DTYPE_BF16 : TF_DTYPE_FP32);
+        check_memory memory;
+        float out[2][TINY_OUT];
+        check_memory_init(&memory);
+        hold(tiny_model_path(head));
+        round_all();
+        if (round % 4) scatter();
+        o.device = devices[check_random() % 2];
+        o.gemm_timing = 0;
+        o.allocator = &memory.hooks;
+        for (int device = 0; device < 2; device++) {
+            tf_model *m = NULL;
+            tf_source s = source_of(1);
+            s.borrow = (int32_t)(check_random() % 2);
+            for (int i = 0; i < h.tensor_count; i++) h.tensors[i].t.device = device ? 1 : 0;
+            CHECK_OK(tf_model_open_source(&s, &o, &m));
+            if (!m) return;
+            run(m, head, out[device]);
+            tf_model_close(m);
+            all_is_back();
+            CHECK_INT(memory.live_blocks, 0);
+        }
+        CHECK(memcmp(out[0], out[1], sizeof out[0]) == 0);
+    }
 }
 
 /* ---- memory that fails, many at once ---- */
@@ -811,6 +854,8 @@ static void no_memory(void)
 {
     for (int tensors = 0; tensors < 2; tensors++) {
         hold(tiny_model_path(TINY_MASKED_LM));
+        const int device = tensors && getenv("TFINFER_DEVICE") && !dlopen("libcuda.so.1", RTLD_NOW);
+        for (int i = 0; i < h.tensor_count; i++) h.tensors[i].t.device = device;
         for (int n = 1;; n++) {
             check_memory memory;
             tf_model_options o = on_cpu(TF_DTYPE_FP32);
@@ -969,6 +1014,7 @@ int main(int argc, char **argv)
     check_run(argc, argv, "failing callbacks", failing_callbacks);
     check_run(argc, argv, "wrong sources", wrong_sources);
     check_run(argc, argv, "without device", without_device);
+    check_run(argc, argv, "on a simulated device", on_simulated_device);
     check_run(argc, argv, "no memory", no_memory);
     check_run(argc, argv, "many threads", many_threads);
     check_run(argc, argv, "tokenizers", tokenizers);

@@ -1,5 +1,5 @@
-"""Models without a directory: tensors of a live torch model, copied and borrowed, in any layout and format, and directories held
-in memory, give to the bit what the same model gives from its directory."""
+"""Models without a directory: tensors of a live torch model, copied and borrowed, in any layout and format, and directories
+held in memory, give to the bit what the same model gives from its directory."""
 
 import gc
 import json
@@ -55,19 +55,19 @@ def same(got, want):
         assert np.array_equal(got[name], want[name]), name
 
 
-def scattered(tensor, rng):
+def scattered(tensor, rng, doubles=True):
     """The same numbers in another layout: transposed storage, gaps, one column further; sometimes in double precision."""
-    if rng.integers(4) == 0:
+    if doubles and rng.integers(4) == 0:
         tensor = tensor.double()
     how = int(rng.integers(4))
     if how == 0 and tensor.dim() == 2:
         return tensor.t().contiguous().t()
     if how == 1:
-        room = torch.full([*tensor.shape[:-1], tensor.shape[-1] * 2 + 1], float("nan"), dtype=tensor.dtype)
+        room = tensor.new_full([*tensor.shape[:-1], tensor.shape[-1] * 2 + 1], float("nan"))
         view = room[..., 1::2]
         return view.copy_(tensor)
     if how == 2:
-        room = torch.full([tensor.shape[0] + 3, *tensor.shape[1:]], float("nan"), dtype=tensor.dtype)
+        room = tensor.new_full([tensor.shape[0] + 3, *tensor.shape[1:]], float("nan"))
         return room[2:-1].copy_(tensor)
     return tensor.clone()
 
@@ -94,6 +94,30 @@ def test_live_model(family, cls, dtype, rng, tmp_path, tally):
             tally.draws += 1
         assert held.released == 1
         assert "model.safetensors" not in held.asked
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no GPU")
+@pytest.mark.parametrize("device", [b"cuda", b"cpu"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family, cls", [CLASSES[0], CLASSES[6], CLASSES[9]])
+def test_device_tensors(family, cls, kind, device, rng, tmp_path, tally):
+    """Tensors in a GPU's memory, as they are, scattered there, and in part on the host."""
+    hf = fresh(family, cls, rng).to(kind)
+    make.save(hf, tmp_path)
+    ids, types = make.draw_ids(rng, hf.config, [5, 1, 33])
+    options = dict(device=device, gemm_timing=0)  # the same products in each
+    with tfi.Model(tmp_path, **options) as model:
+        want = outputs(model, ids, types)
+    plain = [(name, t.cuda()) for name, t in live_tensors(hf)]
+    odd = [(name, scattered(t, rng, doubles=False)) for name, t in plain]
+    mixed = [(name, t.cpu() if rng.integers(2) else t) for name, t in odd]
+    torch.cuda.synchronize()
+    for tensors in plain, odd, mixed:
+        held = Held({"config.json": config_file(hf)}, tensors, borrow=int(rng.integers(2)))
+        with Model(held, **options) as model:
+            same(outputs(model, ids, types), want)
+            tally.draws += 1
+        assert held.released == 1 and not held.open
 
 
 def test_borrowed_outlives_nothing(rng, tmp_path):

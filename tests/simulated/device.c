@@ -321,9 +321,21 @@ static int pop(void **out)
     return 0;
 }
 
+static int let_go(int device)
+{
+    (void)device;
+    return 0;
+}
+
+static int copy_out(void *to, unsigned long long from, size_t bytes)
+{
+    memcpy(to, (const void *)(uintptr_t)from, bytes);
+    return 0;
+}
+
 tf_status tfi_cuda_driver_open(tfi_cuda_driver *out)
 {
-    *out = (tfi_cuda_driver){init, version, one, get, name, retain, push, pop};
+    *out = (tfi_cuda_driver){init, version, one, get, name, retain, push, pop, let_go, copy_out, NULL};
     return TF_STATUS_OK;
 }
 

@@ -19,4 +19,8 @@ typedef struct tfi_cuda_options {
 /* UNSUPPORTED, saying what is missing: a driver, a device, one that is new enough, libcublasLt; NOMEM, DEVICE. */
 tf_status tfi_cuda_open(const tfi_cuda_options *options, tfi_backend **out);
 
+/* Copy from the memory of a CUDA device to the host's, whatever the model runs on. UNSUPPORTED, saying what is missing; DEVICE.
+ */
+tf_status tfi_cuda_read(int ordinal, void *to, const void *from, size_t bytes);
+
 #endif

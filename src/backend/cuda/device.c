@@ -199,6 +199,7 @@ static const tfi_backend functions = {.supports = supports,
                                       .free = weights_free,
                                       .weight_form = tfi_cuda_weight_form,
                                       .load_bytes = load_bytes,
+                                      .weight_copy = tfi_cuda_weight_copy,
                                       .weight_prepare = tfi_cuda_weight_prepare,
                                       .load_end = tfi_cuda_load_end,
                                       .program_open = tfi_cuda_program_open,
@@ -242,4 +243,23 @@ fail:
     st = tfi_fail_prefix(st, "device \"%s\": ", c->name);
     cuda_close(&c->base);
     return st;
+}
+
+/* The device's own context, as a host that has tensors there uses it, is held for the copy alone. */
+tf_status tfi_cuda_read(int ordinal, void *to, const void *from, size_t bytes)
+{
+    tfi_cuda c = {.process = getpid()};
+    void *mine;
+    tf_status st;
+
+    if ((st = open_context(&c, ordinal)) < 0) return tfi_fail_prefix(st, "memory of device \"cuda:%d\": ", ordinal);
+    int code = c.driver.context_push(c.context);
+    if (code == 0) {
+        code = c.driver.copy_out(to, (uintptr_t)from, bytes);
+        (void)c.driver.context_pop(&mine);
+    }
+    (void)c.driver.context_release(c.device);
+    if (code == 0) return TF_STATUS_OK;
+    return tfi_fail(TF_STATUS_DEVICE, "memory of device \"cuda:%d\": %zu bytes at %p cannot be read (driver error %d)", ordinal,
+                    bytes, from, code);
 }

@@ -61,6 +61,7 @@ static inline int64_t tfi_cuda_aligned(int64_t bytes)
 /* weight.c */
 tf_status tfi_cuda_weight_form(tfi_backend *b, const tfi_weight *w, tfi_weight_form *form);
 tf_status tfi_cuda_weight_prepare(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook);
+tf_status tfi_cuda_weight_copy(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, int *done);
 tf_status tfi_cuda_load_end(tfi_backend *b);
 uint16_t tfi_cuda_round(tfi_dtype dtype, float f); /* to BF16 or F16 */
 

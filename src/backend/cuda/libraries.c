@@ -34,7 +34,9 @@ tf_status tfi_cuda_driver_open(tfi_cuda_driver *d)
                              {"cuDeviceGetName", &d->device_name},
                              {"cuDevicePrimaryCtxRetain", &d->context_retain},
                              {"cuCtxPushCurrent_v2", &d->context_push},
-                             {"cuCtxPopCurrent_v2", &d->context_pop}};
+                             {"cuCtxPopCurrent_v2", &d->context_pop},
+                             {"cuDevicePrimaryCtxRelease_v2", &d->context_release},
+                             {"cuMemcpyDtoH_v2", &d->copy_out}};
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
 
     if (!library) return tfi_fail(TF_STATUS_UNSUPPORTED, "no NVIDIA driver: %s", dlerror());

@@ -16,6 +16,8 @@ typedef struct tfi_cuda_driver {
     int (*context_retain)(void **out, int device);
     int (*context_push)(void *context);
     int (*context_pop)(void **out);
+    int (*context_release)(int device);
+    int (*copy_out)(void *to, unsigned long long from, size_t bytes); /* device memory to the host's */
     void *tensor_map_encode; /* cuTensorMapEncodeTiled, or NULL: a driver without it */
 } tfi_cuda_driver;
 

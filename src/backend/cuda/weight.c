@@ -238,6 +238,35 @@ static tf_status send(tfi_cuda *c, const tfi_weight_form *form, int64_t offset, 
     return TFI_CUDA(c, cudaMemcpyAsync((char *)form->data + offset, from, (size_t)bytes, cudaMemcpyHostToDevice, c->upload));
 }
 
+/* From device to device, whichever they are; rows may lie further apart than they are long. */
+static tf_status copy_rows(tfi_cuda *c, const piece *p, const tfi_weight_form *form, size_t row_bytes)
+{
+    tf_status st = TF_STATUS_OK;
+
+    for (int i = 0; i < p->w->parts && st == TF_STATUS_OK; i++) {
+        const part *q = &p->parts[i];
+        char *to = (char *)form->data + (size_t)q->first * row_bytes;
+        if (q->rows == 0 || row_bytes == 0) continue;
+        const size_t step = q->rows > 1 ? (size_t)q->row_step : row_bytes;
+        st = TFI_CUDA(c, cudaMemcpy2DAsync(to, row_bytes, q->tensor->data, step, row_bytes, (size_t)q->rows, cudaMemcpyDefault,
+                                           c->upload));
+    }
+    return st;
+}
+
+/* A matrix in its own type, rows of neighbours that do not overlap. */
+static int copies(const piece *p)
+{
+    const int64_t size = (int64_t)tfi_dtype_size(p->w->dtype), cols = p->w->cols;
+
+    for (int i = 0; i < p->w->parts; i++) {
+        const part *q = &p->parts[i];
+        if (!q->tensor || !q->tensor->device || q->tensor->dtype != p->w->dtype) return 0;
+        if ((cols > 1 && q->col_step != size) || (q->rows > 1 && q->row_step < cols * size)) return 0;
+    }
+    return !(p->w->readers & TFI_READ_BIAS);
+}
+
 static tf_status report(const tfi_load_hook *hook, int64_t bytes)
 {
     if (!hook || !hook->report || hook->report(hook->user, bytes) == 0) return TF_STATUS_OK;
@@ -332,6 +361,21 @@ static void advise(const tfi_weight *w, void (*advice)(const tfi_file *, size_t,
         const tfi_tensor *t = w->part[i];
         if (t && t->file) advice(t->file, (size_t)(t->data - t->file->data), t->span);
     }
+}
+
+tf_status tfi_cuda_weight_copy(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, int *done)
+{
+    tfi_cuda *c = (tfi_cuda *)b;
+    piece p = {.w = w};
+    tf_status st;
+
+    *done = 0;
+    if (is_vector(w)) return TF_STATUS_OK;
+    if ((st = open_parts(&p)) < 0 || !copies(&p) || (st = tfi_cuda_enter(c)) < 0) return st;
+    if ((st = open_staging(c)) == TF_STATUS_OK) st = copy_rows(c, &p, form, (size_t)w->cols * tfi_dtype_size(w->dtype));
+    tfi_cuda_leave(c);
+    *done = st == TF_STATUS_OK;
+    return st < 0 ? tfi_fail_prefix(st, "weight %s: ", w->name) : st;
 }
 
 tf_status tfi_cuda_weight_prepare(tfi_backend *b, const tfi_weight *w, const tfi_weight_form *form, const tfi_load_hook *hook)
