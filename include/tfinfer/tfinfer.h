@@ -123,8 +123,8 @@ TF_API tf_status tf_model_open(const char *path, const tf_model_options *options
  *         TF_STATUS_INVALID      the source is NULL or has no `file`; a file or tensor is described wrongly: named, with the value
  *         TF_STATUS_UNSUPPORTED  a tensor is on a device and this build or host has no CUDA
  *         what a callback of the source returned, with its text
- * All work that writes a tensor must be done: no stream is waited for. Memory may be taken for copies of tensors on a device, one
- * at a time.
+ * All work that writes a tensor must be done: no stream is waited for. For one weight after the other, memory is taken for
+ * the bytes of its tensors on a device, unless they go to the model's device as they are.
  */
 TF_API tf_status tf_model_open_source(const tf_source *source, const tf_model_options *options, tf_model **out);
 TF_API void tf_model_close(tf_model *m);

@@ -243,6 +243,8 @@ static tf_status load_from_device(tf_model *m, const tfi_weight *w, const tfi_we
     int done = 0;
     tf_status st = m->backend->weight_copy ? m->backend->weight_copy(m->backend, w, form, &done) : TF_STATUS_OK;
 
+    if (done && hook->report(hook->user, source_bytes(w)) != 0)
+        st = tfi_fail(TF_STATUS_CANCELLED, "loading was ended by the progress callback");
     if (st < 0 || done) return st;
     for (int i = 0; i < w->parts && st == TF_STATUS_OK; i++) {
         if (!w->part[i] || !w->part[i]->device) continue;
