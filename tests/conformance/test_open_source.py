@@ -27,6 +27,8 @@ CLASSES = [
     ("t5", "T5ForConditionalGeneration"),
 ]
 
+SAME = dict(gemm_timing=0)  # of a GPU: the same products in each
+
 
 def fresh(family, cls, rng):
     if family == "gpt2":
@@ -80,7 +82,7 @@ def test_live_model(family, cls, dtype, rng, tmp_path, tally):
         hf = hf.bfloat16()
     make.save(hf, tmp_path)
     ids, types = make.draw_ids(rng, hf.config, [5, 1, 33])
-    with tfi.Model(tmp_path, dtype=dtype) as model:
+    with tfi.Model(tmp_path, dtype=dtype, **SAME) as model:
         want = outputs(model, ids, types)
     tensors = live_tensors(hf)
     ways = [(tensors, 0), (tensors, 1), ([(name, scattered(t, rng)) for name, t in tensors], int(rng.integers(2)))]
@@ -88,7 +90,7 @@ def test_live_model(family, cls, dtype, rng, tmp_path, tally):
         ways.pop()
     for given, borrow in ways:
         held = Held({"config.json": config_file(hf)}, given, borrow=borrow)
-        with Model(held, dtype=dtype) as model:
+        with Model(held, dtype=dtype, **SAME) as model:
             assert held.released == 1 - borrow and not held.open
             same(outputs(model, ids, types), want)
             tally.draws += 1
@@ -105,7 +107,7 @@ def test_device_tensors(family, cls, kind, device, rng, tmp_path, tally):
     hf = fresh(family, cls, rng).to(kind)
     make.save(hf, tmp_path)
     ids, types = make.draw_ids(rng, hf.config, [5, 1, 33])
-    options = dict(device=device, gemm_timing=0)  # the same products in each
+    options = dict(SAME, device=device)
     with tfi.Model(tmp_path, **options) as model:
         want = outputs(model, ids, types)
     plain = [(name, t.cuda()) for name, t in live_tensors(hf)]
@@ -125,10 +127,10 @@ def test_borrowed_outlives_nothing(rng, tmp_path):
     hf = fresh("bert", "BertModel", rng)
     make.save(hf, tmp_path)
     ids, types = make.draw_ids(rng, hf.config, [7])
-    with tfi.Model(tmp_path, dtype="fp32") as model:
+    with tfi.Model(tmp_path, dtype="fp32", **SAME) as model:
         want = outputs(model, ids, types)
     held = Held({"config.json": config_file(hf)}, live_tensors(hf), borrow=1)
-    with Model(held, dtype="fp32") as model:
+    with Model(held, dtype="fp32", **SAME) as model:
         gc.collect()
         for _ in range(3):
             same(outputs(model, ids, types), want)
@@ -158,11 +160,11 @@ def test_directory_in_memory(safe, shards, rng, tmp_path):
         else:
             torch.save(state, tmp_path / "pytorch_model.bin")
     ids, types = make.draw_ids(rng, hf.config, [9, 2])
-    with tfi.Model(tmp_path) as model:
+    with tfi.Model(tmp_path, **SAME) as model:
         want = outputs(model, ids, types)
     held = Held(directory_files(tmp_path))
     assert len(held.files) > (3 if shards else 1)
-    with Model(held) as model:
+    with Model(held, **SAME) as model:
         assert held.released == 1 and not held.open
         same(outputs(model, ids, types), want)
 
@@ -195,7 +197,7 @@ def test_sentence_transformer(rng, tmp_path):
             hidden = hf(input_ids=given).last_hidden_state[0]
             want.append(torch.tanh(dense(hidden.mean(0))).numpy())
     held = Held(files, tensors)
-    with Model(held, dtype="fp32") as model, tfi.Session(model) as session:
+    with Model(held, dtype="fp32", **SAME) as model, tfi.Session(model) as session:
         got = session.embed(tfi.Inputs(ids=ids), normalize=0)
     assert np.linalg.norm(got - np.array(want)) <= 1e-5 * np.linalg.norm(want)
     files.pop("2_Dense/config.json")
