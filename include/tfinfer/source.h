@@ -1,24 +1,44 @@
 /**
  * @file source.h
  * Where a checkpoint comes from, if not from a directory: files by name and tensors by name, which the host hands over in callbacks.
- * Files may lie in memory or anywhere in an open file, such as a database's; tensors in the memory of a live model, on the host or on a
- * CUDA device. tf_model_open_source() and tf_tokenizer_open_source() read it; tf_model_open() does so over a directory.
+ * Files may lie in memory or anywhere in an open file, such as a database's; tensors in the memory of a live model, on the host or
+ * on a CUDA device. tf_model_open_source() and tf_tokenizer_open_source() read it; tf_model_open() does so over a directory.
  *
- * @code{.unparsed}
+ * @code
+ * #include <fcntl.h>
+ * #include <stdio.h>
+ * #include <tfinfer/tfinfer.h>
+ * #include <unistd.h>
+ *
+ * // Here the files of the folder `user`; they could be rows of a database, or bytes in memory: out->data and out->size.
  * static tf_status give_file(void *user, const char *name, tf_file *out)
  * {
- *     const struct blob *b = find(user, name); // "config.json", "tokenizer.json", ...
- *     if (!b) return TF_STATUS_NOT_FOUND;
- *     out->data = b->bytes;
- *     out->size = b->size;
- *     return TF_STATUS_OK;
+ *     char path[512];
+ *     snprintf(path, sizeof path, "%s/%s", (const char *)user, name);
+ *     return (out->fd = open(path, O_RDONLY)) < 0 ? TF_STATUS_NOT_FOUND : TF_STATUS_OK;
  * }
  *
- * tf_source source;
- * tf_source_init(&source);
- * source.file = give_file;
- * source.user = blobs;
- * if (tf_model_open_source(&source, NULL, &model) < 0) ...
+ * static void take_file(void *user, const tf_file *file)
+ * {
+ *     (void)user;
+ *     close(file->fd);
+ * }
+ *
+ * int main(int argc, char **argv)
+ * {
+ *     tf_source source;
+ *     tf_model *model;
+ *
+ *     if (argc < 2) return 2;
+ *     tf_source_init(&source);
+ *     source.file = give_file;
+ *     source.file_close = take_file;
+ *     source.user = argv[1];
+ *     if (tf_model_open_source(&source, NULL, &model) < 0) return fprintf(stderr, "%s\n", tf_last_error()), 1;
+ *     puts("open");
+ *     tf_model_close(model);
+ *     return 0;
+ * }
  * @endcode
  */
 #ifndef TFINFER_SOURCE_H

@@ -1,6 +1,9 @@
 /* The C++ headers with exceptions: who owns what, what is thrown, tasks beside the same calls of C, tokens as a range, callbacks that
  * throw. hpp_returning.cpp, linked to the same program, has the form without exceptions. */
 #include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <map>
 #include <numeric>
 #include <thread>
 
@@ -43,6 +46,41 @@ template <class Call> tf_status thrown(Call call, std::string *what = nullptr)
 bool has(const std::string &text, const char *part)
 {
     return text.find(part) != std::string::npos;
+}
+
+/* ---- without a directory ---- */
+
+tf_status read_into_memory(void *user, const char *name, tf_file *out)
+{
+    auto &files = *static_cast<std::map<std::string, std::string> *>(user);
+    std::ifstream in(std::string(tiny_model_path(TINY_BASE)) + "/" + name, std::ios::binary);
+    if (!in) return TF_STATUS_NOT_FOUND;
+    std::string &bytes = files[name] = std::string(std::istreambuf_iterator<char>(in), {});
+    out->data = bytes.data();
+    out->size = static_cast<std::int64_t>(bytes.size());
+    return TF_STATUS_OK;
+}
+
+void opens_from_a_source()
+{
+    std::map<std::string, std::string> files;
+    tfinfer::source from;
+    from.file = read_into_memory;
+    from.user = &files;
+    tfinfer::model_options o;
+    o.threads = 2;
+    std::int64_t seen = 0;
+    auto there = tfinfer::session::open(open_tiny(tiny_model_path(TINY_BASE)));
+    const auto model = tfinfer::model::open(from, o, [&](std::int64_t done, std::int64_t) { return seen = done, true; });
+    auto here = tfinfer::session::open(model);
+    CHECK(seen > 0 && files.count("config.json") == 1);
+    CHECK(there.embed("the cat").values == here.embed("the cat").values);
+    CHECK_STATUS(thrown([&] { (void)tfinfer::model::open(from, o, [](std::int64_t, std::int64_t) { return false; }); }),
+                 TF_STATUS_CANCELLED);
+    const auto words = tfinfer::tokenizer::open(from);
+    CHECK(words.encode("the cat").ids().size() == tfinfer::tokenizer::open(from, "vocab.txt").encode("the cat").ids().size());
+    from.file = nullptr;
+    CHECK_STATUS(thrown([&] { (void)tfinfer::model::open(from, o); }), TF_STATUS_INVALID);
 }
 
 /* ---- ownership ---- */
@@ -482,6 +520,7 @@ void callbacks_may_throw()
 
 int main(int argc, char **argv)
 {
+    check_run(argc, argv, "opens_from_a_source", opens_from_a_source);
     check_run(argc, argv, "handles_move_and_close", handles_move_and_close);
     check_run(argc, argv, "requests_close_with_their_callbacks", requests_close_with_their_callbacks);
     check_run(argc, argv, "requests_close_while_others_drive", requests_close_while_others_drive);
