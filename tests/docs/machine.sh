@@ -18,14 +18,18 @@ else
 fi
 mkdir "$root/tree"
 git -C "$here/../.." archive HEAD | tar -C "$root/tree" -x
-# What this machine's network asks for; nobody is there to answer apt.
-for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt /etc/pip.conf; do
-    [ ! -e $file ] || install -D $file "$root$file"
-done
+# What this machine's network asks for; nobody is there to answer apt. The certificates lie where no package puts its own.
+certificates=/etc/ssl/certs/ca-certificates.crt
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+settings=()
+if [ -e $certificates ]; then
+    cp $certificates "$root/network.crt"
+    settings=(PIP_CERT=/network.crt SSL_CERT_FILE=/network.crt)
+fi
 echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false"; Dpkg::Use-Pty "false"; quiet "2";' >"$root/etc/apt/apt.conf.d/90nobody"
 python3 "$here/follow.py" docs/quickstart.md "$way" >"$root/tree/follow"
 chroot "$root" env -i HOME=/root PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-    PIP_CERT="${PIP_CERT:-}" bash -c 'cd /tree && exec bash follow' 2>&1 |
+    "${settings[@]}" bash -c 'cd /tree && exec bash follow' 2>&1 |
     grep --line-buffered -vE '^(Selecting|Preparing|Unpacking|Setting up|\(Reading)'
 status=${PIPESTATUS[0]}
 [ "$status" = 0 ] && echo "machine: docs/quickstart.md followed word for word in Debian $(cat "$root/etc/debian_version"), way $way"
