@@ -10,7 +10,7 @@ build=$(cd "$1" && pwd)
 log=${2:-gpu.log}
 : >"$log"
 python=${PYTHON:-python3}
-steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,on_device,encode,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
+steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,on_device,encode,source,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
 
 # The matrix library comes with the toolkit or with a Python package.
 lt=$(ls /usr/local/cuda/lib64/libcublasLt.so.1? 2>/dev/null || $python -c '
@@ -45,6 +45,7 @@ step gemm_file 60 "$build/tests/bin/api_gemm_file"
 step api 120 "$build/tests/bin/api_generate"
 step on_device 90 "$build/tests/bin/api_on_device"
 step encode 240 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
+step source 60 $pytest "$conformance/test_open_source.py"
 step fp16 60 $pytest "$conformance/test_fp16.py"
 step choices 60 $pytest "$conformance/test_gemm_file.py"
 step steps 100 $pytest "$conformance/test_steps.py"
