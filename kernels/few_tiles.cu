@@ -327,6 +327,7 @@ __device__ void multiply_turns(const plan &p, weight_stream &weights, uint32_t r
         }
         stage = stage + 1 == p.depth ? 0 : stage + 1;
         if (p.turns > p.depth) {
+            __syncwarp(); /* all lanes have read what this overwrites */
             if (turn + p.depth < p.turns) weights.load();
             close_group();
         }

@@ -234,8 +234,10 @@ static void attention_kind(void)
 {
     static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
 
-    for (int i = 0; i < 54; i++) one_attention(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i / 27, 100);
-    for (int i = 0; i < 60; i++) one_attention(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2, 300);
+    for (int i = first_case(); i < 54; i += case_step)
+        one_attention(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i / 27, 100);
+    for (int i = first_case(); i < 60; i += case_step)
+        one_attention(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2, 300);
 }
 
 /* Sequences of one row, whose keys and values are in x and are to be stored. */
@@ -311,14 +313,15 @@ static void attention_append(void)
 {
     static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
 
-    for (int i = 0; i < 27; i++) one_append(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i % 2);
-    for (int i = 0; i < 60; i++) one_append(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2);
+    for (int i = first_case(); i < 27; i += case_step) one_append(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i % 2);
+    for (int i = first_case(); i < 60; i += case_step)
+        one_append(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2);
 }
 
 /* Tokens go to where they belong, to the bit, and nothing else changes. */
 static void kv_append(void)
 {
-    for (int i = 0; i < 54; i++) {
+    for (int i = first_case(); i < 54; i += case_step) {
         static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
         problem p = {.x = types[i % 3], .stored = types[i / 3 % 3]};
         tfi_attention_args *a = &p.host;

@@ -8,6 +8,7 @@ enum { GUARD = 512, HELD_MAX = 4096 };
 
 cudaStream_t device_stream;
 int device_capability, device_multiprocessors;
+int case_step = 1;
 static void *held_device[HELD_MAX], *held_host[HELD_MAX];
 static int device_count, host_count, capturing;
 static double worst;
@@ -24,6 +25,11 @@ void device_ok(cudaError_t error, const char *what)
 int32_t pick(int32_t low, int32_t high)
 {
     return low + (int32_t)(check_random() % (uint64_t)(high - low + 1));
+}
+
+int first_case(void)
+{
+    return pick(0, case_step - 1);
 }
 
 tfi_dtype any_float(void)

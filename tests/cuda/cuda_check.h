@@ -13,6 +13,11 @@
 extern cudaStream_t device_stream;
 extern int device_capability, device_multiprocessors;
 
+/* Of cases 0, 1, 2 and so on a run does first_case() and every case_step-th from there on: under a tool that takes its time not
+ * all of them, but other ones each time. */
+extern int case_step;
+int first_case(void);
+
 /* End the program, with the count of what passed so far, if the call failed. */
 void device_ok(cudaError_t error, const char *what);
 

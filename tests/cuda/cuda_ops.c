@@ -1,5 +1,8 @@
 /* Kernels against the reference functions, on a device. A program that carries all it needs; without arguments it runs every
- * case, with one those whose names have it as a part, with --bench it prints times and floors, with --list the names. */
+ * case, with one those whose names have it as a part (a number behind it: of their random cases one in so many), with --bench
+ * it prints times and floors, with --list the names. */
+#include <stdlib.h>
+
 #include "cuda_check.h"
 
 int main(int argc, char **argv)
@@ -28,6 +31,7 @@ int main(int argc, char **argv)
         bench_tiles();
         return 0;
     }
+    if (argc > 2) case_step = atoi(argv[2]) > 1 ? atoi(argv[2]) : 1;
     check_row_kernels(argc, argv);
     check_store_kernels(argc, argv);
     check_attention_kernels(argc, argv);

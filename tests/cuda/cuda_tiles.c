@@ -31,7 +31,8 @@ static int has_room(const tfi_few_args *a, int capability)
 /* w's scale makes sums about 1, whatever K is. */
 static tiles_case any_tiles(int i)
 {
-    static const int32_t ns[] = {1, 40, 96, 257, 768, 1000, 2304, 4500, 9000, 33001}, ks[] = {8, 40, 64, 312, 768, 1600, 3080, 8192, 192};
+    static const int32_t ns[] = {1, 40, 96, 257, 768, 1000, 2304, 4500, 9000, 33001},
+                         ks[] = {8, 40, 64, 312, 768, 1600, 3080, 8192, 192};
     const float m = any_magnitude();
     tiles_case c = {.rows = (tfi_rows)pick(0, TFI_ROWS_COUNT - 1), .capability = pick(0, 2) ? device_capability : 80};
     tfi_few_args *a = &c.a;
@@ -133,7 +134,7 @@ static void check_neighbours(const tiles_case *c, const void *y)
 
 static void tiles(void)
 {
-    for (int i = 0; i < 12 * TFI_ACT_COUNT; i++) {
+    for (int i = first_case(); i < 12 * TFI_ACT_COUNT; i += case_step) {
         const tiles_case c = any_tiles(i);
         const tfi_cuda_launch l = launch_of(&c, c.live);
         const int64_t columns = columns_of(&c.a);
