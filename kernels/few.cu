@@ -546,6 +546,12 @@ extern "C" int tfi_cuda_few_fits(const tfi_few_args *a, int capability)
     return fits(a, capability) || tfi_few_tiles_fits(a, capability);
 }
 
+extern "C" int64_t tfi_cuda_few_parts(const tfi_cuda_launch *l, const tfi_few_args *a)
+{
+    if (a->M == 0 || fits(a, l->capability) || !tfi_few_wgmma_fits(a, l->capability)) return 0;
+    return tfi_few_wgmma_parts(a, l->multiprocessors);
+}
+
 extern "C" tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows)
 {
     if (a->M == 0 || a->N == 0) return TF_STATUS_OK;

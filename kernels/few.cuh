@@ -10,6 +10,7 @@
 /* More than 8 rows: few.cu decides between itself and these, few_tiles.cu between itself and few_wgmma.cu. */
 bool tfi_few_wgmma_fits(const tfi_few_args *a, int capability);
 tf_status tfi_cuda_few_wgmma(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows);
+int64_t tfi_few_wgmma_parts(const tfi_few_args *a, int multiprocessors); /* tfi_cuda_few_parts() where it fits */
 bool tfi_few_tiles_fits(const tfi_few_args *a, int capability);
 tf_status tfi_cuda_few_tiles(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows);
 

@@ -7,18 +7,22 @@
  *           One thread has the copy engine bring slices of 64 columns: those of w that the ring holds before the results of
  *           the kernel before are waited for, x after it, once. Where there are more tiles than multiprocessors, a block goes
  *           from tile to tile, x stays and the ring goes on.
+ *           Where logits are for GREEDY alone, they are not written: a thread looks for the best of its columns of a token.
  * Needs     K % 8 == 0, x and w aligned to 16 bytes, a block's part of x beside four stages of the ring in shared memory
  * Floor     2 * N * K bytes of w at 4.55 TB/s (768 x 768: 0.3 us, 3072 x 768: 1.0 us, 50257 x 768: 17 us, and 3 us for what it
  *           writes) and 0.72 us from a kernel to the next; expected: 3.2 us for the products of GPT-2, 21 us for its head.
  * Measured  H200, CUDA 13.0, 2026-11-21: dependent launches in a graph, weights from memory, N x K (few_tiles.cu; cuBLASLt):
- *           64 rows: 2304 x 768 3.7 us (6.0; 5.0), 768 x 768 3.0 (4.4; 4.2), 3072 x 768 4.3 (7.5; 5.1), 768 x 3072 4.5 (6.1;
- *           7.9), 50257 x 768 24 (41; 113)
+ *           64 rows: 2304 x 768 3.7 us (6.0; 5.0), 768 x 768 3.0 (4.4; 4.2), 3072 x 768 4.3 (7.5; 5.1), 768 x 3072 4.3 (6.1;
+ *           7.9), 50257 x 768 24 (41; 113), keys 22.5
  *           16 rows: 2304 x 768 2.7 (3.4; 4.3), 768 x 768 2.4 (2.6; 4.1), 3072 x 768 3.0 (4.1; 5.1), 768 x 3072 3.3 (3.9;
  *           7.3), 12288 x 1024 8.0 (8.5; 8.8), 16384 x 1024 9.6 (10.7; 10.3), 1024 x 16384 12.0 (11.8; 13.6)
  * Tried     x brought once for a cluster of tiles, by copies to several blocks: nothing gained, 0.1 to 0.4 us lost. Several
  *           slices a copy: no difference. Blocks that begin at different slices: 0.3 us lost. 64 tokens a block with K shared
- *           out: 0.2 to 0.6 us lost. The end of a tile of the head element by element through one body of code: 45 us. */
+ *           out: 0.2 to 0.6 us lost. The norm before it on the way, its rows shared out in a cluster and sent to all blocks of
+ *           it in stores of 16 bytes: 5 us lost. The end of a tile of the head element by element through one body of code:
+ *           45 us. Of keys, looking at every logit by itself: 30 us. */
 #include "few.cuh"
+#include "greedy.cuh"
 #include "hopper.cuh"
 
 namespace
@@ -169,6 +173,16 @@ __device__ float read_float(uint32_t from)
     return v;
 }
 
+__device__ float4 read_four(uint32_t from)
+{
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(from)
+                 : "memory");
+    return v;
+}
+
 /* A lane's part of a slot, to rows of tokens. out: the slot's first token and row of w. */
 __device__ void lay_out(uint32_t out, const float (&v)[4])
 {
@@ -310,7 +324,120 @@ struct finish {
     }
 };
 
+/* ---- the end of a tile of logits, of which only the best is wanted ---- */
+
+/* A thread has WIDE neighbouring columns of one token's, tile after tile: of equal logits it keeps the first. Draw m is of
+ * token m. */
+template <int TOKENS>
+struct best_of_tiles {
+    static constexpr int PARTS = GROUP / TOKENS, WIDE = ROWS / PARTS;
+    const wgmma_call &c;
+    int token, part;
+    const tfi_slot *slot = NULL; /* NULL: nobody draws */
+    tfi_sampling s = {};
+    int32_t first_banned = -1, banned = 0; /* how many are */
+    float best = -INFINITY, most = -INFINITY;
+    uint32_t id = 0;
+
+    __device__ best_of_tiles(const block<TOKENS> &b)
+        : c(b.c), token(b.token + (int)threadIdx.x % TOKENS), part((int)threadIdx.x / TOKENS)
+    {
+        if (token >= min(few_live(c.few), c.few.live->draws)) return;
+        slot = &c.few.a.slots[c.few.a.draws[token].slot];
+        s = *slot->sampling;
+        if (s.eos_count > 0) first_banned = s.eos[0];
+    }
+    /* What draws write is there. */
+    __device__ void join()
+    {
+        if (slot && !may_end(s, __ldcg(&slot->count))) banned = s.eos_count;
+        else first_banned = -1;
+    }
+    __device__ bool is_banned(uint32_t n) const
+    {
+        bool is = (int32_t)n == first_banned;
+        for (int32_t i = 1; i < banned; i++) is |= s.eos[i] == (int32_t)n;
+        return is;
+    }
+    /* NaN where one of them is. */
+    __device__ static float higher(float a, float b)
+    {
+        float v;
+        asm("max.NaN.f32 %0, %1, %2;" : "=f"(v) : "f"(a), "f"(b));
+        return v;
+    }
+    __device__ void look(float logit, uint32_t n)
+    {
+        if (!(logit > best) || n >= c.few.a.N || is_banned(n)) return;
+        best = logit;
+        id = n;
+    }
+    /* out: of the tile's first column. Few fours of columns have a higher one than all before. */
+    __device__ void add(uint32_t out, int tile)
+    {
+        const uint32_t from = out + ((int)threadIdx.x % TOKENS * OUT_STRIDE + part * WIDE) * 4;
+        const uint32_t first = tile * ROWS + part * WIDE;
+        const float *bias = c.few.a.bias;
+#pragma unroll
+        for (int i = 0; i < WIDE; i += 4) {
+            float4 v = read_four(from + 4 * i);
+            const uint32_t n = first + i;
+            if (bias) {
+                const uint32_t last = (uint32_t)c.few.a.N - 1;
+                v.x += bias[min(n, last)];
+                v.y += bias[min(n + 1, last)];
+                v.z += bias[min(n + 2, last)];
+                v.w += bias[min(n + 3, last)];
+            }
+            const float four = higher(higher(v.x, v.y), higher(v.z, v.w));
+            most = higher(most, four);
+            if (!(four > best)) continue;
+            look(v.x, n);
+            look(v.y, n + 1);
+            look(v.z, n + 2);
+            look(v.w, n + 3);
+        }
+    }
+    __device__ void store() const
+    {
+        if (slot) ((uint64_t *)c.few.a.y)[(token * gridDim.y + blockIdx.y) * PARTS + part] = greedy_key(most, best, id);
+    }
+};
+
 /* ---- the warpgroup's part ---- */
+
+/* The products of a tile. */
+template <bool bf16, int TOKENS>
+__device__ void multiply_tile(const block<TOKENS> &b, ring_place &at, float (&sums)[TOKENS / 2])
+{
+    ring_place before;
+
+    for (int slice = 0; slice < b.slices; slice++) {
+        barrier_wait(b.x_full(slice), 0);
+        barrier_wait(b.full(at.stage), at.phase);
+        const uint64_t x = tile_descriptor(b.x(slice)), w = tile_descriptor(b.w(at.stage));
+        products_begin();
+#pragma unroll
+        for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, w + 2 * k, x + 2 * k, slice | k); /* 32 bytes on */
+        products_commit();
+        products_wait<1>();
+        if (slice > 0 && threadIdx.x % WARP == 0) barrier_arrive(b.empty(before.stage));
+        before = at;
+        at.next(b.c.depth);
+    }
+    products_wait<0>();
+    if (threadIdx.x % WARP == 0) barrier_arrive(b.empty(before.stage));
+}
+
+template <int TOKENS>
+__device__ void lay_out_all(uint32_t out, const float (&sums)[TOKENS / 2])
+{
+#pragma unroll
+    for (int i = 0; i < TOKENS / 8; i++) {
+        const float v[4] = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
+        lay_out(out + (i * 8 * OUT_STRIDE + (int)threadIdx.x / WARP * 16) * 4, v);
+    }
+}
 
 template <bool bf16, int TOKENS, int V>
 __device__ void consume(const block<TOKENS> &b)
@@ -325,36 +452,37 @@ __device__ void consume(const block<TOKENS> &b)
         finish<TOKENS, V> end(b, tile, live);
         if (tile == (int)blockIdx.y) wait_for_results();
         end.join();
-        ring_place before;
-        for (int slice = 0; slice < b.slices; slice++) {
-            barrier_wait(b.x_full(slice), 0);
-            barrier_wait(b.full(at.stage), at.phase);
-            const uint64_t x = tile_descriptor(b.x(slice)), w = tile_descriptor(b.w(at.stage));
-            products_begin();
-#pragma unroll
-            for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, w + 2 * k, x + 2 * k, slice | k); /* 32 bytes on */
-            products_commit();
-            products_wait<1>();
-            if (slice > 0 && threadIdx.x % WARP == 0) barrier_arrive(b.empty(before.stage));
-            before = at;
-            at.next(c.depth);
-        }
-        products_wait<0>();
-        if (threadIdx.x % WARP == 0) barrier_arrive(b.empty(before.stage));
+        multiply_tile<bf16, TOKENS>(b, at, sums);
         group_sync(); /* the tile before has been stored */
         if (c.split > 1) {
             cluster_wait();
             exchange<TOKENS>(b, sums, eights);
         } else {
-#pragma unroll
-            for (int i = 0; i < TOKENS / 8; i++) {
-                const float v[4] = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
-                lay_out(out + (i * 8 * OUT_STRIDE + (int)threadIdx.x / WARP * 16) * 4, v);
-            }
+            lay_out_all<TOKENS>(out, sums);
         }
         group_sync();
         end.store_all(out);
     }
+}
+
+template <bool bf16, int TOKENS>
+__device__ void consume_logits(const block<TOKENS> &b)
+{
+    const uint32_t out = b.shared + b.c.out_at;
+    best_of_tiles<TOKENS> end(b);
+    ring_place at;
+    float sums[TOKENS / 2];
+
+    wait_for_results();
+    end.join();
+    for (int tile = (int)blockIdx.y; tile < b.c.tiles; tile += (int)gridDim.y) {
+        multiply_tile<bf16, TOKENS>(b, at, sums);
+        group_sync(); /* the tile before has been looked at */
+        lay_out_all<TOKENS>(out, sums);
+        group_sync();
+        end.add(out, tile);
+    }
+    end.store();
 }
 
 #endif
@@ -372,7 +500,8 @@ __global__ void __launch_bounds__(THREADS) few_wgmma(const __grid_constant__ wgm
     __syncthreads();
     if (c.split > 1) cluster_arrive();
     if (warp < GROUP / WARP) {
-        if (c.vectors) consume<bf16, TOKENS, 8>(b);
+        if (c.few.a.draws) consume_logits<bf16, TOKENS>(b);
+        else if (c.vectors) consume<bf16, TOKENS, 8>(b);
         else consume<bf16, TOKENS, 1>(b);
         return;
     }
@@ -470,7 +599,7 @@ bool choose(const tfi_few_args *a, plan *p)
     dim3 grid;
 
     *p = {few ? 16 : 32, 1, 8};
-    if (a->N <= 2048) *p = {p->tokens, a->K <= 1024 ? 4 : few && a->K <= 8192 ? 8 : 6, few && a->K > 1024 ? 8 : 4};
+    if (a->N <= 2048) *p = {p->tokens, a->K <= 1024 ? 4 : !few ? 5 : a->K <= 8192 ? 8 : 6, a->K <= 1024 ? 4 : few ? 8 : 6};
     else if (few && a->N <= 4096) p->split = 2;
     else if (a->N > 32768) *p = {few ? 16 : a->M <= 32 ? 32 : 64, 1, 16};
     else if (!few && a->N > 4096) return false;
@@ -485,6 +614,19 @@ bool choose(const tfi_few_args *a, plan *p)
 }
 
 } // namespace
+
+int64_t tfi_few_wgmma_parts(const tfi_few_args *a, int multiprocessors)
+{
+    plan p;
+    wgmma_call c;
+    dim3 grid;
+
+    if (a->norm.gain || a->residual || a->gated || a->activation != TFI_ACT_NONE || a->out != TFI_F32 || !choose(a, &p) ||
+        p.split > 1)
+        return 0;
+    (void)complete(a, p, multiprocessors, &c, &grid);
+    return grid.y * (GROUP / p.tokens);
+}
 
 bool tfi_few_wgmma_fits(const tfi_few_args *a, int capability)
 {

@@ -80,6 +80,8 @@ tf_status tfi_cuda_stop(const tfi_cuda_launch *l, const tfi_draw_args *a);
 /* GREEDY draws in one launch, in place of LOGITS_PROCESS, SAMPLE and STOP: every draw's record is tfi_cuda_is_greedy(), and x
  * (and logits) are the model's logits. */
 tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a);
+/* From keys of a product: draw i of row i, none of which wants log-probabilities. a's x, logits and V are not read. */
+tf_status tfi_cuda_greedy_of_keys(const tfi_cuda_launch *l, const tfi_draw_args *a, const uint64_t *keys, int64_t parts);
 /* No sampling, no beams, and of the processors none but min_length and min_new_tokens. On the host. */
 int tfi_cuda_is_greedy(const tfi_sampling *s);
 
@@ -100,12 +102,18 @@ typedef struct tfi_few_args {
     tfi_activation activation;
     int gated;
     void *encode; /* makes maps for the copy engine (cuTensorMapEncodeTiled), or NULL */
+    /* Not NULL: y are logits, which nobody but GREEDY reads, and draw m is of row m. Then y is its [M, tfi_cuda_few_parts()] keys. */
+    const tfi_draw *draws;
+    const tfi_slot *slots;
 } tfi_few_args;
 enum { TFI_FEW_ROWS = 64 };
 /* Whether the kernel has a form for these sizes and types that is worth having at this capability; otherwise the matrix library
  * does it. */
 int tfi_cuda_few_fits(const tfi_few_args *a, int capability);
 tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows rows);
+
+/* Keys a row, the highest of which says what GREEDY draws; 0: the kernel cannot tell. */
+int64_t tfi_cuda_few_parts(const tfi_cuda_launch *l, const tfi_few_args *a);
 
 /* The ops of a decode step one after the other in one launch that stays on the device from the first to the last: what few.cu
  * and decode attention do, without a launch between them, and with weights streaming all the time. A link is a product with its

@@ -310,6 +310,8 @@ int64_t tfi_cuda_scratch(const tfi_graph *g, const tfi_op *op, const int64_t *li
 
 /* ---- products of few rows: NORM, LINEAR and GLU one after the other ---- */
 
+enum { KEY_PARTS = 2 };
+
 typedef struct few_launch {
     tfi_few_args a;
     const tfi_cuda_live *live;
@@ -364,10 +366,52 @@ void simulated_multiply(const tfi_few_args *a, int64_t rows)
     free(x);
 }
 
+/* The processed logits of a row; 0: it holds what no logit may be. */
+static int process_row(const tfi_few_args *a, int32_t slot, const float *logits, float *y, float *between)
+{
+    const tfi_worker one_worker = {0, 1, aligned_alloc(64, 64 << 20)};
+    tfi_process_args p = {logits, &slot, (tfi_slot *)(uintptr_t)a->slots, between, 1, a->N, TFI_PROCESS_CONSTRAIN};
+    int is_valid = 1;
+
+    tfi_ref_resolve(TFI_OP_LOGITS_PROCESS, floats)(&p, &one_worker);
+    p = (tfi_process_args){between, &slot, (tfi_slot *)(uintptr_t)a->slots, y, 1, a->N, TFI_PROCESS_WARP};
+    tfi_ref_resolve(TFI_OP_LOGITS_PROCESS, floats)(&p, &one_worker);
+    for (int64_t i = 0; i < a->N; i++) is_valid &= logits[i] < INFINITY;
+    free(one_worker.scratch);
+    return is_valid;
+}
+
+/* Keys here: of the token that is drawn, one more than it is; all bits set: of an invalid row. */
+static void multiply_keyed(const few_launch *l)
+{
+    const int64_t rows = l->live->rows[l->rows], N = l->a.N;
+    float *logits = malloc((size_t)((rows + 2) * N) * sizeof *logits), *y = logits + rows * N;
+    tfi_few_args a = l->a;
+
+    a.y = logits;
+    simulated_multiply(&a, rows);
+    for (int32_t i = 0; i < l->live->draws; i++) {
+        uint64_t *keys = (uint64_t *)l->a.y + i * KEY_PARTS, best = 0;
+        assert(a.draws[i].row == i && i < rows && !a.slots[a.draws[i].slot].sampling->logprobs);
+        const int is_valid = process_row(&a, a.draws[i].slot, logits + i * N, y, y + N);
+        for (int64_t n = 1; n < N; n++)
+            if (y[n] > y[best]) best = (uint64_t)n;
+        keys[0] = is_valid ? 0 : ~(uint64_t)0;
+        keys[1] = best + 1;
+    }
+    free(logits);
+}
+
 static void multiply_few(const void *data)
 {
     const few_launch *l = data;
-    simulated_multiply(&l->a, l->live->rows[l->rows]);
+    if (l->a.draws) multiply_keyed(l);
+    else simulated_multiply(&l->a, l->live->rows[l->rows]);
+}
+
+int64_t tfi_cuda_few_parts(const tfi_cuda_launch *l, const tfi_few_args *a)
+{
+    return tfi_cuda_few_fits(a, l->capability) && a->out == TFI_F32 && !a->gated && !a->residual ? KEY_PARTS : 0;
 }
 
 int tfi_cuda_few_fits(const tfi_few_args *a, int capability)
@@ -443,5 +487,36 @@ tf_status tfi_cuda_greedy(const tfi_cuda_launch *l, const tfi_draw_args *a)
     const launch draws = {TFI_OP_SAMPLE, floats, .live = l->live, .a.draw = *a};
 
     simulated_issue(l->stream, greedy, &draws, sizeof draws);
+    return TF_STATUS_OK;
+}
+
+/* Through rows that have nothing but the token. */
+static void greedy_of_keys(const void *data)
+{
+    const launch *l = data;
+    const tfi_draw_args *all = &l->a.draw;
+    const tfi_worker one_worker = {0, 1, aligned_alloc(64, 64 << 20)};
+    float *row = malloc((size_t)all->V * sizeof *row);
+
+    for (int32_t i = 0; i < l->live->draws; i++) {
+        const uint64_t *keys = (const uint64_t *)(const void *)all->logits + i * KEY_PARTS;
+        const tfi_draw draw = {all->draws[i].slot, 0};
+        const tfi_draw_args a = {row, row, &draw, all->slots, all->choices + i, 1, all->V};
+        for (int64_t n = 0; n < all->V; n++) row[n] = keys[0] ? NAN : -INFINITY;
+        if (!keys[0]) row[keys[1] - 1] = 0;
+        tfi_ref_resolve(TFI_OP_SAMPLE, floats)(&a, &one_worker);
+        tfi_ref_resolve(TFI_OP_STOP, floats)(&a, &one_worker);
+    }
+    publish(l->live, all->choices);
+    free(row);
+    free(one_worker.scratch);
+}
+
+tf_status tfi_cuda_greedy_of_keys(const tfi_cuda_launch *l, const tfi_draw_args *a, const uint64_t *keys, int64_t parts)
+{
+    const launch draws = {TFI_OP_SAMPLE, floats, .live = l->live, .a.draw = *a};
+
+    assert((const void *)keys == a->logits && parts == KEY_PARTS);
+    simulated_issue(l->stream, greedy_of_keys, &draws, sizeof draws);
     return TF_STATUS_OK;
 }

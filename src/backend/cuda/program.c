@@ -327,6 +327,27 @@ static void mark_draws(tfi_program *p, const tfi_run *run)
     }
 }
 
+/* The product whose logits are for GREEDY alone. */
+static int32_t find_keyed(const tfi_program *p, const tfi_run *run)
+{
+    const tfi_graph *g = p->graph;
+    int32_t logits = -1, product = -1;
+
+    for (int64_t i = 0; p->greedy && i < run->draw_count; i++)
+        if (run->draws[i].row != i || ((const tfi_cuda_store *)run->store)->host[run->draws[i].slot].sampling->logprobs)
+            return -1;
+    for (int32_t i = 0; p->greedy && i < g->op_count; i++)
+        if (g->ops[i].kind == TFI_OP_SAMPLE) logits = g->ops[i].logits;
+    if (logits < 0 || g->values[logits].keep || p->wanted[logits] & TFI_WANTED_BY_TAP) return -1;
+    for (int32_t i = 0; i < g->op_count; i++) {
+        const tfi_op *op = &g->ops[i];
+        if (!p->steps[i].needed || op->kind == TFI_OP_SAMPLE) continue;
+        if (op->x == logits || op->residual == logits || op->logits == logits) return -1;
+        if (op->y == logits && op->kind == TFI_OP_LINEAR && !p->steps[i].feed) product = i;
+    }
+    return product;
+}
+
 /* Backwards from taps and effects. An op over no rows is left out, but not what feeds it. */
 void tfi_cuda_mark(tfi_program *p, const tfi_run *run)
 {
@@ -351,6 +372,7 @@ void tfi_cuda_mark(tfi_program *p, const tfi_run *run)
         if (op->y >= 0 && tfi_cuda_live_rows(p, run, op->y) == 0) s->needed = 0;
     }
     mark_draws(p, run);
+    p->keyed = find_keyed(p, run);
 }
 
 /* ---- launches ---- */
@@ -388,6 +410,17 @@ static int fits_epilogue(const tfi_op *op)
     return op->residual < 0 && (op->activation == TFI_ACT_RELU || op->activation == TFI_ACT_GELU_TANH);
 }
 
+/* Keys a row that the product of logits leaves where the logits would be; 0: it leaves logits. */
+static int64_t key_parts(const tfi_pass *s, const tfi_cuda_launch *l)
+{
+    const tfi_program *p = s->program;
+    tfi_few_args few;
+
+    if (p->keyed < 0 || !tfi_cuda_few_call(s, p->keyed, &few)) return 0;
+    const int64_t parts = tfi_cuda_few_parts(l, &few);
+    return parts * (int64_t)sizeof(uint64_t) <= few.N * (int64_t)sizeof(float) ? parts : 0;
+}
+
 static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
 {
     const tfi_program *p = s->program;
@@ -418,7 +451,13 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
                               .encode = p->cuda->driver.tensor_map_encode};
     tf_status st;
 
-    if (tfi_cuda_few_call(s, (int32_t)(op - p->graph->ops), &few)) return tfi_cuda_few(l, &few, kind);
+    if (tfi_cuda_few_call(s, (int32_t)(op - p->graph->ops), &few)) {
+        if (op - p->graph->ops == p->keyed && key_parts(s, l) > 0) {
+            few.draws = tfi_cuda_input(s, TFI_PART_DRAWS);
+            few.slots = s->run->store->slots;
+        }
+        return tfi_cuda_few(l, &few, kind);
+    }
     if (tfi_cuda_mid_fits(&mid, l->capability)) return tfi_cuda_mid(l, &mid, kind);
     const tfi_many_args many = {.x = call.x,
                                 .w = call.w,
@@ -530,10 +569,12 @@ static tf_status launch_embed(const tfi_pass *s, const tfi_cuda_launch *l, const
     return tfi_cuda_embed(l, &a, step->types);
 }
 
-static tf_status launch_greedy(const tfi_cuda_launch *l, tfi_draw_args a)
+static tf_status launch_greedy(const tfi_pass *s, const tfi_cuda_launch *l, tfi_draw_args a)
 {
+    const int64_t parts = key_parts(s, l);
+
     a.x = a.logits;
-    return tfi_cuda_greedy(l, &a);
+    return parts > 0 ? tfi_cuda_greedy_of_keys(l, &a, (const uint64_t *)(const void *)a.logits, parts) : tfi_cuda_greedy(l, &a);
 }
 
 static tf_status launch_draw(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op)
@@ -547,7 +588,7 @@ static tf_status launch_draw(const tfi_pass *s, const tfi_cuda_launch *l, const 
                              .count = s->shape.draws,
                              .V = cols_of(p, op->x)};
 
-    if (p->greedy) return launch_greedy(l, a);
+    if (p->greedy) return launch_greedy(s, l, a);
     if (op->kind == TFI_OP_SAMPLE) return tfi_cuda_sample(l, &a);
     return op->kind == TFI_OP_BEAM_STEP ? tfi_cuda_beam_step(l, &a) : tfi_cuda_stop(l, &a);
 }

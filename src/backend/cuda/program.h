@@ -105,6 +105,7 @@ struct tfi_program {
     int64_t taps_filled;
     int64_t runs;
     int greedy; /* all draws of the run are: one launch does them */
+    int32_t keyed; /* LINEAR whose logits only that launch reads, draw i those of row i: keys of them would do; -1: none */
     int has_cache, has_source; /* ops that read the sequences' own blocks, their sources' */
     int64_t graph_bytes; /* counted against the budget for captured */
     tfi_captured captured[TFI_GRAPHS];

@@ -11,7 +11,7 @@
 
 static void hash_needed(tfi_pass *s)
 {
-    uint64_t h = 1469598103934665603u;
+    uint64_t h = 1469598103934665603u ^ (uint64_t)(s->program->keyed + 1);
 
     for (int32_t i = 0; i < s->program->graph->op_count; i++) h = (h ^ (uint64_t)s->program->steps[i].needed) * 1099511628211u;
     s->shape.needed = h;
