@@ -11,15 +11,19 @@
  *           whose values it weights in fp32: lane l has keys l / 4 and l / 4 + 8 and 8 dimensions of every 32. Rows of the
  *           odd keys are read half by half in the other order, for the banks; q's odd columns too, and odd keys take the
  *           score of an odd column.
+ * Room      Each warp takes as much shared memory as makes its share of all warps fill a multiprocessor: 36 KB where 768 warps
+ *           are 6 a multiprocessor. With less, those that the product before has left free get 10 and are the last to end.
  * Needs     9.0, vectors of 16 bytes
  * Floor     bytes of keys and values: 64 sequences of 90 tokens, H=12, D=64: 17.7 MB / 4.6 TB/s = 3.9 us, of 140: 6.0 us, of
  *           which all but what the kernel before leaves no room for can come before; 2 us from there on
- * Measured  H200, CUDA 13.0, 2026-11-21: a layer of GPT-2 124M for 64 sequences as a chain of seven dependent launches: of
- *           41, 90 and 139 tokens 21.4, 24.1 and 27.2 us; with attention_decode.cu 28.1 of 90 and 31.5 of 139, then not yet
- *           tuned otherwise: 2.2 and 3.3 more
- * Tried     Four warps with a ring each that meet at the end: 1.7 us more of 90 tokens; two: 2.5; rings of 3, 4, 6 and 8
- *           stages: 2.3, 0.7, 0.5 and 0 us more. Going through the products once before the wait, as norm.cu does: 0.35
- *           more. */
+ * Measured  H200, CUDA 13.0, 2026-11-22: a layer of GPT-2 124M for 64 sequences as a chain of seven dependent launches: of
+ *           41, 90 and 139 tokens 22.6, 23.9 and 26.7 us; with as many stages as a short context has blocks and no more room
+ *           than they take 22.8, 24.9 and 27.7. All keys and values in L2: 0.3, 0.8 and 0.9 less. attention_decode.cu: 2.2
+ *           more of 90 tokens and 3.3 of 139
+ * Tried     Four warps with a ring each that meet at the end: 1.7 us more of 90 tokens; two: 2.5. Going through the products
+ *           once before the wait, as norm.cu does: 0.35 more. Values' products by mma.sync as well, from tiles that the copy
+ *           engine swizzles: 0.8 more, for its small tiles come later than whole planes. A kernel beside the chain that brings
+ *           the layer's keys and values to L2 ahead: 0.7 more. */
 #include "attention_decode.cuh"
 #include "hopper.cuh"
 
@@ -28,19 +32,21 @@ namespace
 
 #define HOPPER (__CUDA_ARCH__ >= 900)
 
-enum { STAGES_MOST = 8 };
+/* MEMORY: of a multiprocessor, of which a block has RESERVED beside its own. */
+enum { STAGES_MOST = 8, MEMORY = 227 * 1024, RESERVED = 1024 + STAGES_MOST * 8 };
 
 struct many_call {
     decode_call d;
     int stages; /* of the ring */
 };
 
-__device__ uint4 read_16(uint32_t from)
+/* Zeros where `there` is false. */
+__device__ uint4 read_16(uint32_t from, bool there)
 {
-    uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "r"(from)
+    uint4 v = make_uint4(0, 0, 0, 0);
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %5, 0;\n\t@p ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
+                 : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+                 : "r"(from), "r"((int)there)
                  : "memory");
     return v;
 }
@@ -147,32 +153,47 @@ struct many_share {
         for (int i = 0; i < STEPS; i++) q[i] = *(const uint4 *)(x + part(i) * 32 + threadIdx.x % 4 * 8);
     }
 
-    /* Of the lane's two keys of a block, the first of which is number `key` of the sequence. */
-    __device__ void score(const decode_call &p, const decode_item &item, uint32_t keys, int number, float (&s)[2]) const
+    /* What the lane reads of a block: rows of two keys, and their values where those are in the sequence. */
+    struct rows {
+        uint4 keys[2][STEPS], values[2][STEPS];
+    };
+
+    /* number: of the lane's first key in the sequence. */
+    __device__ static void read(const decode_item &item, uint32_t keys, int number, rows *r)
     {
         const uint32_t row = keys + key() * ROW + threadIdx.x % 4 * 16;
-        float c[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int i = 0; i < 2 * STEPS; i++) r->keys[i % 2][i / 2] = read_16(row + i % 2 * 8 * ROW + part(i / 2) * 64, true);
+#pragma unroll
+        for (int i = 0; i < 2 * STEPS; i++)
+            r->values[i % 2][i / 2] =
+                read_16(row + TFI_KV_BLOCK * ROW + i % 2 * 8 * ROW + part(i / 2) * 64, number + i % 2 * 8 < item.len);
+    }
+
+    __device__ void score(const decode_call &p, const decode_item &item, const rows &r, int number, float (&s)[2]) const
+    {
+        float c[2][4] = {};
 
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
-            const uint4 a = read_16(row + part(i) * 64), b = read_16(row + 8 * ROW + part(i) * 64);
-            multiply<T>(c, a.x, b.x, a.y, b.y, q[i].x, q[i].y);
-            multiply<T>(c, a.z, b.z, a.w, b.w, q[i].z, q[i].w);
+            const uint4 a = r.keys[0][i], b = r.keys[1][i];
+            multiply<T>(c[0], a.x, b.x, a.y, b.y, q[i].x, q[i].y);
+            multiply<T>(c[1], a.z, b.z, a.w, b.w, q[i].z, q[i].w);
         }
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            s[k] = (key() % 2 ? c[2 * k + 1] : c[2 * k]) * scale;
+            s[k] = (key() % 2 ? c[0][2 * k + 1] + c[1][2 * k + 1] : c[0][2 * k] + c[1][2 * k]) * scale;
             if (p.c.a.bias) s[k] += decode_bias(p.c, item, number + 8 * k);
             if (number + 8 * k >= item.len) s[k] = -INFINITY;
         }
     }
 
-    __device__ void add(float weight, uint32_t row)
+    __device__ void add(float weight, const uint4 (&row)[STEPS])
     {
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             float values[8];
-            widen(raw_elements<8>{read_16(row + part(i) * 64), {}}, T, values);
+            widen(raw_elements<8>{row[i], {}}, T, values);
 #pragma unroll
             for (int k = 0; k < 8; k++) sums[i][k] += weight * values[k];
         }
@@ -182,10 +203,13 @@ struct many_share {
     __device__ void attend(const decode_call &p, const decode_item &item, const uint32_t (&keys)[2], int first, bool two)
     {
         const int number = first + key();
-        float s[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}};
+        rows r[2];
+        float s[2][2];
 
-        score(p, item, keys[0], number, s[0]);
-        if (two) score(p, item, keys[1], number + TFI_KV_BLOCK, s[1]);
+        read(item, keys[0], number, &r[0]);
+        read(item, two ? keys[1] : keys[0], two ? number + TFI_KV_BLOCK : item.len, &r[1]);
+        score(p, item, r[0], number, s[0]);
+        score(p, item, r[1], two ? number + TFI_KV_BLOCK : item.len, s[1]);
         const float highest = fmaxf(fmaxf(max, fmaxf(s[0][0], s[0][1])), fmaxf(s[1][0], s[1][1]));
         const float from = highest == -INFINITY ? 0 : highest,
                     factor = exp2_of(max - from); /* none of this lane's keys so far */
@@ -197,8 +221,7 @@ struct many_share {
         for (int k = 0; k < 4; k++) {
             const float weight = exp2_of(s[k / 2][k % 2] - from);
             total += weight;
-            if (number + 8 * k < item.len)
-                add(weight, keys[k / 2] + TFI_KV_BLOCK * ROW + (key() + k % 2 * 8) * ROW + threadIdx.x % 4 * 16);
+            add(weight, r[k / 2].values[k % 2]);
         }
     }
 
@@ -327,18 +350,21 @@ __global__ void __launch_bounds__(WARP) decode_many(many_call c)
 
 /* ---- host ---- */
 
-/* As many as have all of a short context under way, while all sequences have room on the device beside other kernels. */
-int stages_for(int64_t max_tokens, int D)
+/* A warp takes as much shared memory as leaves room on a multiprocessor for its share of all warps: those that have room for more
+ * now would get more. */
+int bytes_for(const tfi_cuda_launch *l, int64_t warps, int stage)
 {
-    const int64_t blocks = blocks_of(max_tokens, TFI_KV_BLOCK), most = D == 64 ? 5 : 4;
-    return (int)(blocks < 2 ? 2 : blocks < most ? blocks : most);
+    const int64_t each = (warps + l->multiprocessors - 1) / l->multiprocessors;
+    const int64_t room = (MEMORY / each - RESERVED) / 4096 * 4096, least = 2 * stage, most = STAGES_MOST * stage;
+    return (int)(room < least ? least : room < most ? room : most);
 }
 
 template <tfi_dtype T, int D>
 tf_status launch(const tfi_cuda_launch *l, const decode_call *p, int64_t max_tokens)
 {
-    const many_call c = {*p, stages_for(max_tokens, D)};
-    const int bytes = c.stages * 2 * supply<D>::PLANE;
+    const int stage = 2 * supply<D>::PLANE, bytes = bytes_for(l, p->c.a.B * p->c.a.H, stage);
+    const int64_t blocks = blocks_of(max_tokens, TFI_KV_BLOCK);
+    const many_call c = {*p, blocks < 2 ? 2 : blocks < bytes / stage ? (int)blocks : bytes / stage};
     const cudaError_t error = cudaFuncSetAttribute(decode_many<T, D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 
     if (error != cudaSuccess) return started("ATTENTION", error);
