@@ -72,6 +72,7 @@ typedef struct tfi_cuda_store {
     int64_t block_bytes, own_bytes;
     pthread_mutex_t lock;  /* slots are set while a run of other slots is under way */
     tfi_slot *host;        /* [slots] the caller's records, kept up to date with what runs drew */
+    char *small;           /* device: records of slots that are small, side by side */
     char **records;        /* [slots] device: sampling, its lists, beams and tokens of the slot; kept for the next sequence */
     int64_t *room;         /* [slots] bytes of it */
     int64_t *from_reserve; /* [slots] of those, what came off the reserve */

@@ -8,7 +8,10 @@
 #include "backend/cuda/device.h"
 #include "base/status.h"
 
-enum { RECORD_ESTIMATE = 4096 }; /* bytes of a slot's record beside its tokens, for the plan */
+enum {
+    RECORD_ESTIMATE = 4096
+}; /* bytes of a slot's record beside its tokens, for the plan; a whole record that is no larger lies
+                                  * beside those of other slots */
 enum { SLOTS_AT_ONCE = 32 };
 
 /* ---- sizes ---- */
@@ -39,6 +42,12 @@ static int64_t own_bytes(const tfi_store_shape *s)
 static int64_t records_bytes(const tfi_store_shape *s)
 {
     return s->slots * (int64_t)RECORD_ESTIMATE + s->blocks * TFI_KV_BLOCK * (int64_t)sizeof(int32_t);
+}
+
+/* Of those, what is one piece. */
+static int64_t small_bytes(const tfi_store_shape *s)
+{
+    return s->slots * (int64_t)RECORD_ESTIMATE;
 }
 
 int64_t tfi_cuda_store_bytes(tfi_backend *b, const tfi_store_shape *shape)
@@ -83,7 +92,9 @@ tf_status tfi_cuda_store_open(tfi_backend *b, const tfi_store_shape *shape, tfi_
     s->dirty = (int8_t *)(s->beams + shape->slots);
     s->base.slots = tfi_cuda_alloc(c, memory, slots_bytes(shape));
     if (s->base.slots) s->base.blocks = tfi_cuda_alloc(c, memory, bytes);
-    if (s->base.blocks && tfi_memory_charge(memory, records_bytes(shape)) == TF_STATUS_OK) s->reserve = records_bytes(shape);
+    if (s->base.blocks) s->small = tfi_cuda_alloc(c, memory, small_bytes(shape));
+    if (s->small && tfi_memory_charge(memory, records_bytes(shape) - small_bytes(shape)) == TF_STATUS_OK)
+        s->reserve = records_bytes(shape) - small_bytes(shape);
     st = s->reserve > 0 ? TFI_CUDA(c, cudaMemset(s->base.slots, 0, (size_t)slots_bytes(shape))) : TF_STATUS_NOMEM;
     if (st == TF_STATUS_OK) st = TFI_CUDA(c, cudaDeviceSynchronize());
     tfi_cuda_leave(c);
@@ -102,6 +113,7 @@ void tfi_cuda_store_close(tfi_store *store)
     memory = s->base.memory;
     entered = tfi_cuda_enter(s->cuda) == TF_STATUS_OK;
     for (int32_t i = 0; i < s->base.shape.slots; i++) tfi_cuda_free(s->cuda, memory, s->records[i], s->room[i]);
+    tfi_cuda_free(s->cuda, memory, s->small, small_bytes(&s->base.shape));
     tfi_cuda_free(s->cuda, memory, s->base.blocks, s->block_bytes);
     tfi_cuda_free(s->cuda, memory, s->base.slots, slots_bytes(&s->base.shape));
     if (entered) tfi_cuda_leave(s->cuda);
@@ -227,42 +239,90 @@ static tf_status send(tfi_cuda_store *s, void *to, const void *from, int64_t byt
     return TFI_CUDA(s->cuda, cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, stream));
 }
 
-/* All that the slot points to goes to the device; gives its record there. */
-static tf_status upload_image(tfi_cuda_store *s, int32_t i, cudaStream_t stream, tfi_slot *slot)
+/* Bytes of what the slot points to, and of its record: that and room for all tokens it may get. */
+static int64_t measure(const tfi_cuda_store *s, int32_t i, int64_t *record)
 {
+    tfi_slot slot = s->host[i];
     image m = {0};
-    tf_status st;
+
+    if (slot.sampling) build(s, &m, &slot);
+    *record = slot.sampling ? m.bytes + (slot.sampling->max_length + 1) * (int64_t)sizeof(int32_t) : 0;
+    return m.bytes;
+}
+
+/* The image of what the slot points to, in `host`; gives the slot's record on the device. */
+static void fill(tfi_cuda_store *s, int32_t i, char *host, char *device, tfi_slot *slot)
+{
+    image m = {.host = host, .device = device};
 
     *slot = s->host[i];
-    if (!slot->sampling) return TF_STATUS_OK;
-    build(s, &m, slot);
-    const int64_t image_bytes = m.bytes;
-    const int64_t bytes = image_bytes + (s->host[i].sampling->max_length + 1) * (int64_t)sizeof(int32_t);
-    if ((st = make_room(s, i, bytes)) < 0) return st;
-    if (!(m.host = tfi_zalloc(s->base.memory, (size_t)image_bytes))) return TF_STATUS_NOMEM;
-    m.device = s->records[i];
-    m.bytes = 0;
-    *slot = s->host[i];
+    if (!slot->sampling) return;
     build(s, &m, slot);
     s->tokens[i] = slot->tokens;
     s->beams[i] = slot->beams;
-    st = send(s, m.device, m.host, image_bytes, stream);
+}
+
+/* A record of its own. */
+static tf_status upload_large(tfi_cuda_store *s, int32_t i, int64_t image_bytes, int64_t bytes, cudaStream_t stream,
+                              tfi_slot *slot)
+{
+    tf_status st = make_room(s, i, bytes);
+    char *host;
+
+    if (st < 0) return st;
+    if (!(host = tfi_zalloc(s->base.memory, (size_t)image_bytes))) return TF_STATUS_NOMEM;
+    fill(s, i, host, s->records[i], slot);
+    st = send(s, s->records[i], host, image_bytes, stream);
     /* The image is ordinary memory: its bytes are in the driver's own when cudaMemcpyAsync returns. */
-    tfi_free(s->base.memory, m.host, (size_t)image_bytes);
+    tfi_free(s->base.memory, host, (size_t)image_bytes);
     return st;
 }
 
-/* Records of slots beside each other are one copy. */
-static tf_status upload_dirty(tfi_cuda_store *s, cudaStream_t stream)
+/* The small records of `count` slots side by side, images of at most `width` bytes, as one copy. */
+static tf_status upload_small(tfi_cuda_store *s, int32_t first, int32_t count, int64_t width, cudaStream_t stream,
+                              tfi_slot *slots)
 {
-    tfi_slot records[SLOTS_AT_ONCE];
+    char *host = tfi_zalloc(s->base.memory, (size_t)(count * width)), *device = s->small + first * (int64_t)RECORD_ESTIMATE;
     tf_status st;
 
-    for (int32_t i = 0, n; s->any_dirty && i<s->base.shape.slots; i += n> 0 ? n : 1) {
-        for (n = 0; n < SLOTS_AT_ONCE && i + n < s->base.shape.slots && s->dirty[i + n]; n++)
-            if ((st = upload_image(s, i + n, stream, &records[n])) < 0)
-                return tfi_fail_prefix(st, "the record of a sequence: ");
-        if (n > 0 && (st = send(s, s->base.slots + i, records, n * (int64_t)sizeof *records, stream)) < 0)
+    if (!host) return TF_STATUS_NOMEM;
+    for (int32_t i = 0; i < count; i++) fill(s, first + i, host + i * width, device + i * (int64_t)RECORD_ESTIMATE, &slots[i]);
+    st = TFI_CUDA(s->cuda, cudaMemcpy2DAsync(device, RECORD_ESTIMATE, host, (size_t)width, (size_t)width, (size_t)count,
+                                             cudaMemcpyHostToDevice, stream));
+    tfi_free(s->base.memory, host, (size_t)(count * width));
+    return st;
+}
+
+/* The records of slots from `first` on that one copy takes; how many. */
+static int32_t upload_some(tfi_cuda_store *s, int32_t first, cudaStream_t stream, tfi_slot *slots, tf_status *st)
+{
+    int64_t width = 16, record, bytes = measure(s, first, &record);
+    int32_t count = 0;
+
+    if (record > RECORD_ESTIMATE) {
+        *st = upload_large(s, first, bytes, record, stream, slots);
+        return 1;
+    }
+    for (; count < SLOTS_AT_ONCE && first + count < s->base.shape.slots && s->dirty[first + count]; count++) {
+        bytes = measure(s, first + count, &record);
+        if (record > RECORD_ESTIMATE) break;
+        if (bytes > width) width = bytes;
+    }
+    *st = upload_small(s, first, count, width, stream, slots);
+    return count;
+}
+
+static tf_status upload_dirty(tfi_cuda_store *s, cudaStream_t stream)
+{
+    tfi_slot slots[SLOTS_AT_ONCE];
+    tf_status st = TF_STATUS_OK;
+
+    for (int32_t i = 0, n; s->any_dirty && i < s->base.shape.slots; i += n) {
+        n = 1;
+        if (!s->dirty[i]) continue;
+        n = upload_some(s, i, stream, slots, &st);
+        if (st < 0) return tfi_fail_prefix(st, "the record of a sequence: ");
+        if ((st = send(s, s->base.slots + i, slots, n * (int64_t)sizeof *slots, stream)) < 0)
             return tfi_fail_prefix(st, "the records of sequences: ");
         memset(s->dirty + i, 0, (size_t)n);
     }
