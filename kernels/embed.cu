@@ -3,6 +3,7 @@
  * Shapes    tables [*, E] row-major in one type; embeddings [R, E] fp32; y [R, E]; sums in fp32
  * Parallel  a block a row, 8 elements a thread; all rows of a thread's elements are loaded before the first is used
  * Needs     E % 8 == 0 and 16-byte aligned tables, otherwise one element a thread
+ * Inputs    What the launch in front writes is waited for before anything is read, and before the next kernel may come
  * Floor     4 rows of bytes a row at most; a call of few rows is launch bound */
 #include "types.cuh"
 
@@ -18,6 +19,7 @@ struct embed_call {
     int64_t E;
     tfi_op_types t;
     const tfi_cuda_live *live;
+    bool waits; /* the launch in front writes inputs: who comes behind must not come before those are there */
 };
 
 /* The row of the word table, or TFI_ID_EMBEDDING. */
@@ -40,6 +42,7 @@ __device__ void add(float (&sum)[V], const raw_elements<V> &r, tfi_dtype t)
 template <int V>
 __global__ void embed(embed_call c)
 {
+    if (c.waits) wait_for_results();
     follow();
     const int64_t r = blockIdx.x;
     const bool is_live = r < c.live->rows[TFI_ROWS_TOKENS];
@@ -69,11 +72,14 @@ __global__ void embed(embed_call c)
 extern "C" tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t)
 {
     const embed_call c = {a->ids,       a->position_ids, a->type_ids, a->embeddings, a->slots, a->word ? a->word->data : NULL,
-                          a->positions, a->types,        a->y,        a->E,          t,        l->live};
+                          a->positions, a->types,        a->y,        a->E,          t,        l->live,
+                          l->waits != 0};
+    tfi_cuda_launch early = *l;
     const unsigned threads = a->E > 512 ? 128 : 64;
 
     if (a->R == 0) return TF_STATUS_OK;
+    early.waits = 0;
     if (in_vectors(a->E, a->embeddings, c.words, a->positions, a->types, a->y))
-        return start(l, "EMBED", embed<8>, (unsigned)a->R, threads, 0, c);
-    return start(l, "EMBED", embed<1>, (unsigned)a->R, 128, 0, c);
+        return start(&early, "EMBED", embed<8>, (unsigned)a->R, threads, 0, c);
+    return start(&early, "EMBED", embed<1>, (unsigned)a->R, 128, 0, c);
 }

@@ -21,6 +21,7 @@ enum { THREADS = 256, EACH = TFI_INPUTS_TAKEN / 16 / THREADS };
 __global__ void __launch_bounds__(THREADS)
     take_inputs(const char *first, const char *second, char *to, int words, int number_at)
 {
+    follow();
     const uint4 *pieces[2] = {(const uint4 *)first, (const uint4 *)second};
     uint4 v[2][EACH];
 
@@ -46,7 +47,8 @@ __global__ void __launch_bounds__(THREADS)
 
 } // namespace
 
-/* Without dependent launch on either side: it writes what kernels read before they wait. */
+/* It writes what kernels read before they wait: it comes when all before it is over, and of those behind it only EMBED comes
+ * early, which waits before it reads. */
 extern "C" tf_status tfi_cuda_take_inputs(const tfi_cuda_launch *l, const tfi_inputs_args *a)
 {
     take_inputs<<<1, THREADS, 0, l->stream>>>((const char *)a->pieces[0], (const char *)a->pieces[1], (char *)a->to,
