@@ -1,5 +1,5 @@
-/* A checkpoint held in memory, and a source over it whose callbacks check what they are asked and can go wrong. Include it behind
- * _GNU_SOURCE. */
+/* A checkpoint held in memory, and a source over it whose callbacks check what they are asked and can go wrong. Include it
+ * behind _GNU_SOURCE. */
 #ifndef TFC_HELD_SOURCE_H
 #define TFC_HELD_SOURCE_H
 

@@ -1,5 +1,5 @@
 /* Checkpoints that the host hands over: the same model from a directory, from memory, from the inside of an open file and from
- * tensors gives the same numbers to the bit; all that is said wrongly of them has a status and a text; all is given back once. */
+ * tensors gives the same numbers to the bit, and all is given back once. open_source_wrong.c has what is said wrongly. */
 #define _GNU_SOURCE
 #include "held_source.h"
 

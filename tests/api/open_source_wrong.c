@@ -1,5 +1,5 @@
-/* Checkpoints of the host that are described wrongly, callbacks and memory that fail, and tokenizers alone: each has a status and a
- * text, and all is given back once. */
+/* Checkpoints of the host that are described wrongly, callbacks and memory that fail, tokenizers alone: each has a status
+ * and a text, and all is given back once. */
 #define _GNU_SOURCE
 #include "held_source.h"
 
