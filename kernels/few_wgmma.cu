@@ -19,8 +19,8 @@
  * Tried     x brought once for a cluster of tiles, by copies to several blocks: nothing gained, 0.1 to 0.4 us lost. Several
  *           slices a copy: no difference. Blocks that begin at different slices: 0.3 us lost. 64 tokens a block with K shared
  *           out: 0.2 to 0.6 us lost. The norm before it on the way, its rows shared out in a cluster and sent to all blocks of
- *           it, by stores of 16 bytes or copies of tiles: 5 us lost. The end of a tile of the head element by element through one body of code:
- *           45 us. Of keys, looking at every logit by itself: 30 us. */
+ *           it, by stores of 16 bytes or copies of tiles: 5 us lost. The end of a tile of the head element by element through
+ *           one body of code: 45 us. Of keys, looking at every logit by itself: 30 us. */
 #include "few.cuh"
 #include "greedy.cuh"
 #include "hopper.cuh"
