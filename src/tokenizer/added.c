@@ -32,7 +32,7 @@ static tf_status entry(tf_tokenizer *t, const tfi_added *token, tfi_added **out)
     if ((status = tfi_reserve(t->memory, &added, &capacity, (size_t)t->added_count + 1, sizeof *t->added)) < 0) return status;
     t->added = added;
     t->added_capacity = (int32_t)capacity;
-    id = tfi_trie_find(&t->vocab, (const uint8_t *)token->text, token->size);
+    id = tfi_vocab_find(t, token->text, token->size);
     if (id == TFI_TRIE_NONE && (status = new_id(t, &id)) < 0) return status;
     if (id > t->added_largest) t->added_largest = id;
     *out = &t->added[t->added_count++];

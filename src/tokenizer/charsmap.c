@@ -65,17 +65,45 @@ const uint8_t *tfi_charsmap_find(const tfi_charsmap *m, const uint8_t *text, siz
     return found;
 }
 
-int tfi_charsmap_begins(const tfi_charsmap *m, const uint8_t *text, size_t size)
+/* Go on from *at along `byte`: 0 if no member does. */
+static int step(const tfi_charsmap *m, uint32_t *at, uint8_t byte)
 {
-    uint32_t at;
+    *at ^= byte;
+    if (*at >= m->unit_count || (m->units[*at] & (1u << 31 | 255)) != byte) return 0;
+    *at ^= offset(m->units[*at]);
+    return *at < m->unit_count;
+}
+
+/* Put all code points that go on from `at` into `set`: `bytes` bytes are still to come of one that begins with the bits of `c`. 0 if that
+ * takes more than *steps. */
+static int add_points(const tfi_charsmap *m, uint32_t at, uint32_t c, uint32_t bytes, uint8_t *set, uint32_t *steps)
+{
+    for (uint32_t byte = 0x80; byte < 0xc0; byte++) {
+        const uint32_t point = c << 6 | (byte & 63);
+        uint32_t to = at;
+        if ((*steps)-- == 0) return *steps = 0;
+        if (!step(m, &to, (uint8_t)byte)) continue;
+        if (bytes == 1) set[point] = 1;
+        else if (!add_points(m, to, point, bytes - 1, set, steps)) return 0;
+    }
+    return 1;
+}
+
+int tfi_charsmap_seconds(const tfi_charsmap *m, const uint8_t *text, size_t size, uint8_t *set, uint32_t *steps)
+{
+    uint32_t at, any = 0;
 
     if (!m->units) return 0;
     at = offset(m->units[0]);
-    for (size_t i = 0; i < size; i++) {
-        at ^= text[i];
-        if (at >= m->unit_count || (m->units[at] & (1u << 31 | 255)) != text[i]) return 0;
-        at ^= offset(m->units[at]);
-        if (at >= m->unit_count) return 0;
+    for (size_t i = 0; i < size; i++)
+        if (!step(m, &at, text[i])) return 0;
+    for (uint32_t lead = 1; lead < 0xf0; lead = lead == 0x7f ? 0xc2 : lead + 1) {
+        uint32_t to = at;
+        if ((*steps)-- == 0) return *steps = 0, -1;
+        if (!step(m, &to, (uint8_t)lead)) continue;
+        any = 1;
+        if (lead < 0x80) set[lead] = 1;
+        else if (!add_points(m, to, lead & (lead < 0xe0 ? 31 : 15), lead < 0xe0 ? 1 : 2, set, steps)) return -1;
     }
-    return 1;
+    return (int)any;
 }

@@ -20,23 +20,24 @@ static tf_status open_vocab(tf_tokenizer *t, size_t count, tfi_entries *out)
     status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, count, sizeof *out->data);
     if (status < 0) return status;
     if (!(t->unigram.scores = tfi_arena_alloc(&t->arena, (count + 1) * sizeof *t->unigram.scores))) return TF_STATUS_NOMEM;
-    return tfi_trie_open(&t->vocab, t->memory, count < TFI_TOKEN_ID_MAX / 4 ? (uint32_t)count * 3 : TFI_TOKEN_ID_MAX);
+    return tfi_stems_open(&t->unigram.stems, t->memory, (uint32_t)(count + count / 4)); /* what large vocabularies have */
 }
 
 /* Append a piece; of two with the same text the last one counts. */
 static tf_status add_piece(tf_tokenizer *t, tfi_entries *out, const char *text, size_t size, double score)
 {
     tf_status status;
-    int32_t *id;
+    tfi_sprout *sprout;
 
     const int32_t number = (int32_t)out->count;
     out->data[out->count++] = (tfi_entry){.text = text, .size = (uint32_t)size, .id = number};
     t->unigram.scores[number] = score;
     t->vocab_entries = number + 1;
     if (size == 0) return TF_STATUS_OK;
-    if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)text, size, &id)) < 0) return status;
-    t->unigram.has_twins |= *id != TFI_TRIE_NONE;
-    *id = number;
+    if ((status = tfi_stems_add(&t->unigram.stems, (const uint8_t *)text, size, &sprout)) < 0) return status;
+    t->unigram.has_twins |= sprout->id != TFI_TRIE_NONE;
+    sprout->id = number;
+    sprout->score = score;
     return TF_STATUS_OK;
 }
 
@@ -187,30 +188,30 @@ tf_status tfi_read_class_charsmap(tf_tokenizer *t, tfi_json root)
 
 /* libsentencepiece's own rules. */
 
-/* Read the pieces that a text may be made of, by their types, into `own`. */
-static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f, tfi_trie *own)
+/* What the types of the pieces mean for texts. */
+static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f)
 {
     tfi_unigram *u = &t->unigram;
     const tfi_spm *spm = &f->spm;
     float least = INFINITY, most = FLT_MIN; /* as there: scores are negative, so that a user-defined piece has about -0.1 */
     size_t at = 0;
     tfi_spm_piece piece;
+    tfi_sprout *sprout;
     tf_status status;
     int32_t *value;
 
     for (int32_t id = 0; tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++) {
         const int is_user = piece.type == TFI_SPM_USER_DEFINED;
-        if (tfi_trie_find(&t->vocab, piece.text.data, piece.text.size) != id)
-            return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is there twice", f->name, (int)id);
+        if ((status = tfi_stems_add(&u->stems, piece.text.data, piece.text.size, &sprout)) < 0) return status;
+        if (sprout->id != id) return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is there twice", f->name, (int)id);
         if (id == spm->unk_id && piece.type != TFI_SPM_UNKNOWN)
             return tfi_fail(TF_STATUS_CORRUPT, "%s: piece %d is not the unknown one, as unk_id says", f->name, (int)id);
-        if (piece.type != TFI_SPM_NORMAL && !is_user) continue;
+        sprout->is_marker = piece.type != TFI_SPM_NORMAL && !is_user;
+        if (sprout->is_marker) continue;
         for (size_t i = 1; i + u->mark_size <= piece.text.size; i++)
             u->spans_words |= memcmp(piece.text.data + i, u->mark_text, u->mark_size) == 0;
         if (!is_user && piece.score < least) least = piece.score;
         if (!is_user && piece.score > most) most = piece.score;
-        if ((status = tfi_trie_add(own, piece.text.data, piece.text.size, &value)) < 0) return status;
-        *value = id;
         if (!is_user) continue;
         u->user_count++;
         if ((status = tfi_trie_add(&u->user, piece.text.data, piece.text.size, &value)) < 0) return status;
@@ -219,20 +220,12 @@ static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f, tfi_trie *ow
     if (least > most) least = 0; /* no normal piece */
     u->unk_score = least - 10.0f;
     at = 0;
-    for (int32_t id = 0; u->user_count && tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++)
-        if (piece.type == TFI_SPM_USER_DEFINED) u->scores[id] = (double)((float)piece.text.size * most) - 0.1;
+    for (int32_t id = 0; u->user_count && tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++) {
+        if (piece.type != TFI_SPM_USER_DEFINED) continue;
+        if ((status = tfi_stems_add(&u->stems, piece.text.data, piece.text.size, &sprout)) < 0) return status;
+        sprout->score = u->scores[id] = (double)((float)piece.text.size * most) - 0.1;
+    }
     return TF_STATUS_OK;
-}
-
-static tf_status read_own_pieces(tf_tokenizer *t, const tfi_spm_file *f)
-{
-    tfi_trie own;
-    tf_status status = tfi_trie_open(&own, t->memory, t->vocab.nodes);
-
-    if (status == TF_STATUS_OK) status = read_types(t, f, &own);
-    if (status == TF_STATUS_OK) status = tfi_darts_open(&t->unigram.pieces, t->memory, &own);
-    tfi_trie_close(&own);
-    return status;
 }
 
 tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
@@ -254,7 +247,7 @@ tf_status tfi_spm_rules(tf_tokenizer *t, const tfi_spm_file *f)
     u->unk_surface_size = (uint32_t)spm->unk_surface.size;
     if (!u->unk_surface) return TF_STATUS_NOMEM;
     if ((status = tfi_trie_open(&u->user, t->memory, 64)) < 0) return status;
-    return read_own_pieces(t, f);
+    return read_types(t, f);
 }
 
 void tfi_spm_mark_special(tf_tokenizer *t, const tfi_spm_file *f)
@@ -385,53 +378,59 @@ static int has_seams(const tf_tokenizer *t)
     return 1;
 }
 
-/* Does some member of the map begin with two characters of ASCII that are words? The short way does not look for it. */
-static int maps_ascii_pairs(const tfi_unigram *u)
+/* Is code point `c` a grapheme of its own, if what is behind it does not join any base? */
+static int is_alone(uint32_t c)
 {
-    for (int a = 0; a < 128; a++)
-        for (int b = 0; b < 128; b++) {
-            const uint8_t text[2] = {(uint8_t)a, (uint8_t)b};
-            if (u->ascii[a] == TFI_ASCII_WORD && tfi_charsmap_begins(&u->map, text, 2)) return 1;
-        }
-    return 0;
+    static const uint32_t hangul[] = {0x1161, 0x11a8}; /* a vowel and a final consonant */
+    int32_t state = 0;
+    int alone = tfi_unicode_is_break(' ', c, &state);
+
+    state = 0;
+    alone &= tfi_unicode_is_break(c, ' ', &state);
+    state = 0;
+    alone &= tfi_unicode_is_break(c, c, &state);
+    for (int i = 0; i < 2; i++) {
+        state = 0;
+        alone &= tfi_unicode_is_break(c, hangul[i], &state);
+    }
+    return alone;
 }
 
-/* Does the normalizer change code point `c` by itself, or is it no part of a word? */
-static int is_slow(const tf_tokenizer *t, uint32_t c, const uint8_t *text, uint32_t size)
+/* Is `c` a space, by which words are divided? */
+static int divides(const tf_tokenizer *t, uint32_t c)
+{
+    return t->unigram.is_spm ? c == ' ' : tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_SPACE;
+}
+
+/* What the short way does with what the map has for a code point: TFI_POINT_*. */
+static int mapped_point(const tf_tokenizer *t, const uint8_t *new, uint32_t new_size)
 {
     const tfi_unigram *u = &t->unigram;
-    const uint8_t flags = tfi_unicode_flags(&t->unicode, c);
-    uint32_t length;
+    uint32_t size;
+
+    if (new_size == 0) return TFI_POINT_SLOW;
+    for (uint32_t i = 0; i < new_size; i += size) {
+        const uint32_t c = tfi_utf8_decode(new + i, &size);
+        if (divides(t, c) && size == new_size) return TFI_POINT_SPACE;
+        if (tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_SPACE || c == u->mark) return TFI_POINT_SLOW;
+    }
+    return TFI_POINT_MAPPED;
+}
+
+/* What the short way does with code point `c` by itself: SLOW, SPACE, MAPPED or nothing; goes_on: as the begin of a member of the map it asks for
+ * more. */
+static int lonely_point(const tf_tokenizer *t, uint32_t c, const uint8_t *text, uint32_t size, int goes_on)
+{
+    const tfi_unigram *u = &t->unigram;
+    uint32_t new_size;
     size_t matched;
+    const uint8_t *new = tfi_charsmap_find(&u->map, text, size, 0, &matched, &new_size);
 
-    if (c < 128 && u->ascii[c] != TFI_ASCII_WORD) return 1;
-    if (flags & TFI_UNICODE_SPACE || (u->has_mark && c == u->mark) || (u->is_spm && c == u->mark)) return 1;
-    if (u->lowercase && flags & TFI_UNICODE_LOWERED) return 1;
-    if (u->user_count && tfi_trie_walk(&u->user, text, size)) return 1;
-    return tfi_charsmap_find(&u->map, text, size, 0, &matched, &length) != NULL;
-}
-
-/* What the short way does with code point `c`: TFI_POINT_*. */
-static uint8_t point(const tf_tokenizer *t, uint32_t c)
-{
-    uint8_t text[4];
-    const uint32_t size = tfi_utf8_encode(c, text);
-    int32_t state = 0;
-    const int joins = tfi_unicode_is_break(' ', c, &state) ? 0 : TFI_POINT_JOINS;
-
-    if (is_slow(t, c, text, size)) return (uint8_t)(TFI_POINT_SLOW | joins);
-    return (uint8_t)(joins | (tfi_charsmap_begins(&t->unigram.map, text, size) ? TFI_POINT_ASKS : 0));
-}
-
-/* The id of the piece that is a mark and nothing else. */
-static int32_t lone_mark(const tfi_unigram *u)
-{
-    uint32_t base = u->pieces.root;
-    int32_t id = TFI_TRIE_NONE;
-
-    for (uint32_t i = 0; i < u->mark_size; i++)
-        if (!tfi_darts_step(&u->pieces, &base, u->mark_text[i], &id)) return TFI_TRIE_NONE;
-    return id;
+    if (c == u->mark || (u->lowercase && tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_LOWERED)) return TFI_POINT_SLOW;
+    if (u->user_count && tfi_trie_walk(&u->user, text, size)) return TFI_POINT_SLOW;
+    if (!new && !divides(t, c)) return tfi_unicode_flags(&t->unicode, c) & TFI_UNICODE_SPACE ? TFI_POINT_SLOW : 0;
+    if (goes_on || !is_alone(c)) return TFI_POINT_SLOW;
+    return new ? mapped_point(t, new, new_size) : TFI_POINT_SPACE;
 }
 
 /* May words be taken one by one? With libsentencepiece's rules only where no piece reaches from one into the next and a lone mark
@@ -440,20 +439,34 @@ static int has_words(const tf_tokenizer *t)
 {
     const tfi_unigram *u = &t->unigram;
 
-    if (u->ascii[' '] != TFI_ASCII_SPACE || maps_ascii_pairs(u)) return 0;
+    if (u->ascii[' '] != TFI_ASCII_SPACE) return 0;
     if (!u->is_spm) return u->is_plain && u->split_spaces && u->has_mark;
     if (!u->dummy_prefix || !u->remove_extra_spaces || !u->escape_spaces || u->space_is_suffix) return 0;
-    return lone_mark(u) != TFI_TRIE_NONE && !u->spans_words;
+    return u->stems.stems[tfi_stems_first(&u->stems, u->mark)].point & TFI_STEM_PIECE && !u->spans_words;
 }
 
+/* TFI_POINT_* of all code points. A map for which that takes long has no short way. */
 static tf_status set_points(tf_tokenizer *t)
 {
-    enum { POINTS = 0x10000 };
     tfi_unigram *u = &t->unigram;
+    uint8_t *second, text[4];
+    uint32_t steps = 1 << 21;
+    int32_t state;
+    int more = 0;
 
     if (!has_words(t)) return TF_STATUS_OK;
-    if (!(u->points = tfi_arena_alloc(&t->arena, POINTS))) return TF_STATUS_NOMEM;
-    for (uint32_t c = 0; c < POINTS; c++) u->points[c] = c >= 0xd800 && c < 0xe000 ? TFI_POINT_SLOW : point(t, c);
+    if (!(second = tfi_zalloc(t->memory, TFI_FIRST_COUNT))) return TF_STATUS_NOMEM;
+    for (uint32_t c = 0; c < TFI_FIRST_COUNT && more >= 0; c++) {
+        const uint32_t size = tfi_utf8_encode(c, text);
+        more = c >= 0xd800 && c < 0xe000 ? 0 : tfi_charsmap_seconds(&u->map, text, size, second, &steps);
+        state = 0;
+        const int flags = lonely_point(t, c, text, size, more) | (tfi_unicode_is_break(' ', c, &state) ? 0 : TFI_POINT_JOINS);
+        u->stems.first[c] |= (uint32_t)flags << TFI_STEM_BITS;
+    }
+    for (uint32_t c = 0; c < TFI_FIRST_COUNT; c++)
+        if (second[c]) u->stems.first[c] |= (uint32_t)TFI_POINT_SECOND << TFI_STEM_BITS;
+    u->has_words = more >= 0;
+    tfi_free(t->memory, second, TFI_FIRST_COUNT);
     return TF_STATUS_OK;
 }
 
@@ -468,15 +481,15 @@ tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
         return tfi_fail(TF_STATUS_CORRUPT, "%s: unk_id is %d, there are %d pieces", file, (int)u->unk_id,
                         (int)t->vocab_entries);
     if (!u->is_spm) {
-        if ((status = tfi_darts_open(&u->pieces, t->memory, &t->vocab)) < 0) return status;
         double least = INFINITY;
         for (int32_t i = 0; i < t->vocab_entries; i++)
             if (u->scores[i] < least) least = u->scores[i];
         u->unk_score = least - 10.0;
     }
+    if ((status = tfi_stems_pack(&u->stems)) < 0) return tfi_fail_prefix(status, "%s: ", file);
     for (int i = 0; i < 256; i++) {
         const int size = snprintf(name, sizeof name, "<0x%02X>", (unsigned)i);
-        u->byte_id[i] = tfi_trie_find(&t->vocab, (const uint8_t *)name, (size_t)size);
+        u->byte_id[i] = tfi_vocab_find(t, name, (size_t)size);
     }
     set_ascii(t);
     u->has_seams = has_seams(t);

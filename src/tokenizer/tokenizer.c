@@ -45,7 +45,7 @@ tf_status tf_tokenizer_token(const tf_tokenizer *t, int32_t id, const char **tok
 int32_t tfi_token_id(const tf_tokenizer *t, const char *text, size_t size)
 {
     const int32_t added = tfi_trie_find(&t->added_ids, (const uint8_t *)text, size);
-    return added != TFI_TRIE_NONE ? t->added[added].id : tfi_trie_find(&t->vocab, (const uint8_t *)text, size);
+    return added != TFI_TRIE_NONE ? t->added[added].id : tfi_vocab_find(t, text, size);
 }
 
 tf_status tf_tokenizer_id(const tf_tokenizer *t, tf_text token, int32_t *id)

@@ -116,7 +116,7 @@ struct tf_tokenizer {
     uint8_t ascii_class[128], ascii_fold[128];
 
     /* Model. */
-    tfi_trie vocab;        /* values are ids */
+    tfi_trie vocab;        /* values are ids; Unigram has it in unigram.stems */
     int32_t vocab_entries; /* members of the trie */
     int32_t vocab_size;    /* largest id, added tokens included, plus 1 */
     char *text;            /* all token strings in id order, each with a NUL */
@@ -151,6 +151,13 @@ struct tf_tokenizer {
 
 /* The id of a token string: added tokens first, then the vocabulary; TFI_TRIE_NONE if there is none. */
 int32_t tfi_token_id(const tf_tokenizer *t, const char *text, size_t size);
+
+/* The id of a string of the vocabulary, or TFI_TRIE_NONE. */
+static inline int32_t tfi_vocab_find(const tf_tokenizer *t, const char *text, size_t size)
+{
+    return t->model == TFI_MODEL_UNIGRAM ? tfi_stems_find(&t->unigram.stems, (const uint8_t *)text, size)
+                                         : tfi_trie_find(&t->vocab, (const uint8_t *)text, size);
+}
 
 /* Grow *data to at least `need` elements, at least doubling. OK or NOMEM (then all is as before). */
 tf_status tfi_reserve(tfi_memory *memory, void **data, size_t *capacity, size_t need, size_t element_size);
@@ -221,11 +228,13 @@ typedef struct tfi_span {
     int32_t added; /* index into tf_tokenizer.added, or TFI_TRIE_NONE */
 } tfi_span;
 
+enum { TFI_NOT_REACHED = -1 };
+
 /* The best way to a place in a piece of text; once it is known, the way on from there. */
 typedef struct tfi_node {
     double score;
     uint32_t place; /* where the last token before it begins, or where the next one ends */
-    int32_t id;     /* of that token; TFI_TRIE_NONE: not reached */
+    int32_t stem;   /* that token's; TFI_STEM_ROOT: it is unknown; or TFI_NOT_REACHED */
 } tfi_node;
 
 /* A part of a text; is_first and is_last if nothing of what is normalised together lies before or behind it. */
@@ -260,6 +269,7 @@ typedef struct tfi_scratch {
     uint64_t *heap; /* merges that may come next */
     tfi_node *nodes;
     uint8_t *piece;
+    uint32_t *points;     /* a piece's code points */
     tfi_word *words;      /* [TFI_WORDS] or NULL */
     uint64_t words_owner; /* the serial of the tokenizer that they are words of */
     void *lattice;        /* libmecab's */
@@ -271,7 +281,7 @@ typedef struct tfi_scratch {
     uint8_t *classes;
     size_t class_count, class_capacity;
     size_t char_limit; /* code points that a normal form may have */
-    size_t sorted_count, node_capacity, piece_size, piece_capacity;
+    size_t sorted_count, node_capacity, point_capacity, piece_size, piece_capacity;
     size_t token_count, normal_size, char_count, mark_count, repaired_size, repair_count, symbol_count, heap_count;
     size_t token_capacity, normal_capacity, char_capacity, mark_capacity, sorted_capacity, repaired_capacity, repair_capacity;
     size_t symbol_capacity, heap_capacity;

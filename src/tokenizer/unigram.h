@@ -8,23 +8,26 @@
 #include <stdint.h>
 
 #include "tokenizer/charsmap.h"
-#include "tokenizer/darts.h"
 #include "tokenizer/pipeline.h"
+#include "tokenizer/stems.h"
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 
 enum { TFI_PIECE_SIZE_MAX = 1024 }; /* bounds what one place in a text can cost */
 
-/* What the short way for words asks of a code point. */
+/* What the short way for words asks of a code point; in the high bits of tfi_stems.first. */
 enum {
-    TFI_POINT_SLOW = 1, /* changes, splits, or is the mark */
-    TFI_POINT_ASKS = 2, /* some member of the map begins with it and goes on: changes with what is behind it */
-    TFI_POINT_JOINS = 4 /* is one grapheme with a space before it */
+    TFI_POINT_SLOW = 1,    /* takes the long way */
+    TFI_POINT_SECOND = 2,  /* some member of the map has it behind its first code point: may change together with what is before it */
+    TFI_POINT_JOINS = 4,   /* is one grapheme with a space before it */
+    TFI_POINT_SPACE = 8,   /* is a space, or becomes one, unless what is behind it joins */
+    TFI_POINT_MAPPED = 16, /* is changed by itself to what has no space and no mark, unless what is behind it joins */
+    TFI_POINT_ASKED = TFI_POINT_SLOW | TFI_POINT_SECOND | TFI_POINT_SPACE | TFI_POINT_MAPPED
 };
 
 typedef struct tfi_unigram {
-    tfi_darts pieces; /* those that a text may be made of; values are ids */
-    double *scores;   /* [vocab_size] of the model's vocabulary */
+    tfi_stems stems; /* the vocabulary */
+    double *scores;  /* [vocab_size] of it */
     double unk_score;
     int32_t unk_id;
     int byte_fallback;
@@ -43,7 +46,7 @@ typedef struct tfi_unigram {
     uint8_t mark_text[4];
     uint32_t mark_size;
     uint8_t ascii[128]; /* TFI_ASCII_WORD, _SPACE, or _REMOVED for what the charsmap changes */
-    uint8_t *points;    /* [65536] TFI_POINT_*; NULL: there is no short way for words */
+    int has_words;      /* there is a short way for words */
 
     /* libsentencepiece's rules. */
     int is_spm, lowercase, dummy_prefix, remove_extra_spaces, escape_spaces, space_is_suffix;
@@ -67,7 +70,7 @@ typedef struct tfi_word {
 
 static inline void tfi_unigram_close(tfi_unigram *u)
 {
-    tfi_darts_close(&u->pieces);
+    tfi_stems_close(&u->stems);
     tfi_trie_close(&u->user);
 }
 

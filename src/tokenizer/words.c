@@ -31,6 +31,7 @@ void tfi_scratch_close(tfi_scratch *s)
     tfi_free(s->memory, s->tokens, s->token_capacity * sizeof *s->tokens);
     tfi_free(s->memory, s->nodes, s->node_capacity * sizeof *s->nodes);
     tfi_free(s->memory, s->piece, s->piece_capacity);
+    tfi_free(s->memory, s->points, s->point_capacity * sizeof *s->points);
     tfi_free(s->memory, s->normal, s->normal_capacity);
     tfi_free(s->memory, s->chars, s->char_capacity * sizeof *s->chars);
     tfi_free(s->memory, s->marks, s->mark_capacity * sizeof *s->marks);
