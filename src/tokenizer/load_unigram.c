@@ -442,7 +442,7 @@ static int has_words(const tf_tokenizer *t)
     if (u->ascii[' '] != TFI_ASCII_SPACE) return 0;
     if (!u->is_spm) return u->is_plain && u->split_spaces && u->has_mark;
     if (!u->dummy_prefix || !u->remove_extra_spaces || !u->escape_spaces || u->space_is_suffix) return 0;
-    return u->stems.stems[tfi_stems_first(&u->stems, u->mark)].point & TFI_STEM_PIECE && !u->spans_words;
+    return u->stems.stems[tfi_stems_first(&u->stems, u->mark)].bits & TFI_STEM_PIECE && !u->spans_words;
 }
 
 /* TFI_POINT_* of all code points. A map for which that takes long has no short way. */

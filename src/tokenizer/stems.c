@@ -1,9 +1,8 @@
 /* Making a set of stems: first all of them in a hash table, in the order of adding; then packed.
  *
- * Units come in blocks of 64, and the children of a stem lie in one block, so that where they fit is found for a whole block at once: the
- * block's map of free units, with places exchanged by what a child's code point says, has the bases that put this child on a free unit.
- * Only blocks that filled up last are tried, which keeps packing linear. A unit may look like the child of another stem than its own: nobody
- * asks, because the bits of a stem say which places hold its children. */
+ * Numbers come in blocks of 256, and the children of a stem lie in one block, so that where they fit is found for a whole block at once: the
+ * block's map of free numbers, with places exchanged by what a child's code point says, has the bases that put this child on a free one.
+ * A stem knows only its code point, not its parent, so no two parents share a base. Only blocks that filled up last are tried, which keeps packing linear. */
 #include "tokenizer/stems.h"
 
 #include <string.h>
@@ -11,18 +10,22 @@
 #include "base/status.h"
 #include "tokenizer/unicode.h"
 
-enum { BLOCK = 64, OPEN_BLOCKS = 16, FULL = 2 };
+enum { BLOCK = 256, OPEN_BLOCKS = 16, FULL = 4 };
+
+typedef struct map256 {
+    uint64_t bits[4];
+} map256;
 
 typedef struct block {
-    uint64_t free;
-    uint32_t first; /* unit */
+    map256 free, bases;    /* numbers that are free, bases that are */
+    uint32_t first, count; /* the first number; free ones */
 } block;
 
 typedef struct packer {
     tfi_stems *stems;
     uint32_t *begin;    /* [sprouts + 1] into children */
     uint32_t *children; /* sprouts by parent */
-    uint32_t *unit, *base; /* [sprouts] */
+    uint32_t *number, *base; /* [sprouts] */
     uint32_t in_table;  /* how many children are */
     block open[OPEN_BLOCKS];
     int open_count;
@@ -99,9 +102,8 @@ void tfi_stems_close(tfi_stems *t)
 {
     sprouts_close(t);
     slots_close(t);
-    if (t->stems) tfi_free(t->memory, t->stems, t->capacity * sizeof *t->stems);
-    if (t->scores) tfi_free(t->memory, t->scores, t->capacity * sizeof *t->scores);
-    if (t->ids) tfi_free(t->memory, t->ids, t->capacity * sizeof *t->ids);
+    if (t->stems) tfi_free(t->memory, t->stems, t->count * sizeof *t->stems);
+    if (t->ids) tfi_free(t->memory, t->ids, t->count * sizeof *t->ids);
     if (t->first) tfi_free(t->memory, t->first, TFI_FIRST_COUNT * sizeof *t->first);
     memset(t, 0, sizeof *t);
 }
@@ -139,23 +141,52 @@ tf_status tfi_stems_add(tfi_stems *t, const uint8_t *text, size_t size, tfi_spro
 /* Packing. */
 
 /* out[i] = in[i ^ by] */
-static uint64_t exchange(uint64_t in, uint32_t by)
+static map256 exchange(const map256 *in, uint32_t by)
 {
     static const uint64_t masks[6] = {0x5555555555555555, 0x3333333333333333, 0x0f0f0f0f0f0f0f0f,
                                       0x00ff00ff00ff00ff, 0x0000ffff0000ffff, 0x00000000ffffffff};
+    map256 out;
 
-    for (int k = 0; k < 6; k++)
-        if (by >> k & 1) in = (in & masks[k]) << (1 << k) | (in >> (1 << k) & masks[k]);
-    return in;
+    for (uint32_t w = 0; w < 4; w++) {
+        uint64_t x = in->bits[w ^ by >> 6];
+        for (int k = 0; k < 6; k++)
+            if (by >> k & 1) x = (x & masks[k]) << (1 << k) | (x >> (1 << k) & masks[k]);
+        out.bits[w] = x;
+    }
+    return out;
 }
 
-/* The bases in the block that put all these children on free units, as bits. */
-static uint64_t fitting(const packer *p, const block *b, const uint32_t *children, uint32_t count)
+static void clear_bit(map256 *m, uint32_t i)
 {
-    uint64_t fits = UINT64_MAX;
+    m->bits[i >> 6] &= ~((uint64_t)1 << (i & 63));
+}
 
-    for (uint32_t i = 0; i < count && fits; i++) fits &= exchange(b->free, p->stems->sprouts[children[i]].c & 63);
-    return fits;
+/* A base in the block for a child at `place`, or -1. Most stems have one child: any free number will do. */
+static int find_single(const block *b, uint32_t place)
+{
+    for (uint32_t w = 0; w < 4; w++)
+        for (uint64_t left = b->free.bits[w]; left; left &= left - 1) {
+            const uint32_t base = (w * 64 + (uint32_t)__builtin_ctzll(left)) ^ place;
+            if (b->bases.bits[base >> 6] >> (base & 63) & 1) return (int)base;
+        }
+    return -1;
+}
+
+/* A base in the block that puts all these children on free numbers, or -1. */
+static int find_base(const packer *p, const block *b, const uint32_t *children, uint32_t count)
+{
+    const tfi_sprout *sprouts = p->stems->sprouts;
+    map256 fits = b->bases;
+
+    if (b->count < count) return -1;
+    if (count == 1) return find_single(b, sprouts[*children].c & 255);
+    for (uint32_t i = 0; i < count; i++) {
+        const map256 one = exchange(&b->free, sprouts[children[i]].c & 255);
+        for (int w = 0; w < 4; w++) fits.bits[w] &= one.bits[w];
+    }
+    for (int w = 0; w < 4; w++)
+        if (fits.bits[w]) return w * 64 + __builtin_ctzll(fits.bits[w]);
+    return -1;
 }
 
 /* One more block, in place of the fullest one if there are many. */
@@ -166,57 +197,61 @@ static tf_status add_block(packer *p, block **out)
     if (at < OPEN_BLOCKS) p->open_count++;
     else
         for (int i = at = 0; i < OPEN_BLOCKS; i++)
-            if (__builtin_popcountll(p->open[i].free) < __builtin_popcountll(p->open[at].free)) at = i;
-    *out = &p->open[at];
-    **out = (block){.free = UINT64_MAX, .first = p->stems->count};
-    if (p->stems->count == 0) (*out)->free--; /* number 0 is no stem's */
+            if (p->open[i].count < p->open[at].count) at = i;
+    block *b = *out = &p->open[at];
+    memset(b, 0xff, sizeof *b);
+    b->first = p->stems->count;
+    b->count = BLOCK;
     p->stems->count += BLOCK;
     return p->stems->count > TFI_STEMS_MAX ? too_many() : TF_STATUS_OK;
 }
 
-/* Give children with different places units in one block; *base gets where they are. */
+/* Give children with different places numbers in one block. */
 static tf_status place(packer *p, const uint32_t *children, uint32_t count, uint32_t *base)
 {
     block *b = NULL;
-    uint64_t fits = 0;
+    int low = -1;
     tf_status status;
 
-    for (int i = 0; i < p->open_count && !fits; i++)
-        if ((fits = fitting(p, &p->open[i], children, count)) != 0) b = &p->open[i];
-    if (!fits) {
+    for (int i = 0; i < p->open_count && low < 0; i++)
+        if ((low = find_base(p, &p->open[i], children, count)) >= 0) b = &p->open[i];
+    if (low < 0) {
         if ((status = add_block(p, &b)) < 0) return status;
-        fits = fitting(p, b, children, count);
-        if (!fits) return place(p, children, count, base); /* all 64 places, in the block that lacks one */
+        low = 0;
     }
-    *base = b->first + (uint32_t)__builtin_ctzll(fits);
+    *base = b->first + (uint32_t)low;
+    clear_bit(&b->bases, (uint32_t)low);
     for (uint32_t i = 0; i < count; i++) {
-        p->unit[children[i]] = *base ^ (p->stems->sprouts[children[i]].c & 63);
-        b->free &= ~((uint64_t)1 << (p->unit[children[i]] & 63));
+        const uint32_t at = (uint32_t)low ^ (p->stems->sprouts[children[i]].c & 255);
+        clear_bit(&b->free, at);
+        p->number[children[i]] = b->first + at;
     }
-    if (__builtin_popcountll(b->free) < FULL) *b = p->open[--p->open_count];
+    b->count -= count;
+    if (b->count < FULL) *b = p->open[--p->open_count]; /* not worth looking at any more */
     return TF_STATUS_OK;
 }
 
+/* Children whose places differ lie together, the others anywhere. */
 static tf_status place_children(packer *p, uint32_t sprout)
 {
-    const uint32_t *children = p->children + p->begin[sprout], count = p->begin[sprout + 1] - p->begin[sprout];
+    uint32_t *children = p->children + p->begin[sprout], count = p->begin[sprout + 1] - p->begin[sprout];
     const tfi_sprout *sprouts = p->stems->sprouts;
-    uint32_t base;
-    uint64_t places = 0;
-    int apart = sprout != TFI_STEM_ROOT;
+    uint32_t together = 0, base;
+    map256 places;
     tf_status status = TF_STATUS_OK;
 
-    for (uint32_t i = 0; i < count; i++) {
-        const uint64_t place = (uint64_t)1 << (sprouts[children[i]].c & 63);
-        apart &= !(places & place);
-        places |= place;
+    memset(&places, 0xff, sizeof places);
+    for (uint32_t i = 0; i < count && sprout != TFI_STEM_ROOT; i++) {
+        const uint32_t at = sprouts[children[i]].c & 255, one = children[i];
+        if (!(places.bits[at >> 6] >> (at & 63) & 1)) continue;
+        clear_bit(&places, at);
+        children[i] = children[together];
+        children[together++] = one;
     }
-    p->base[sprout] = apart ? 0 : TFI_STEM_TABLE;
-    if (apart) return count ? place(p, children, count, &p->base[sprout]) : TF_STATUS_OK;
-    for (uint32_t i = 0; i < count && status == TF_STATUS_OK; i++) {
-        p->in_table += sprout != TFI_STEM_ROOT || sprouts[children[i]].c >= TFI_FIRST_COUNT;
-        status = place(p, &children[i], 1, &base);
-    }
+    p->base[sprout] = 0;
+    if (together) status = place(p, children, together, &p->base[sprout]);
+    for (uint32_t i = together; i < count && status == TF_STATUS_OK; i++) status = place(p, &children[i], 1, &base);
+    p->in_table += count - together;
     return status;
 }
 
@@ -226,8 +261,8 @@ static void list_children(packer *p)
 
     for (uint32_t i = 1; i < t->sprout_count; i++) p->begin[t->sprouts[i].parent + 1]++;
     for (uint32_t i = 0; i < t->sprout_count; i++) p->begin[i + 1] += p->begin[i];
-    for (uint32_t i = 0; i < t->sprout_count; i++) p->unit[i] = p->begin[i];
-    for (uint32_t i = 1; i < t->sprout_count; i++) p->children[p->unit[t->sprouts[i].parent]++] = i;
+    for (uint32_t i = 0; i < t->sprout_count; i++) p->number[i] = p->begin[i];
+    for (uint32_t i = 1; i < t->sprout_count; i++) p->children[p->number[t->sprouts[i].parent]++] = i;
 }
 
 /* All has its place: write it down. */
@@ -236,22 +271,25 @@ static tf_status write_stems(packer *p)
     tfi_stems *t = p->stems;
 
     slots_close(t);
-    t->capacity = t->count;
-    if (!(t->stems = tfi_zalloc(t->memory, t->count * sizeof *t->stems))) return TF_STATUS_NOMEM;
-    if (!(t->scores = tfi_alloc(t->memory, t->count * sizeof *t->scores))) return TF_STATUS_NOMEM;
+    if (!(t->stems = tfi_alloc(t->memory, t->count * sizeof *t->stems))) return TF_STATUS_NOMEM;
     if (!(t->ids = tfi_alloc(t->memory, t->count * sizeof *t->ids))) return TF_STATUS_NOMEM;
     if (slots_open(t, p->in_table) < 0) return TF_STATUS_NOMEM;
-    p->unit[TFI_STEM_ROOT] = TFI_STEM_ROOT;
+    for (uint32_t i = 0; i < t->count; i++) t->stems[i].bits = TFI_STEM_POINT; /* no code point */
+    p->number[TFI_STEM_ROOT] = TFI_STEM_ROOT;
     for (uint32_t i = 1; i < t->sprout_count; i++) {
         const tfi_sprout *from = &t->sprouts[i];
-        const uint32_t at = p->unit[i], parent = p->unit[from->parent];
-        t->stems[at].base = p->base[i];
-        t->stems[at].point = from->c | (from->id != TFI_TRIE_NONE && !from->is_marker ? TFI_STEM_PIECE : 0);
-        t->scores[at] = from->score;
+        const uint32_t at = p->number[i], parent = p->number[from->parent];
+        t->stems[at].bits = from->c | (uint64_t)p->base[i] << TFI_STEM_BASE;
+        if (from->id != TFI_TRIE_NONE && !from->is_marker) t->stems[at].bits |= TFI_STEM_PIECE;
+        t->stems[at].score = from->score;
         t->ids[at] = from->id;
-        t->stems[parent].next |= (uint64_t)1 << (from->c & 63);
-        if (parent == TFI_STEM_ROOT && from->c < TFI_FIRST_COUNT) t->first[from->c] = at;
-        else if (p->base[from->parent] == TFI_STEM_TABLE) slot_add(t, parent, from->c, at);
+        t->stems[parent].bits |= (uint64_t)1 << (TFI_STEM_NEXT + (from->c & 15));
+        if (parent == TFI_STEM_ROOT && from->c < TFI_FIRST_COUNT) {
+            t->first[from->c] = at;
+        } else if (at != (p->base[from->parent] ^ (from->c & 255))) {
+            t->stems[parent].bits |= TFI_STEM_MORE;
+            slot_add(t, parent, from->c, at);
+        }
     }
     return TF_STATUS_OK;
 }
@@ -260,21 +298,24 @@ tf_status tfi_stems_pack(tfi_stems *t)
 {
     const size_t sprouts = t->sprout_count;
     packer p = {.stems = t};
+    block *b;
     tf_status status = TF_STATUS_NOMEM;
 
     p.begin = tfi_zalloc(t->memory, (sprouts + 1) * sizeof *p.begin);
     p.children = tfi_alloc(t->memory, sprouts * sizeof *p.children);
-    p.unit = tfi_alloc(t->memory, sprouts * sizeof *p.unit);
+    p.number = tfi_alloc(t->memory, sprouts * sizeof *p.number);
     p.base = tfi_alloc(t->memory, sprouts * sizeof *p.base);
-    if (p.begin && p.children && p.unit && p.base) {
+    if (p.begin && p.children && p.number && p.base) {
         list_children(&p);
-        status = TF_STATUS_OK;
+        status = add_block(&p, &b);
+        clear_bit(&b->free, 0); /* number 0 is no stem's */
+        b->count--;
         for (uint32_t i = 0; i < sprouts && status == TF_STATUS_OK; i++) status = place_children(&p, i);
         if (status == TF_STATUS_OK) status = write_stems(&p);
     }
     tfi_free(t->memory, p.begin, (sprouts + 1) * sizeof *p.begin);
     tfi_free(t->memory, p.children, sprouts * sizeof *p.children);
-    tfi_free(t->memory, p.unit, sprouts * sizeof *p.unit);
+    tfi_free(t->memory, p.number, sprouts * sizeof *p.number);
     tfi_free(t->memory, p.base, sprouts * sizeof *p.base);
     sprouts_close(t);
     return status;

@@ -1,28 +1,32 @@
 /* The pieces of a Unigram vocabulary, walked code point by code point: a stem is what some piece begins with.
  *
- * The first step is one read of a table by code point. Each further one asks a word of 64 bits in the stem itself whether any piece
- * goes on so, which ends most searches without another read; the children of a stem lie within a kilobyte, as in a double array, each
- * at a place its code point says. A stem of more children than such places can tell apart has them in a hash table. */
+ * The first step is one read of a table by code point, each further one a read of the sixteen bytes that hold all that is known of a stem.
+ * Bits in the stem before say of most code points that no piece goes on so, which ends most searches without that read. The children of a
+ * stem lie within four kilobytes, as in a double array, each at a place its code point says; the second child for a place is in a hash
+ * table. */
 #ifndef TFI_TOKENIZER_STEMS_H
+#include <stdio.h>
 #define TFI_TOKENIZER_STEMS_H
 
 #include "base/memory.h"
 #include "tokenizer/trie.h"
 
-#define TFI_STEM_TABLE UINT32_MAX
 enum {
     TFI_STEM_ROOT = 0, /* also: no stem */
     TFI_STEM_BITS = 24,
     TFI_STEMS_MAX = (1 << TFI_STEM_BITS) - 1,
     TFI_FIRST_COUNT = 0x10000,
-    TFI_STEM_POINT = 0x1fffff,  /* mask of tfi_stem.point */
-    TFI_STEM_PIECE = 1 << 21    /* a piece that texts are made of */
+    /* Of tfi_stem.bits: */
+    TFI_STEM_POINT = 0x1fffff, /* the stem's last code point */
+    TFI_STEM_PIECE = 1 << 21,  /* is a piece that texts are made of */
+    TFI_STEM_BASE = 22,        /* from this bit on: child c has number base ^ c % 256, */
+    TFI_STEM_NEXT = 46         /* and, from this bit on, bit c % 16 is set */
 };
+#define TFI_STEM_MORE ((uint64_t)1 << 62) /* some children are in the table instead */
 
 typedef struct tfi_stem {
-    uint64_t next;  /* bit c % 64: some stem is this one and code point c */
-    uint32_t base;  /* that stem is number base ^ c % 64, or in the table */
-    uint32_t point; /* the last code point, with TFI_STEM_PIECE */
+    uint64_t bits;
+    double score; /* of the piece that is this stem */
 } tfi_stem;
 
 typedef struct tfi_stem_slot {
@@ -39,13 +43,12 @@ typedef struct tfi_sprout {
 
 typedef struct tfi_stems {
     tfi_memory *memory;
-    tfi_stem *stems; /* [count] once they are packed; and of the piece that each one is, */
-    double *scores;  /* [count] its score */
-    int32_t *ids;    /* [count] its id, or TFI_TRIE_NONE */
+    tfi_stem *stems; /* [count] once they are packed */
+    int32_t *ids;    /* [count] of the piece that each one is, or TFI_TRIE_NONE */
     uint32_t *first; /* [TFI_FIRST_COUNT] by code point: the stem that is it alone, or 0; above TFI_STEM_BITS the user's bits */
     tfi_stem_slot *slots; /* open addressing by parent and code point; all stems until they are packed */
     uint32_t mask, shift; /* slots - 1; 64 - log2(slots) */
-    uint32_t count, capacity;
+    uint32_t count;
     tfi_sprout *sprouts; /* until they are packed */
     uint32_t sprout_count, sprout_capacity;
 } tfi_stems;
@@ -75,12 +78,12 @@ static inline uint32_t tfi_stems_look_up(const tfi_stems *t, uint32_t from, uint
 /* The stem that is `from` and a code point c, or 0. */
 static inline uint32_t tfi_stems_step(const tfi_stems *t, uint32_t from, uint32_t c)
 {
-    const tfi_stem *k = &t->stems[from];
+    const uint64_t bits = t->stems[from].bits;
+    const uint32_t to = (bits >> TFI_STEM_BASE & TFI_STEMS_MAX) ^ (c & 255);
 
-    if (!(k->next >> (c & 63) & 1)) return 0;
-    if (k->base == TFI_STEM_TABLE) return tfi_stems_look_up(t, from, c);
-    const uint32_t to = k->base ^ (c & 63);
-    return (t->stems[to].point & TFI_STEM_POINT) == c ? to : 0;
+    if (!(bits >> (TFI_STEM_NEXT + (c & 15)) & 1)) return 0;
+    if ((t->stems[to].bits & TFI_STEM_POINT) == c) return to;
+    return bits & TFI_STEM_MORE ? tfi_stems_look_up(t, from, c) : 0;
 }
 
 /* The stem that is code point c alone, or 0. */

@@ -228,13 +228,13 @@ typedef struct tfi_span {
     int32_t added; /* index into tf_tokenizer.added, or TFI_TRIE_NONE */
 } tfi_span;
 
-enum { TFI_NOT_REACHED = -1 };
+#define TFI_NOT_REACHED UINT32_MAX
 
 /* The best way to a place in a piece of text; once it is known, the way on from there. */
 typedef struct tfi_node {
     double score;
     uint32_t place; /* where the last token before it begins, or where the next one ends */
-    int32_t stem;   /* that token's; TFI_STEM_ROOT: it is unknown; or TFI_NOT_REACHED */
+    uint32_t stem;  /* that token's; TFI_STEM_ROOT: it is unknown; or TFI_NOT_REACHED */
 } tfi_node;
 
 /* A part of a text; is_first and is_last if nothing of what is normalised together lies before or behind it. */
@@ -302,6 +302,7 @@ typedef struct tfi_reading {
 
 static inline tf_status tfi_reserve_tokens(tfi_scratch *s, size_t more)
 {
+    if (s->token_count + more <= s->token_capacity) return TF_STATUS_OK;
     return tfi_reserve(s->memory, (void **)&s->tokens, &s->token_capacity, s->token_count + more, sizeof *s->tokens);
 }
 

@@ -180,7 +180,7 @@ static tf_status settle(way *w, uint32_t end)
     if (status < 0) return status;
     /* Turn the links around. */
     uint32_t to = size, at = nodes[size].place - w->base;
-    int32_t stem = nodes[size].stem;
+    uint32_t stem = nodes[size].stem;
     for (;;) {
         const tfi_node before = nodes[at];
         nodes[at].place = w->base + to;
@@ -207,13 +207,10 @@ static tf_status settle(way *w, uint32_t end)
     return TF_STATUS_OK;
 }
 
-/* A way to place `to` by a token that begins at `from`. Room was made. */
-static inline void extend(way *w, tfi_node *nodes, uint32_t from, uint32_t to, double score, int32_t stem, sums how)
+/* A way to a place by a token that begins at `from`. */
+static inline void extend(way *w, tfi_node *node, uint32_t from, double score, uint32_t stem, sums how)
 {
-    tfi_node *node = &nodes[to - w->base];
-
     if (how == FLOATS) score = (float)score;
-    for (; w->reach < to; w->reach++) nodes[w->reach + 1 - w->base].stem = TFI_NOT_REACHED;
     if (node->stem != TFI_NOT_REACHED) {
         const double more = score - node->score;
         if (how == FLOATS && fabs(more) < w->margin) w->margin = fabs(more);
@@ -222,24 +219,27 @@ static inline void extend(way *w, tfi_node *nodes, uint32_t from, uint32_t to, d
     *node = (tfi_node){.score = score, .place = from, .stem = stem};
 }
 
-/* All pieces that begin at `at`; `stem` is its code point, or 0. */
+/* All pieces that begin at `at`; `stem` is its code point, or 0. Room was made. */
 static inline void extend_all(way *w, uint32_t at, uint32_t stem, sums how)
 {
     const tfi_unigram *u = &w->x->t->unigram;
-    tfi_node *nodes = w->x->s->nodes;
-    const uint32_t *points = w->piece->points, count = w->piece->count;
-    const double score = nodes[at - w->base].score;
-    int is_known = 0;
+    const tfi_stem *stems = u->stems.stems;
+    const uint32_t *point = w->piece->points + at, *end = w->piece->points + w->piece->count;
+    tfi_node *node = w->x->s->nodes + (at - w->base), *reach = node + (w->reach - at);
+    const double score = node->score;
 
-    for (uint32_t to = at + 1; stem; to++) {
-        if (u->stems.stems[stem].point & TFI_STEM_PIECE) {
-            extend(w, nodes, at, to, score + u->stems.scores[stem], (int32_t)stem, how);
-            is_known |= to == at + 1;
+    if (reach == node) (++reach)->stem = TFI_NOT_REACHED;
+    if (!(stems[stem].bits & TFI_STEM_PIECE)) extend(w, node + 1, at, score + u->unk_score, TFI_STEM_ROOT, how);
+    while (stem) {
+        node++;
+        if (stems[stem].bits & TFI_STEM_PIECE) {
+            while (reach < node) (++reach)->stem = TFI_NOT_REACHED;
+            extend(w, node, at, score + stems[stem].score, stem, how);
         }
-        if (to == count) break;
-        stem = tfi_stems_step(&u->stems, stem, points[to]);
+        if (++point == end) break;
+        stem = tfi_stems_step(&u->stems, stem, *point);
     }
-    if (!is_known) extend(w, nodes, at, at + 1, score + u->unk_score, TFI_STEM_ROOT, how);
+    w->reach = w->base + (uint32_t)(reach - w->x->s->nodes);
 }
 
 /* Where every way goes through `at`, and no piece begins with its code point nor with those up to *end, they are unknown. */
@@ -280,8 +280,7 @@ static inline tf_status find_way(way *w, sums how)
             }
             if (at - w->base >= SETTLE_COUNT && (status = settle(w, at)) < 0) return status;
         }
-        const uint32_t rest = p->count - w->base, most = at - w->base + TFI_PIECE_SIZE_MAX;
-        const size_t need = (rest < most ? rest : most) + 1;
+        const size_t need = (size_t)(at - w->base) + TFI_PIECE_SIZE_MAX + 1;
         if (need > s->node_capacity &&
             (status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, need, sizeof *s->nodes)) < 0)
             return status;
@@ -305,21 +304,37 @@ static tf_status put_piece(tfi_reading *x, piece *p)
 
 static inline tf_status reserve_points(tfi_scratch *s, size_t count)
 {
+    if (count <= s->point_capacity) return TF_STATUS_OK;
     return tfi_reserve(s->memory, (void **)&s->points, &s->point_capacity, count, sizeof *s->points);
 }
 
 /* Words as they are. */
 
-/* The place of a word in the table of known ones, and its text with zeros behind it. */
-static tfi_word *word_place(tfi_scratch *s, const uint8_t *text, uint32_t size, uint8_t key[TFI_WORD_BYTES])
-{
-    uint64_t parts[TFI_WORD_BYTES / 8], hash = size;
+/* A short word as numbers. */
+typedef struct key {
+    uint32_t text[TFI_WORD_BYTES / 4];
+} key;
 
-    memset(key, 0, TFI_WORD_BYTES);
-    memcpy(key, text, size);
-    memcpy(parts, key, sizeof parts);
-    for (size_t i = 0; i < TFI_WORD_BYTES / 8; i++) hash = (hash ^ parts[i]) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29;
-    return &s->words[hash % TFI_WORDS];
+/* The place of a word in the table of known ones. */
+static inline tfi_word *word_place(const tfi_reading *x, uint32_t at, uint32_t size, key *k)
+{
+    uint64_t a = 0, b = 0, hash;
+    uint32_t c = 0;
+
+    memset(k, 0, sizeof *k);
+    memcpy(k, x->text + at, size);
+    memcpy(&a, k->text, 8);
+    memcpy(&b, k->text + 2, 8);
+    memcpy(&c, k->text + 4, 4);
+    hash = (a ^ size) * 0x9e3779b97f4a7c15u;
+    hash = (hash ^ hash >> 29 ^ b) * 0x9e3779b97f4a7c15u;
+    hash = (hash ^ hash >> 29 ^ c) * 0x9e3779b97f4a7c15u;
+    return &x->s->words[hash >> 40 & (TFI_WORDS - 1)];
+}
+
+static inline int is_same(const tfi_word *known, const key *k, uint32_t size)
+{
+    return known->size == size && memcmp(known->text, k->text, TFI_WORD_BYTES) == 0;
 }
 
 /* Empty the table if it is another tokenizer's. */
@@ -397,7 +412,7 @@ static tf_status find_word(tfi_reading *x, const word *w, sums how, double *scor
 }
 
 /* Remember the tokens from `first` on as those of the word, if that can be. */
-static void keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_WORD_BYTES], const word *w, size_t first,
+static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const word *w, size_t first,
                       double margin)
 {
     const tfi_unigram *u = &x->t->unigram;
@@ -415,7 +430,7 @@ static void keep_word(const tfi_reading *x, tfi_word *to, const uint8_t key[TFI_
         to->ends[i] = (uint8_t)(tokens[i].byte_end - w->begin);
         to->char_ends[i] = (uint8_t)(tokens[i].char_end - x->chars);
     }
-    memcpy(to->text, key, TFI_WORD_BYTES);
+    memcpy(to->text, k->text, TFI_WORD_BYTES);
     to->size = (uint8_t)(w->end - w->begin);
     to->count = (uint8_t)count;
     to->prefix = (uint8_t)w->prefix;
@@ -452,17 +467,16 @@ static tf_status put_word(tfi_reading *x, const word *w)
     const uint32_t size = w->end - w->begin;
     const size_t first = x->s->token_count;
     double score = 0, margin;
-    uint8_t key[TFI_WORD_BYTES];
+    key k;
     tfi_word *known = NULL;
     tf_status status;
 
     if (is_short(w)) {
-        known = word_place(x->s, x->text + w->begin, size, key);
-        if (known->size == size && known->prefix == w->prefix && memcmp(known->text, key, TFI_WORD_BYTES) == 0)
-            return put_known(x, known, w);
+        known = word_place(x, w->begin, size, &k);
+        if (is_same(known, &k, size) && known->prefix == w->prefix) return put_known(x, known, w);
     }
     status = find_word(x, w, DOUBLES, &score, &margin);
-    if (status == TF_STATUS_OK && known) keep_word(x, known, key, w, first, 0);
+    if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, 0);
     return status;
 }
 
@@ -490,19 +504,19 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
     const uint32_t size = w->end - w->begin;
     const double before = *score;
     const size_t first = x->s->token_count;
-    uint8_t key[TFI_WORD_BYTES];
+    key k;
     tfi_word *known = NULL;
     double margin;
 
     if (is_short(w)) {
-        known = word_place(x->s, x->text + w->begin, size, key);
-        if (known->size == size && memcmp(known->text, key, TFI_WORD_BYTES) == 0) {
+        known = word_place(x, w->begin, size, &k);
+        if (is_same(known, &k, size)) {
             const double after = score_after(&x->t->unigram, known, before);
             if (known->margin > doubt(before, after)) return *score = after, put_known(x, known, w);
         }
     }
     const tf_status status = find_word(x, w, FLOATS, score, &margin);
-    if (status == TF_STATUS_OK && known) keep_word(x, known, key, w, first, margin - doubt(before, *score));
+    if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, margin - doubt(before, *score));
     return status;
 }
 

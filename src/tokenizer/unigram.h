@@ -58,9 +58,9 @@ typedef struct tfi_unigram {
 } tfi_unigram;
 
 /* Words whose tokens are known, for one thread and one tokenizer: a table in which a word has one place. */
-enum { TFI_WORDS = 4096, TFI_WORD_BYTES = 24, TFI_WORD_TOKENS = 8 };
+enum { TFI_WORDS = 4096, TFI_WORD_BYTES = 20, TFI_WORD_TOKENS = 6 }; /* a word is a line of cache */
 typedef struct tfi_word {
-    uint8_t text[TFI_WORD_BYTES]; /* zeros behind it */
+    uint32_t text[TFI_WORD_BYTES / 4]; /* its bytes, zeros behind them */
     int32_t ids[TFI_WORD_TOKENS];
     uint8_t ends[TFI_WORD_TOKENS], char_ends[TFI_WORD_TOKENS]; /* of each token in the word, without the mark before it */
     uint8_t size, count, prefix;                               /* size 0: a free place. prefix: bytes of the mark */
