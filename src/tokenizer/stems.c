@@ -5,6 +5,8 @@
  * A stem knows only its code point, not its parent, so no two parents share a base. Only blocks that filled up last are tried, which keeps packing linear. */
 #include "tokenizer/stems.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/status.h"
@@ -103,7 +105,7 @@ void tfi_stems_close(tfi_stems *t)
     sprouts_close(t);
     slots_close(t);
     if (t->stems) tfi_free(t->memory, t->stems, t->count * sizeof *t->stems);
-    if (t->ids) tfi_free(t->memory, t->ids, t->count * sizeof *t->ids);
+    if (t->scores) tfi_free(t->memory, t->scores, t->count * sizeof *t->scores);
     if (t->first) tfi_free(t->memory, t->first, TFI_FIRST_COUNT * sizeof *t->first);
     memset(t, 0, sizeof *t);
 }
@@ -265,6 +267,14 @@ static void list_children(packer *p)
     for (uint32_t i = 1; i < t->sprout_count; i++) p->children[p->number[t->sprouts[i].parent]++] = i;
 }
 
+/* Does a float hold every score? */
+static int are_floats(const tfi_stems *t)
+{
+    for (uint32_t i = 0; i < t->sprout_count; i++)
+        if (fabs(t->sprouts[i].score) > FLT_MAX || (double)(float)t->sprouts[i].score != t->sprouts[i].score) return 0;
+    return 1;
+}
+
 /* All has its place: write it down. */
 static tf_status write_stems(packer *p)
 {
@@ -272,21 +282,22 @@ static tf_status write_stems(packer *p)
 
     slots_close(t);
     if (!(t->stems = tfi_alloc(t->memory, t->count * sizeof *t->stems))) return TF_STATUS_NOMEM;
-    if (!(t->ids = tfi_alloc(t->memory, t->count * sizeof *t->ids))) return TF_STATUS_NOMEM;
+    if (!are_floats(t) && !(t->scores = tfi_zalloc(t->memory, t->count * sizeof *t->scores))) return TF_STATUS_NOMEM;
     if (slots_open(t, p->in_table) < 0) return TF_STATUS_NOMEM;
-    for (uint32_t i = 0; i < t->count; i++) t->stems[i].bits = TFI_STEM_POINT; /* no code point */
+    for (uint32_t i = 0; i < t->count; i++) t->stems[i] = (tfi_stem){.bits = TFI_STEM_POINT, .id = TFI_TRIE_NONE}; /* no code point */
     p->number[TFI_STEM_ROOT] = TFI_STEM_ROOT;
     for (uint32_t i = 1; i < t->sprout_count; i++) {
         const tfi_sprout *from = &t->sprouts[i];
         const uint32_t at = p->number[i], parent = p->number[from->parent];
         t->stems[at].bits = from->c | (uint64_t)p->base[i] << TFI_STEM_BASE;
         if (from->id != TFI_TRIE_NONE && !from->is_marker) t->stems[at].bits |= TFI_STEM_PIECE;
-        t->stems[at].score = from->score;
-        t->ids[at] = from->id;
+        if (t->scores) t->scores[at] = from->score;
+        else t->stems[at].score = (float)from->score;
+        t->stems[at].id = from->id;
         t->stems[parent].bits |= (uint64_t)1 << (TFI_STEM_NEXT + (from->c & 15));
         if (parent == TFI_STEM_ROOT && from->c < TFI_FIRST_COUNT) {
             t->first[from->c] = at;
-        } else if (at != (p->base[from->parent] ^ (from->c & 255))) {
+        } else if (parent == TFI_STEM_ROOT || at != (p->base[from->parent] ^ (from->c & 255))) {
             t->stems[parent].bits |= TFI_STEM_MORE;
             slot_add(t, parent, from->c, at);
         }
@@ -331,5 +342,5 @@ int32_t tfi_stems_find(const tfi_stems *t, const uint8_t *text, size_t size)
         at = i ? tfi_stems_step(t, at, c) : tfi_stems_first(t, c);
         if (at == TFI_STEM_ROOT) return TFI_TRIE_NONE;
     }
-    return t->ids[at];
+    return t->stems[at].id;
 }

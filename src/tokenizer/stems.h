@@ -26,7 +26,8 @@ enum {
 
 typedef struct tfi_stem {
     uint64_t bits;
-    double score; /* of the piece that is this stem */
+    float score; /* of the piece that is this stem, where scores are floats: SentencePiece's always are */
+    int32_t id;  /* of that piece, or TFI_TRIE_NONE */
 } tfi_stem;
 
 typedef struct tfi_stem_slot {
@@ -44,7 +45,7 @@ typedef struct tfi_sprout {
 typedef struct tfi_stems {
     tfi_memory *memory;
     tfi_stem *stems; /* [count] once they are packed */
-    int32_t *ids;    /* [count] of the piece that each one is, or TFI_TRIE_NONE */
+    double *scores;  /* [count] where they are not; else NULL */
     uint32_t *first; /* [TFI_FIRST_COUNT] by code point: the stem that is it alone, or 0; above TFI_STEM_BITS the user's bits */
     tfi_stem_slot *slots; /* open addressing by parent and code point; all stems until they are packed */
     uint32_t mask, shift; /* slots - 1; 64 - log2(slots) */
@@ -84,6 +85,11 @@ static inline uint32_t tfi_stems_step(const tfi_stems *t, uint32_t from, uint32_
     if (!(bits >> (TFI_STEM_NEXT + (c & 15)) & 1)) return 0;
     if ((t->stems[to].bits & TFI_STEM_POINT) == c) return to;
     return bits & TFI_STEM_MORE ? tfi_stems_look_up(t, from, c) : 0;
+}
+
+static inline double tfi_stems_score(const tfi_stems *t, uint32_t stem)
+{
+    return t->scores ? t->scores[stem] : (double)t->stems[stem].score;
 }
 
 /* The stem that is code point c alone, or 0. */

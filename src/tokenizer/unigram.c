@@ -137,7 +137,7 @@ static int32_t find_piece(const tfi_stems *stems, const uint32_t *points, uint32
     uint32_t at = tfi_stems_first(stems, points[0]);
 
     for (uint32_t i = 1; i < count && at; i++) at = tfi_stems_step(stems, at, points[i]);
-    return at ? stems->ids[at] : TFI_TRIE_NONE;
+    return at ? stems->stems[at].id : TFI_TRIE_NONE;
 }
 
 /* Unknown code points that follow each other are one token. tokenizers asks the vocabulary for it once more. */
@@ -193,7 +193,7 @@ static tf_status settle(way *w, uint32_t end)
     for (uint32_t from = w->base, next; from < end; from = next) {
         const tfi_node *node = &nodes[from - w->base];
         next = node->place;
-        const int32_t id = node->stem == TFI_STEM_ROOT ? u->unk_id : u->stems.ids[node->stem];
+        const int32_t id = node->stem == TFI_STEM_ROOT ? u->unk_id : u->stems.stems[node->stem].id;
         if (id == u->unk_id) {
             put_unknown(w, from, next);
         } else {
@@ -234,7 +234,7 @@ static inline void extend_all(way *w, uint32_t at, uint32_t stem, sums how)
         node++;
         if (stems[stem].bits & TFI_STEM_PIECE) {
             while (reach < node) (++reach)->stem = TFI_NOT_REACHED;
-            extend(w, node, at, score + stems[stem].score, stem, how);
+            extend(w, node, at, score + tfi_stems_score(&u->stems, stem), stem, how);
         }
         if (++point == end) break;
         stem = tfi_stems_step(&u->stems, stem, *point);

@@ -1,4 +1,4 @@
-/* The array that is read without a tree, its numbers against the C library's, its strings against jansson's; and double arrays against the
+/* The array that is read without a tree, its numbers against the C library's, its strings against jansson's; and stems against the
  * tries they are made of. */
 #include <float.h>
 #include <inttypes.h>
@@ -8,7 +8,9 @@
 
 #include "base/json_list.h"
 #include "check.h"
-#include "tokenizer/darts.h"
+#include "tokenizer/stems.h"
+#include "tokenizer/trie.h"
+#include "tokenizer/unicode.h"
 
 #define SAYS(condition, ...)                                                                                                   \
     do {                                                                                                                       \
@@ -117,36 +119,60 @@ static void test_numbers(void)
          (int)n.exponent);
 }
 
-/* Random strings over few letters, so that they share much; walked with strings that are there and others. */
-static void test_darts(void)
+static uint32_t any_point(uint32_t letters)
+{
+    static const uint32_t begins[] = {'a', 0x80, 0x3041, 0x4e00, 0xfff0, 0x1f600};
+    const uint32_t c = begins[below(6)] + below(letters);
+
+    return c >= 0xd800 && c < 0xe000 ? 'a' : c;
+}
+
+/* Random strings over few letters, so that they share much, and over many that want the same places; walked with strings that are there and
+ * others, beside a trie of their bytes. */
+static void test_stems(void)
 {
     for (int draw = 0; draw < 30; draw++) {
-        const uint32_t strings = below(3000), letters = 1 + below(draw % 3 ? 255 : 3);
+        const uint32_t strings = 1 + below(3000), letters = 1 + below(draw % 3 ? 2000 : 3);
+        const int are_floats = draw % 2;
         tfi_trie trie;
-        tfi_darts darts;
+        tfi_stems stems;
+        tfi_sprout *sprout;
         CHECK_OK(tfi_trie_open(&trie, &memory, 64));
+        CHECK_OK(tfi_stems_open(&stems, &memory, below(100)));
         for (uint32_t i = 0; i < strings; i++) {
-            uint8_t text[12];
-            const uint32_t size = 1 + below(12);
+            uint8_t text[48];
+            uint32_t size = 0;
             int32_t *value;
-            for (uint32_t k = 0; k < size; k++) text[k] = (uint8_t)below(letters + 1);
+            for (uint32_t k = 1 + below(12); k > 0; k--) size += tfi_utf8_encode(any_point(letters), text + size);
             CHECK_OK(tfi_trie_add(&trie, text, size, &value));
-            *value = (int32_t)i;
+            CHECK_OK(tfi_stems_add(&stems, text, size, &sprout));
+            SAYS(sprout->id == *value, "%d, expected %d", (int)sprout->id, (int)*value);
+            sprout->id = *value = (int32_t)i;
+            sprout->score = are_floats ? -(double)i : -(double)i / 3;
+            sprout->is_marker = i % 5 == 0;
         }
-        CHECK_OK(tfi_darts_open(&darts, &memory, &trie));
+        CHECK_OK(tfi_stems_pack(&stems));
+        SAYS(are_floats || strings < 2 || stems.scores, "doubles are lost");
         for (int probe = 0; probe < 5000; probe++) {
-            uint32_t node = TFI_TRIE_ROOT, base = darts.root;
+            uint32_t node = TFI_TRIE_ROOT, stem = TFI_STEM_ROOT, size = 0;
+            uint8_t text[4 * 14];
             for (int k = 0; k < 14; k++) {
-                const uint8_t byte = (uint8_t)(below(20) ? below(letters + 1) : below(256));
-                int32_t number = TFI_TRIE_NONE;
-                node = tfi_trie_step(&trie, node, byte);
-                const int goes_on = tfi_darts_step(&darts, &base, byte, &number);
-                SAYS(goes_on == (node != 0), "byte %d", (int)byte);
-                if (!goes_on || !node) break;
-                SAYS(number == trie.values[node], "%d, expected %d", (int)number, (int)trie.values[node]);
+                const uint32_t c = any_point(below(20) ? letters : 3000), begin = size;
+                size += tfi_utf8_encode(c, text + size);
+                for (uint32_t i = begin; i < size && (i == 0 || node); i++) node = tfi_trie_step(&trie, node, text[i]);
+                stem = k ? tfi_stems_step(&stems, stem, c) : tfi_stems_first(&stems, c);
+                SAYS((stem != 0) == (node != 0), "code point %x", (unsigned)c);
+                const int32_t id = node ? trie.values[node] : TFI_TRIE_NONE;
+                SAYS(tfi_stems_find(&stems, text, size) == id, "the id is not %d", (int)id);
+                if (!stem || !node) break;
+                SAYS(stems.stems[stem].id == id, "%d, expected %d", (int)stems.stems[stem].id, (int)id);
+                if (id == TFI_TRIE_NONE) continue;
+                SAYS(tfi_stems_score(&stems, stem) == (are_floats ? -(double)id : -(double)id / 3), "the score of %d", (int)id);
+                SAYS(!(stems.stems[stem].bits & TFI_STEM_PIECE) == (id % 5 == 0), "the kind of %d", (int)id);
             }
         }
-        tfi_darts_close(&darts);
+        SAYS(tfi_stems_find(&stems, (const uint8_t *)"\xe3\x81", 2) == TFI_TRIE_NONE, "half a code point is found");
+        tfi_stems_close(&stems);
         tfi_trie_close(&trie);
         SAYS(memory.used == 0, "%" PRId64 " bytes are left", (int64_t)memory.used);
     }
@@ -158,6 +184,6 @@ int main(int argc, char **argv)
     check_run(argc, argv, "lists", test_lists);
     check_run(argc, argv, "strings", test_strings);
     check_run(argc, argv, "numbers", test_numbers);
-    check_run(argc, argv, "double_arrays", test_darts);
+    check_run(argc, argv, "stems", test_stems);
     return check_done();
 }
