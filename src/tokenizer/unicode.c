@@ -212,12 +212,16 @@ int tfi_unicode_lower(uint32_t c, uint32_t out[TFI_LOWER_MAX])
     return 1;
 }
 
-/* A mark that utf8proc knows, in place of one that is too new for it. */
-static uint32_t known_mark(uint32_t c)
+/* A code point that utf8proc knows, in place of a mark that is too new for it or of what is not assigned but, being ignorable, counts as
+ * a control. */
+static uint32_t known_point(uint32_t c)
 {
     for (int i = 0; i < EXTENDS; i++)
         if (c >= grapheme_extends[i].first && c <= grapheme_extends[i].last) return 0x300;
-    return c;
+    return c == 0x2065 || (c >= 0xfff0 && c <= 0xfff8) || c == 0xe0000 || (c >= 0xe0002 && c <= 0xe001f) ||
+                   (c >= 0xe0080 && c <= 0xe00ff) || (c >= 0xe01f0 && c <= 0xe0fff)
+               ? 1
+               : c;
 }
 
 int tfi_unicode_is_break(uint32_t a, uint32_t b, int32_t *state)
@@ -226,7 +230,7 @@ int tfi_unicode_is_break(uint32_t a, uint32_t b, int32_t *state)
                       (a >= 0x3000 && a < 0xa000 && b > 0x3040 && b < 0xa000 && b != 0x3099 && b != 0x309a);
 
     if (!quick)
-        return utf8proc_grapheme_break_stateful((utf8proc_int32_t)known_mark(a), (utf8proc_int32_t)known_mark(b), state);
+        return utf8proc_grapheme_break_stateful((utf8proc_int32_t)known_point(a), (utf8proc_int32_t)known_point(b), state);
     *state = 0;
     return 1;
 }
