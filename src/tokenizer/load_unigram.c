@@ -20,7 +20,7 @@ static tf_status open_vocab(tf_tokenizer *t, size_t count, tfi_entries *out)
     status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, count, sizeof *out->data);
     if (status < 0) return status;
     if (!(t->unigram.scores = tfi_arena_alloc(&t->arena, (count + 1) * sizeof *t->unigram.scores))) return TF_STATUS_NOMEM;
-    return tfi_stems_open(&t->unigram.stems, t->memory, (uint32_t)(count + count / 4)); /* what large vocabularies have */
+    return tfi_stems_open(&t->unigram.stems, t->memory, (uint32_t)(count / 3 * 8)); /* about what large vocabularies have */
 }
 
 /* Append a piece; of two with the same text the last one counts. */
@@ -37,7 +37,6 @@ static tf_status add_piece(tf_tokenizer *t, tfi_entries *out, const char *text, 
     if ((status = tfi_stems_add(&t->unigram.stems, (const uint8_t *)text, size, &sprout)) < 0) return status;
     t->unigram.has_twins |= sprout->id != TFI_TRIE_NONE;
     sprout->id = number;
-    sprout->score = score;
     return TF_STATUS_OK;
 }
 
@@ -220,11 +219,8 @@ static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f)
     if (least > most) least = 0; /* no normal piece */
     u->unk_score = least - 10.0f;
     at = 0;
-    for (int32_t id = 0; u->user_count && tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++) {
-        if (piece.type != TFI_SPM_USER_DEFINED) continue;
-        if ((status = tfi_stems_add(&u->stems, piece.text.data, piece.text.size, &sprout)) < 0) return status;
-        sprout->score = u->scores[id] = (double)((float)piece.text.size * most) - 0.1;
-    }
+    for (int32_t id = 0; u->user_count && tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++)
+        if (piece.type == TFI_SPM_USER_DEFINED) u->scores[id] = (double)((float)piece.text.size * most) - 0.1;
     return TF_STATUS_OK;
 }
 
@@ -486,7 +482,7 @@ tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
             if (u->scores[i] < least) least = u->scores[i];
         u->unk_score = least - 10.0;
     }
-    if ((status = tfi_stems_pack(&u->stems)) < 0) return tfi_fail_prefix(status, "%s: ", file);
+    if ((status = tfi_stems_pack(&u->stems, u->scores)) < 0) return tfi_fail_prefix(status, "%s: ", file);
     for (int i = 0; i < 256; i++) {
         const int size = snprintf(name, sizeof name, "<0x%02X>", (unsigned)i);
         u->byte_id[i] = tfi_vocab_find(t, name, (size_t)size);

@@ -113,7 +113,9 @@ void tfi_stems_close(tfi_stems *t)
 /* The sprout that is `from` and c, made if it is not there. */
 static tf_status child(tfi_stems *t, uint32_t from, uint32_t c, uint32_t *out)
 {
-    if ((*out = tfi_stems_look_up(t, from, c)) != 0) return TF_STATUS_OK;
+    const int is_first = from == TFI_STEM_ROOT && c < TFI_FIRST_COUNT;
+
+    if ((*out = is_first ? t->first[c] : tfi_stems_look_up(t, from, c)) != 0) return TF_STATUS_OK;
     if (t->sprout_count == TFI_STEMS_MAX) return too_many();
     if (t->sprout_count == t->sprout_capacity) {
         const size_t size = sizeof *t->sprouts, capacity = t->sprout_capacity + (size_t)t->sprout_capacity / 2;
@@ -125,7 +127,8 @@ static tf_status child(tfi_stems *t, uint32_t from, uint32_t c, uint32_t *out)
     if (t->sprout_count > (t->mask + 1) / 3 * 2 && slots_grow(t) < 0) return TF_STATUS_NOMEM;
     *out = t->sprout_count++;
     t->sprouts[*out] = (tfi_sprout){.parent = from, .c = c, .id = TFI_TRIE_NONE};
-    slot_add(t, from, c, *out);
+    if (is_first) t->first[c] = *out;
+    else slot_add(t, from, c, *out);
     return TF_STATUS_OK;
 }
 
@@ -268,21 +271,23 @@ static void list_children(packer *p)
 }
 
 /* Does a float hold every score? */
-static int are_floats(const tfi_stems *t)
+static int are_floats(const tfi_stems *t, const double *scores)
 {
-    for (uint32_t i = 0; i < t->sprout_count; i++)
-        if (fabs(t->sprouts[i].score) > FLT_MAX || (double)(float)t->sprouts[i].score != t->sprouts[i].score) return 0;
+    for (uint32_t i = 0; i < t->sprout_count; i++) {
+        const double score = t->sprouts[i].id == TFI_TRIE_NONE ? 0 : scores[t->sprouts[i].id];
+        if (fabs(score) > FLT_MAX || (double)(float)score != score) return 0;
+    }
     return 1;
 }
 
 /* All has its place: write it down. */
-static tf_status write_stems(packer *p)
+static tf_status write_stems(packer *p, const double *scores)
 {
     tfi_stems *t = p->stems;
 
     slots_close(t);
     if (!(t->stems = tfi_alloc(t->memory, t->count * sizeof *t->stems))) return TF_STATUS_NOMEM;
-    if (!are_floats(t) && !(t->scores = tfi_zalloc(t->memory, t->count * sizeof *t->scores))) return TF_STATUS_NOMEM;
+    if (!are_floats(t, scores) && !(t->scores = tfi_zalloc(t->memory, t->count * sizeof *t->scores))) return TF_STATUS_NOMEM;
     if (slots_open(t, p->in_table) < 0) return TF_STATUS_NOMEM;
     for (uint32_t i = 0; i < t->count; i++) t->stems[i] = (tfi_stem){.bits = TFI_STEM_POINT, .id = TFI_TRIE_NONE}; /* no code point */
     p->number[TFI_STEM_ROOT] = TFI_STEM_ROOT;
@@ -291,8 +296,8 @@ static tf_status write_stems(packer *p)
         const uint32_t at = p->number[i], parent = p->number[from->parent];
         t->stems[at].bits = from->c | (uint64_t)p->base[i] << TFI_STEM_BASE;
         if (from->id != TFI_TRIE_NONE && !from->is_marker) t->stems[at].bits |= TFI_STEM_PIECE;
-        if (t->scores) t->scores[at] = from->score;
-        else t->stems[at].score = (float)from->score;
+        if (t->scores) t->scores[at] = from->id == TFI_TRIE_NONE ? 0 : scores[from->id];
+        else t->stems[at].score = from->id == TFI_TRIE_NONE ? 0 : (float)scores[from->id];
         t->stems[at].id = from->id;
         t->stems[parent].bits |= (uint64_t)1 << (TFI_STEM_NEXT + (from->c & 15));
         if (parent == TFI_STEM_ROOT && from->c < TFI_FIRST_COUNT) {
@@ -305,7 +310,7 @@ static tf_status write_stems(packer *p)
     return TF_STATUS_OK;
 }
 
-tf_status tfi_stems_pack(tfi_stems *t)
+tf_status tfi_stems_pack(tfi_stems *t, const double *scores)
 {
     const size_t sprouts = t->sprout_count;
     packer p = {.stems = t};
@@ -322,7 +327,7 @@ tf_status tfi_stems_pack(tfi_stems *t)
         clear_bit(&b->free, 0); /* number 0 is no stem's */
         b->count--;
         for (uint32_t i = 0; i < sprouts && status == TF_STATUS_OK; i++) status = place_children(&p, i);
-        if (status == TF_STATUS_OK) status = write_stems(&p);
+        if (status == TF_STATUS_OK) status = write_stems(&p, scores);
     }
     tfi_free(t->memory, p.begin, (sprouts + 1) * sizeof *p.begin);
     tfi_free(t->memory, p.children, sprouts * sizeof *p.children);

@@ -36,10 +36,8 @@ typedef struct tfi_stem_slot {
 
 /* A piece while the set is made: a stem in the order of adding. */
 typedef struct tfi_sprout {
-    double score;
-    uint32_t parent, c;
-    int32_t id;        /* TFI_TRIE_NONE: no piece ends here */
-    int32_t is_marker; /* texts are not made of it */
+    uint32_t parent, c : 21, is_marker : 1; /* is_marker: texts are not made of it */
+    int32_t id;                             /* TFI_TRIE_NONE: no piece ends here */
 } tfi_sprout;
 
 typedef struct tfi_stems {
@@ -47,7 +45,7 @@ typedef struct tfi_stems {
     tfi_stem *stems; /* [count] once they are packed */
     double *scores;  /* [count] where they are not; else NULL */
     uint32_t *first; /* [TFI_FIRST_COUNT] by code point: the stem that is it alone, or 0; above TFI_STEM_BITS the user's bits */
-    tfi_stem_slot *slots; /* open addressing by parent and code point; all stems until they are packed */
+    tfi_stem_slot *slots; /* open addressing by parent and code point: where no other way leads there */
     uint32_t mask, shift; /* slots - 1; 64 - log2(slots) */
     uint32_t count;
     tfi_sprout *sprouts; /* until they are packed */
@@ -62,8 +60,8 @@ void tfi_stems_close(tfi_stems *t);
  * UNSUPPORTED (size). */
 tf_status tfi_stems_add(tfi_stems *t, const uint8_t *text, size_t size, tfi_sprout **sprout);
 
-/* After the last one: lay them out for walking. OK, NOMEM or UNSUPPORTED (size). */
-tf_status tfi_stems_pack(tfi_stems *t);
+/* After the last one: lay them out for walking, with the scores by id. OK, NOMEM or UNSUPPORTED (size). */
+tf_status tfi_stems_pack(tfi_stems *t, const double *scores);
 
 /* The id of a string of any bytes, or TFI_TRIE_NONE. Needs a packed set, as do the steps. */
 int32_t tfi_stems_find(const tfi_stems *t, const uint8_t *text, size_t size);

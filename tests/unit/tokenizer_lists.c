@@ -134,6 +134,7 @@ static void test_stems(void)
     for (int draw = 0; draw < 30; draw++) {
         const uint32_t strings = 1 + below(3000), letters = 1 + below(draw % 3 ? 2000 : 3);
         const int are_floats = draw % 2;
+        static double scores[3000];
         tfi_trie trie;
         tfi_stems stems;
         tfi_sprout *sprout;
@@ -148,10 +149,10 @@ static void test_stems(void)
             CHECK_OK(tfi_stems_add(&stems, text, size, &sprout));
             SAYS(sprout->id == *value, "%d, expected %d", (int)sprout->id, (int)*value);
             sprout->id = *value = (int32_t)i;
-            sprout->score = are_floats ? -(double)i : -(double)i / 3;
+            scores[i] = are_floats ? -(double)i : -(double)i / 3;
             sprout->is_marker = i % 5 == 0;
         }
-        CHECK_OK(tfi_stems_pack(&stems));
+        CHECK_OK(tfi_stems_pack(&stems, scores));
         SAYS(are_floats || strings < 2 || stems.scores, "doubles are lost");
         for (int probe = 0; probe < 5000; probe++) {
             uint32_t node = TFI_TRIE_ROOT, stem = TFI_STEM_ROOT, size = 0;
