@@ -74,8 +74,8 @@ static int step(const tfi_charsmap *m, uint32_t *at, uint8_t byte)
     return *at < m->unit_count;
 }
 
-/* Put all code points that go on from `at` into `set`: `bytes` bytes are still to come of one that begins with the bits of `c`. 0 if that
- * takes more than *steps. */
+/* Put all code points that go on from `at` into `set`: `bytes` bytes are still to come of one that begins with the bits of `c`.
+ * 0 if that takes more than *steps. */
 static int add_points(const tfi_charsmap *m, uint32_t at, uint32_t c, uint32_t bytes, uint8_t *set, uint32_t *steps)
 {
     for (uint32_t byte = 0x80; byte < 0xc0; byte++) {

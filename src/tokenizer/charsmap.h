@@ -22,8 +22,8 @@ tf_status tfi_charsmap_open(tfi_charsmap *m, tfi_arena *arena, const uint8_t *da
 const uint8_t *tfi_charsmap_find(const tfi_charsmap *m, const uint8_t *text, size_t size, int longest, size_t *matched,
                                  uint32_t *replacement_size);
 
-/* Does some member begin with `text` and go on with a code point below 0x10000? Those that it goes on with are marked in `set`, which has a byte
- * for each. -1 if finding them takes more than *steps, which are counted down. */
+/* Does some member begin with `text` and go on with a code point below 0x10000? Those that it goes on with are marked in `set`,
+ * which has a byte for each. -1 if finding them takes more than *steps, which are counted down. */
 int tfi_charsmap_seconds(const tfi_charsmap *m, const uint8_t *text, size_t size, uint8_t *set, uint32_t *steps);
 
 #endif

@@ -45,8 +45,8 @@ static tf_status bad_piece(const char *file, size_t i, const char *what)
     return tfi_fail(TF_STATUS_CORRUPT, "%s: model.vocab: piece %zu %s", file, i, what);
 }
 
-/* A number of tokenizer.json as the reference reads it: 19 or 20 digits as one integer, multiplied with or divided by a power of ten.
- * Of numbers with 16 digits and more that is not always the nearest double, and equal sums of scores hang on it. */
+/* A number of tokenizer.json as the reference reads it: 19 or 20 digits as one integer, multiplied with or divided by a power
+ * of ten. Of numbers with 16 digits and more that is not always the nearest double, and equal sums of scores hang on it. */
 static double read_number(const tfi_json_pair *pair)
 {
     const tfi_json_number n = tfi_json_number_read(pair->number, pair->number_size);
@@ -413,8 +413,8 @@ static int mapped_point(const tf_tokenizer *t, const uint8_t *new, uint32_t new_
     return TFI_POINT_MAPPED;
 }
 
-/* What the short way does with code point `c` by itself: SLOW, SPACE, MAPPED or nothing; goes_on: as the begin of a member of the map it asks for
- * more. */
+/* What the short way does with code point `c` by itself: SLOW, SPACE, MAPPED or nothing; goes_on: as the begin of a member of
+ * the map it asks for more. */
 static int lonely_point(const tf_tokenizer *t, uint32_t c, const uint8_t *text, uint32_t size, int goes_on)
 {
     const tfi_unigram *u = &t->unigram;
@@ -429,8 +429,8 @@ static int lonely_point(const tf_tokenizer *t, uint32_t c, const uint8_t *text, 
     return new ? mapped_point(t, new, new_size) : TFI_POINT_SPACE;
 }
 
-/* May words be taken one by one? With libsentencepiece's rules only where no piece reaches from one into the next and a lone mark
- * is known, and the text is changed by the map alone. */
+/* May words be taken one by one? With libsentencepiece's rules only where no piece reaches from one into the next and a lone
+ * mark is known, and the text is changed by the map alone. */
 static int has_words(const tf_tokenizer *t)
 {
     const tfi_unigram *u = &t->unigram;

@@ -1,8 +1,9 @@
 /* Making a set of stems: first all of them in a hash table, in the order of adding; then packed.
  *
- * Numbers come in blocks of 256, and the children of a stem lie in one block, so that where they fit is found for a whole block at once: the
- * block's map of free numbers, with places exchanged by what a child's code point says, has the bases that put this child on a free one.
- * A stem knows only its code point, not its parent, so no two parents share a base. Only blocks that filled up last are tried, which keeps packing linear. */
+ * Numbers come in blocks of 256, and the children of a stem lie in one block, so that where they fit is found for a whole block
+ * at once: the block's map of free numbers, with places exchanged by what a child's code point says, has the bases that put
+ * this child on a free one. A stem knows only its code point, not its parent, so no two parents share a base. Only blocks that
+ * filled up last are tried, which keeps packing linear. */
 #include "tokenizer/stems.h"
 
 #include <float.h>
@@ -25,10 +26,10 @@ typedef struct block {
 
 typedef struct packer {
     tfi_stems *stems;
-    uint32_t *begin;    /* [sprouts + 1] into children */
-    uint32_t *children; /* sprouts by parent */
+    uint32_t *begin;         /* [sprouts + 1] into children */
+    uint32_t *children;      /* sprouts by parent */
     uint32_t *number, *base; /* [sprouts] */
-    uint32_t in_table;  /* how many children are */
+    uint32_t in_table;       /* how many children are */
     block open[OPEN_BLOCKS];
     int open_count;
 } packer;
@@ -289,7 +290,8 @@ static tf_status write_stems(packer *p, const double *scores)
     if (!(t->stems = tfi_alloc(t->memory, t->count * sizeof *t->stems))) return TF_STATUS_NOMEM;
     if (!are_floats(t, scores) && !(t->scores = tfi_zalloc(t->memory, t->count * sizeof *t->scores))) return TF_STATUS_NOMEM;
     if (slots_open(t, p->in_table) < 0) return TF_STATUS_NOMEM;
-    for (uint32_t i = 0; i < t->count; i++) t->stems[i] = (tfi_stem){.bits = TFI_STEM_POINT, .id = TFI_TRIE_NONE}; /* no code point */
+    for (uint32_t i = 0; i < t->count; i++)
+        t->stems[i] = (tfi_stem){.bits = TFI_STEM_POINT, .id = TFI_TRIE_NONE}; /* no code point */
     p->number[TFI_STEM_ROOT] = TFI_STEM_ROOT;
     for (uint32_t i = 1; i < t->sprout_count; i++) {
         const tfi_sprout *from = &t->sprouts[i];

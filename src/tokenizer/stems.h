@@ -1,9 +1,9 @@
 /* The pieces of a Unigram vocabulary, walked code point by code point: a stem is what some piece begins with.
  *
- * The first step is one read of a table by code point, each further one a read of the sixteen bytes that hold all that is known of a stem.
- * Bits in the stem before say of most code points that no piece goes on so, which ends most searches without that read. The children of a
- * stem lie within four kilobytes, as in a double array, each at a place its code point says; the second child for a place is in a hash
- * table. */
+ * The first step is one read of a table by code point, each further one a read of the sixteen bytes that hold all that is known
+ * of a stem. Bits in the stem before say of most code points that no piece goes on so, which ends most searches without that
+ * read. The children of a stem lie within four kilobytes, as in a double array, each at a place its code point says; the second
+ * child for a place is in a hash table. */
 #ifndef TFI_TOKENIZER_STEMS_H
 #include <stdio.h>
 #define TFI_TOKENIZER_STEMS_H

@@ -212,8 +212,8 @@ int tfi_unicode_lower(uint32_t c, uint32_t out[TFI_LOWER_MAX])
     return 1;
 }
 
-/* A code point that utf8proc knows, in place of a mark that is too new for it or of what is not assigned but, being ignorable, counts as
- * a control. */
+/* A code point that utf8proc knows, in place of a mark that is too new for it or of what is not assigned but, being ignorable,
+ * counts as a control. */
 static uint32_t known_point(uint32_t c)
 {
     for (int i = 0; i < EXTENDS; i++)

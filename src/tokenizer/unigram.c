@@ -1,306 +1,16 @@
-/* Text to tokens by Unigram.
+/* Text to tokens by Unigram: the normal form, words, and what stands for them; best_way.c finds the tokens of each.
  *
- * The best way to each place is extended by every piece that begins there, as tokenizers' and libsentencepiece's
- * encode_optimized do it: places from left to right, pieces from short to long, and a new way counts only if its score is
- * larger. tokenizers adds doubles; libsentencepiece keeps floats and compares doubles with them, which at times decides a tie
- * the other way.
- *
- * Where no piece reaches over a place every way goes through it: what lies before is then settled, so that a piece of text of
- * any length takes nodes for a part of it alone. Nothing is allocated a word. Words that spaces divide take a short way past the
- * normalizer if all that it does to them is to change code points one by one; the tokens of short ones are remembered.
- *
- * Places are code points, not bytes: one step in Japanese where UTF-8 has three. Floor of a code point that has pieces: read it and
- * its flags 2 ns, its first stem and the one behind it, two lines from the second level of cache, 8 ns, two nodes 4 ns, a third of
- * a token 5 ns, of which the caller's eight arrays are half: about 20 ns, 150 MB/s of Japanese. Predicted before it was written: 70 MB/s, twice what bytes and
- * a double array gave. */
+ * Nothing is allocated a word. Words that spaces divide take a short way past the normalizer if all that it does to them is to
+ * change code points one by one; the tokens of short ones are remembered. */
 #include "tokenizer/unigram.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "base/status.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/best_way.h"
 
-enum { SETTLE_COUNT = 1024, CUT_AIM = 4096 };
-
-/* A piece of text as code points, and how its places lie in the original: those of `chars`, or the same code points from byte `begin`
- * on, one for one. */
-typedef struct piece {
-    const uint32_t *points;
-    uint32_t count;
-    uint32_t prefix;         /* 1: a mark goes before what the original has */
-    const tfi_char *chars;   /* of each code point but the prefix; with libsentencepiece's rules of all, and one more. Or NULL: */
-    uint32_t begin, index;   /* the byte and the code point of the original behind the prefix, */
-    uint32_t gap, gap_chars; /* how far before it the prefix begins, */
-    uint32_t at, byte;       /* and a place reached with its byte */
-} piece;
-
-/* A way through a piece while it is found. Unknown code points wait for more of them in [unk_begin, unk_end). */
-typedef struct way {
-    tfi_reading *x;
-    piece *piece;
-    uint32_t base, reach; /* s->nodes[0] is place `base`; nodes are set up to `reach` */
-    uint32_t unk_begin, unk_end;
-    double score;  /* before the piece, then behind it */
-    double margin; /* the least difference between two ways to a place */
-} way;
-
-/* How scores add up: as tokenizers does it, or as libsentencepiece does it, with a look at how clear each choice is. */
-typedef enum sums { DOUBLES, FLOATS } sums;
-
-/* Tokens. */
-
-static inline uint32_t lead_size(uint8_t lead)
-{
-    return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-}
-
-/* The byte of the original at place `to` of a piece without chars. Places come in order, but a lone mark has the range of what is
- * behind it. */
-static inline uint32_t byte_at(const way *w, uint32_t to)
-{
-    piece *p = w->piece;
-
-    if (to < p->at) {
-        p->at = p->prefix;
-        p->byte = p->begin;
-    }
-    for (; p->at < to; p->at++) p->byte += lead_size(w->x->text[p->byte]);
-    return p->byte;
-}
-
-/* A token of a piece without chars. */
-static void put_flat(const way *w, int32_t id, uint32_t begin, uint32_t end)
-{
-    const piece *p = w->piece;
-    const int has_prefix = begin < p->prefix;
-    const uint32_t from = has_prefix ? p->prefix : begin;
-
-    if (end < from + !w->x->t->unigram.is_spm) end = from + !w->x->t->unigram.is_spm;
-    const uint32_t byte = byte_at(w, from) - (has_prefix ? p->gap : 0), index = p->index - p->prefix;
-    tfi_put_token(w->x, id, byte, byte_at(w, end), index + from - (has_prefix ? p->gap_chars : 0), index + end);
-}
-
-/* With tokenizers' rules a prefix counts as part of the code point behind it; libsentencepiece's ranges leave no gaps. */
-static void put_token(const way *w, int32_t id, uint32_t begin, uint32_t end)
-{
-    const piece *p = w->piece;
-    const tf_tokenizer *t = w->x->t;
-
-    if (!p->chars) {
-        put_flat(w, id, begin, end);
-        return;
-    }
-    if (t->unigram.is_spm) {
-        const tfi_char *first = &p->chars[begin], *next = &p->chars[end];
-        tfi_put_token(w->x, id, first->byte_begin, next->byte_begin, first->index, next->index);
-        return;
-    }
-    const tfi_char *first = &p->chars[begin > p->prefix ? begin - p->prefix : 0];
-    const tfi_char *last = &p->chars[end > p->prefix ? end - p->prefix - 1 : 0];
-    tfi_token *k = tfi_put_token(w->x, id, first->byte_begin, last->byte_end, first->index, last->index + 1);
-    if (t->bpe.trim) { /* never where there are prefixes */
-        const uint8_t *text = w->x->s->normal;
-        tfi_bpe_trim(w->x, k, text + first->at, last->at - first->at + lead_size(text[last->at]));
-    }
-}
-
-/* The bytes of unknown text as tokens, if there is one for each. */
-static int put_bytes(const way *w, uint32_t begin, uint32_t end)
-{
-    const tfi_unigram *u = &w->x->t->unigram;
-    tfi_scratch *s = w->x->s;
-    const size_t first = s->token_count;
-    uint8_t text[4];
-
-    for (uint32_t i = begin; i < end; i++) {
-        const uint32_t size = tfi_utf8_encode(w->piece->points[i], text);
-        for (uint32_t k = 0; k < size; k++)
-            if (u->byte_id[text[k]] == TFI_TRIE_NONE) return 0;
-    }
-    put_token(w, TFI_TRIE_NONE, begin, end);
-    const tfi_token whole = s->tokens[first];
-    s->token_count = first;
-    for (uint32_t i = begin; i < end; i++) {
-        const uint32_t size = tfi_utf8_encode(w->piece->points[i], text);
-        for (uint32_t k = 0; k < size; k++) {
-            s->tokens[s->token_count] = whole;
-            s->tokens[s->token_count++].id = u->byte_id[text[k]];
-        }
-    }
-    return 1;
-}
-
-/* The id of the piece that unknown code points make together. */
-static int32_t find_piece(const tfi_stems *stems, const uint32_t *points, uint32_t count)
-{
-    uint32_t at = tfi_stems_first(stems, points[0]);
-
-    for (uint32_t i = 1; i < count && at; i++) at = tfi_stems_step(stems, at, points[i]);
-    return at ? stems->stems[at].id : TFI_TRIE_NONE;
-}
-
-/* Unknown code points that follow each other are one token. tokenizers asks the vocabulary for it once more. */
-static void flush_unknown(way *w)
-{
-    const tfi_unigram *u = &w->x->t->unigram;
-    const uint32_t begin = w->unk_begin, end = w->unk_end;
-    int32_t id = TFI_TRIE_NONE;
-
-    if (begin == end) return;
-    w->unk_begin = end;
-    if (!u->is_spm) id = find_piece(&u->stems, w->piece->points + begin, end - begin);
-    if (id != TFI_TRIE_NONE) put_token(w, id, begin, end);
-    else if (!u->byte_fallback || !put_bytes(w, begin, end)) put_token(w, u->unk_id, begin, end);
-}
-
-static inline void put_unknown(way *w, uint32_t begin, uint32_t end)
-{
-    if (w->unk_begin == w->unk_end) w->unk_begin = begin;
-    w->unk_end = end;
-}
-
-/* Room for the tokens of `count` code points and of those that wait. */
-static tf_status reserve_for(const way *w, uint32_t count)
-{
-    const size_t most = (size_t)count + (w->unk_end - w->unk_begin) + 1;
-
-    return tfi_reserve_tokens(w->x->s, w->x->t->unigram.byte_fallback ? 4 * most : (size_t)count + 1);
-}
-
-/* Append the tokens between `base` and `end`, through which every way goes. */
-static tf_status settle(way *w, uint32_t end)
-{
-    tfi_node *nodes = w->x->s->nodes;
-    const uint32_t size = end - w->base;
-    const double score = nodes[size].score;
-    const tfi_unigram *u = &w->x->t->unigram;
-    const tf_status status = reserve_for(w, size);
-
-    if (status < 0) return status;
-    /* Turn the links around. */
-    uint32_t to = size, at = nodes[size].place - w->base;
-    uint32_t stem = nodes[size].stem;
-    for (;;) {
-        const tfi_node before = nodes[at];
-        nodes[at].place = w->base + to;
-        nodes[at].stem = stem;
-        if (at == 0) break;
-        to = at;
-        at = before.place - w->base;
-        stem = before.stem;
-    }
-    for (uint32_t from = w->base, next; from < end; from = next) {
-        const tfi_node *node = &nodes[from - w->base];
-        next = node->place;
-        const int32_t id = node->stem == TFI_STEM_ROOT ? u->unk_id : u->stems.stems[node->stem].id;
-        if (id == u->unk_id) {
-            put_unknown(w, from, next);
-        } else {
-            flush_unknown(w);
-            put_token(w, id, from, next);
-        }
-    }
-    w->base = w->reach = end;
-    w->score = score;
-    nodes[0] = (tfi_node){.score = score};
-    return TF_STATUS_OK;
-}
-
-/* A way to a place by a token that begins at `from`. */
-static inline void extend(way *w, tfi_node *node, uint32_t from, double score, uint32_t stem, sums how)
-{
-    if (how == FLOATS) score = (float)score;
-    if (node->stem != TFI_NOT_REACHED) {
-        const double more = score - node->score;
-        if (how == FLOATS && fabs(more) < w->margin) w->margin = fabs(more);
-        if (!(more > 0)) return;
-    }
-    *node = (tfi_node){.score = score, .place = from, .stem = stem};
-}
-
-/* All pieces that begin at `at`; `stem` is its code point, or 0. Room was made. */
-static inline void extend_all(way *w, uint32_t at, uint32_t stem, sums how)
-{
-    const tfi_unigram *u = &w->x->t->unigram;
-    const tfi_stem *stems = u->stems.stems;
-    const uint32_t *point = w->piece->points + at, *end = w->piece->points + w->piece->count;
-    tfi_node *node = w->x->s->nodes + (at - w->base), *reach = node + (w->reach - at);
-    const double score = node->score;
-
-    if (reach == node) (++reach)->stem = TFI_NOT_REACHED;
-    if (!(stems[stem].bits & TFI_STEM_PIECE)) extend(w, node + 1, at, score + u->unk_score, TFI_STEM_ROOT, how);
-    while (stem) {
-        node++;
-        if (stems[stem].bits & TFI_STEM_PIECE) {
-            while (reach < node) (++reach)->stem = TFI_NOT_REACHED;
-            extend(w, node, at, score + tfi_stems_score(&u->stems, stem), stem, how);
-        }
-        if (++point == end) break;
-        stem = tfi_stems_step(&u->stems, stem, *point);
-    }
-    w->reach = w->base + (uint32_t)(reach - w->x->s->nodes);
-}
-
-/* Where every way goes through `at`, and no piece begins with its code point nor with those up to *end, they are unknown. */
-static tf_status pass_unknown(way *w, uint32_t at, uint32_t *end, sums how)
-{
-    const tfi_unigram *u = &w->x->t->unigram;
-    const piece *p = w->piece;
-    tf_status status;
-
-    if (at > w->base && (status = settle(w, at)) < 0) return status;
-    double score = w->x->s->nodes[0].score;
-    for (*end = at; *end < p->count && !tfi_stems_first(&u->stems, p->points[*end]); ++*end) {
-        score += u->unk_score;
-        if (how == FLOATS) score = (float)score;
-    }
-    put_unknown(w, at, *end);
-    w->base = w->reach = *end;
-    w->score = w->x->s->nodes[0].score = score;
-    return TF_STATUS_OK;
-}
-
-static inline tf_status find_way(way *w, sums how)
-{
-    tfi_scratch *s = w->x->s;
-    const tfi_unigram *u = &w->x->t->unigram;
-    const piece *p = w->piece;
-    tf_status status;
-
-    if ((status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, 1, sizeof *s->nodes)) < 0) return status;
-    s->nodes[0] = (tfi_node){.score = w->score};
-    for (uint32_t at = 0; at < p->count; at++) {
-        const uint32_t stem = tfi_stems_first(&u->stems, p->points[at]);
-        if (w->reach == at) {
-            if (!stem) {
-                if ((status = pass_unknown(w, at, &at, how)) < 0) return status;
-                at--;
-                continue;
-            }
-            if (at - w->base >= SETTLE_COUNT && (status = settle(w, at)) < 0) return status;
-        }
-        const size_t need = (size_t)(at - w->base) + TFI_PIECE_SIZE_MAX + 1;
-        if (need > s->node_capacity &&
-            (status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, need, sizeof *s->nodes)) < 0)
-            return status;
-        extend_all(w, at, stem, how);
-    }
-    if (p->count > w->base && (status = settle(w, p->count)) < 0) return status;
-    if ((status = reserve_for(w, 0)) < 0) return status;
-    flush_unknown(w);
-    return TF_STATUS_OK;
-}
-
-/* Append the tokens of a piece, which is one word. */
-static tf_status put_piece(tfi_reading *x, piece *p)
-{
-    way w = {.x = x, .piece = p};
-    const tf_status status = x->t->unigram.is_spm ? find_way(&w, FLOATS) : find_way(&w, DOUBLES);
-
-    x->word++;
-    return status;
-}
+enum { CUT_AIM = 4096 };
 
 static inline tf_status reserve_points(tfi_scratch *s, size_t count)
 {
@@ -347,8 +57,8 @@ static tf_status own_words(const tf_tokenizer *t, tfi_scratch *s)
     return TF_STATUS_OK;
 }
 
-/* A word in a text whose code points are in s->points, behind a mark if it has a prefix; the prefix begins `gap` bytes, `gap_chars` code
- * points before the word. */
+/* A word in a text whose code points are in s->points, behind a mark if it has a prefix; the prefix begins `gap` bytes,
+ * `gap_chars` code points before the word. */
 typedef struct word {
     uint32_t begin, end, prefix, gap, gap_chars;
     uint32_t chars;  /* code points in the text */
@@ -386,34 +96,29 @@ static tf_status set_word_chars(tfi_reading *x, const word *w)
 }
 
 /* The tokens of the word by way of its piece, from *score on. */
-static tf_status find_word(tfi_reading *x, const word *w, sums how, double *score, double *margin)
+static tf_status find_word(tfi_reading *x, const word *w, double *score, double *margin)
 {
-    piece p = {.points = x->s->points,
-               .count = w->points,
-               .prefix = w->prefix,
-               .begin = w->begin,
-               .index = x->chars,
-               .gap = w->gap,
-               .gap_chars = w->gap_chars,
-               .at = w->prefix,
-               .byte = w->begin};
-    way v = {.x = x, .piece = &p, .score = *score, .margin = INFINITY};
+    tfi_passage p = {.points = x->s->points,
+                     .count = w->points,
+                     .prefix = w->prefix,
+                     .begin = w->begin,
+                     .index = x->chars,
+                     .gap = w->gap,
+                     .gap_chars = w->gap_chars,
+                     .at = w->prefix,
+                     .byte = w->begin};
     tf_status status;
 
     if (w->points != w->chars + w->prefix) {
         if ((status = set_word_chars(x, w)) < 0) return status;
         p.chars = x->s->chars;
-        if (how == FLOATS) p.prefix = 0;
+        if (x->t->unigram.is_spm) p.prefix = 0;
     }
-    status = how == DOUBLES ? find_way(&v, DOUBLES) : find_way(&v, FLOATS);
-    *score = v.score;
-    *margin = v.margin;
-    return status;
+    return tfi_best_way(x, &p, score, margin);
 }
 
 /* Remember the tokens from `first` on as those of the word, if that can be. */
-static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const word *w, size_t first,
-                      double margin)
+static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const word *w, size_t first, double margin)
 {
     const tfi_unigram *u = &x->t->unigram;
     const tfi_token *tokens = x->s->tokens + first;
@@ -475,7 +180,7 @@ static tf_status put_word(tfi_reading *x, const word *w)
         known = word_place(x, w->begin, size, &k);
         if (is_same(known, &k, size) && known->prefix == w->prefix) return put_known(x, known, w);
     }
-    status = find_word(x, w, DOUBLES, &score, &margin);
+    status = find_word(x, w, &score, &margin);
     if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, 0);
     return status;
 }
@@ -491,14 +196,15 @@ static double score_after(const tfi_unigram *u, const tfi_word *known, double sc
     return score;
 }
 
-/* How far apart two ways must be for no rounding to turn the choice between them. A sum in float of numbers of a size is off by half a
- * unit in its last place, 2^-24 of it, for each of them; a word has at most 27. */
+/* How far apart two ways must be for no rounding to turn the choice between them. A sum in float of numbers of a size is off by
+ * half a unit in its last place, 2^-24 of it, for each of them; a word has at most 27. */
 static double doubt(double before, double after)
 {
     return 4e-6 * (1 + fabs(before) + 2 * fabs(after - before));
 }
 
-/* By libsentencepiece's rules: sums go on from word to word in float, so what is known of a word counts if it is beyond doubt. */
+/* By libsentencepiece's rules: sums go on from word to word in float, so what is known of a word counts if it is beyond
+ * doubt. */
 static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
 {
     const uint32_t size = w->end - w->begin;
@@ -515,7 +221,7 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
             if (known->margin > doubt(before, after)) return *score = after, put_known(x, known, w);
         }
     }
-    const tf_status status = find_word(x, w, FLOATS, score, &margin);
+    const tf_status status = find_word(x, w, score, &margin);
     if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, margin - doubt(before, *score));
     return status;
 }
@@ -542,8 +248,12 @@ static tf_status chars_piece(tfi_reading *x, size_t begin, size_t end, uint32_t 
     const tf_status status = read_points(s, begin, end, prefix, mark);
 
     if (status < 0) return status;
-    piece p = {.points = s->points, .count = (uint32_t)(end - begin) + prefix, .prefix = prefix, .chars = s->chars + begin};
-    return put_piece(x, &p);
+    tfi_passage p = {
+        .points = s->points, .count = (uint32_t)(end - begin) + prefix, .prefix = prefix, .chars = s->chars + begin};
+    double score = 0, margin;
+    const tf_status found = tfi_best_way(x, &p, &score, &margin);
+    x->word++;
+    return found;
 }
 
 tf_status tfi_unigram_word(tfi_reading *x, size_t begin, size_t end)
@@ -705,8 +415,8 @@ static inline int is_space(const tfi_unigram *u, const uint8_t *text, uint32_t a
     return flags_of(u, tfi_utf8_decode(text + at, size)) & TFI_POINT_SPACE && parts_behind(u, text, at + *size, end);
 }
 
-/* What read_word() does with the code point at `at`, which asks for something, behind that at `before`: -1 if it ends the short way, 0 if it
- * is changed, 1 if it stays as it is. */
+/* What read_word() does with the code point at `at`, which asks for something, behind that at `before`: -1 if it ends the short
+ * way, 0 if it is changed, 1 if it stays as it is. */
 static int take_special(const tfi_reading *x, uint32_t flags, uint32_t before, uint32_t at, uint32_t size, uint32_t end)
 {
     const tfi_unigram *u = &x->t->unigram;
@@ -717,8 +427,8 @@ static int take_special(const tfi_reading *x, uint32_t flags, uint32_t before, u
     return 1;
 }
 
-/* Read the word at `at`, up to where the text ends or a space is, into s->points behind its prefix. Its end is `at` if the normalizer
- * does more to it than the short way knows. */
+/* Read the word at `at`, up to where the text ends or a space is, into s->points behind its prefix. Its end is `at` if the
+ * normalizer does more to it than the short way knows. */
 static tf_status read_word(const tfi_reading *x, uint32_t at, uint32_t end, word *w)
 {
     const uint32_t *first = x->t->unigram.stems.first;

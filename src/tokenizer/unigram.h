@@ -17,8 +17,9 @@ enum { TFI_PIECE_SIZE_MAX = 1024 }; /* bounds what one place in a text can cost 
 
 /* What the short way for words asks of a code point; in the high bits of tfi_stems.first. */
 enum {
-    TFI_POINT_SLOW = 1,    /* takes the long way */
-    TFI_POINT_SECOND = 2,  /* some member of the map has it behind its first code point: may change together with what is before it */
+    TFI_POINT_SLOW = 1, /* takes the long way */
+    TFI_POINT_SECOND =
+        2, /* some member of the map has it behind its first code point: may change together with what is before it */
     TFI_POINT_JOINS = 4,   /* is one grapheme with a space before it */
     TFI_POINT_SPACE = 8,   /* is a space, or becomes one, unless what is behind it joins */
     TFI_POINT_MAPPED = 16, /* is changed by itself to what has no space and no mark, unless what is behind it joins */
@@ -64,8 +65,8 @@ typedef struct tfi_word {
     int32_t ids[TFI_WORD_TOKENS];
     uint8_t ends[TFI_WORD_TOKENS], char_ends[TFI_WORD_TOKENS]; /* of each token in the word, without the mark before it */
     uint8_t size, count, prefix;                               /* size 0: a free place. prefix: bytes of the mark */
-    uint8_t is_lone;                                           /* the first token is the mark alone, in the range of the second */
-    float margin; /* by how much the least clear choice on the way was one; only with libsentencepiece's rules */
+    uint8_t is_lone; /* the first token is the mark alone, in the range of the second */
+    float margin;    /* by how much the least clear choice on the way was one; only with libsentencepiece's rules */
 } tfi_word;
 
 static inline void tfi_unigram_close(tfi_unigram *u)

@@ -1,5 +1,5 @@
-/* The array that is read without a tree, its numbers against the C library's, its strings against jansson's; and stems against the
- * tries they are made of. */
+/* The array that is read without a tree, its numbers against the C library's, its strings against jansson's; and stems against
+ * the tries they are made of. */
 #include <float.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -127,8 +127,8 @@ static uint32_t any_point(uint32_t letters)
     return c >= 0xd800 && c < 0xe000 ? 'a' : c;
 }
 
-/* Random strings over few letters, so that they share much, and over many that want the same places; walked with strings that are there and
- * others, beside a trie of their bytes. */
+/* Random strings over few letters, so that they share much, and over many that want the same places; walked with strings that
+ * are there and others, beside a trie of their bytes. */
 static void test_stems(void)
 {
     for (int draw = 0; draw < 30; draw++) {
