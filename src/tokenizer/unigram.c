@@ -415,15 +415,15 @@ static inline int is_space(const tfi_unigram *u, const uint8_t *text, uint32_t a
     return flags_of(u, tfi_utf8_decode(text + at, size)) & TFI_POINT_SPACE && parts_behind(u, text, at + *size, end);
 }
 
-/* What read_word() does with the code point at `at`, which asks for something, behind that at `before`: -1 if it ends the short
- * way, 0 if it is changed, 1 if it stays as it is. */
+/* What read_word() does with the code point at `at`, which asks for something, behind that at `before`: -1 if it ends the
+ * short way, 0 if it is changed or ends the word, 1 if it stays as it is. */
 static int take_special(const tfi_reading *x, uint32_t flags, uint32_t before, uint32_t at, uint32_t size, uint32_t end)
 {
     const tfi_unigram *u = &x->t->unigram;
 
     if (flags & TFI_POINT_SLOW) return -1;
     if (flags & TFI_POINT_SECOND && before < at && is_changed(u, x->text, before, end)) return -1;
-    if (flags & TFI_POINT_MAPPED) return parts_behind(u, x->text, at + size, end) ? 0 : -1;
+    if (flags & (TFI_POINT_MAPPED | TFI_POINT_SPACE)) return parts_behind(u, x->text, at + size, end) ? 0 : -1;
     return 1;
 }
 
@@ -446,8 +446,8 @@ static tf_status read_word(const tfi_reading *x, uint32_t at, uint32_t end, word
         if (c >= TFI_FIRST_COUNT) return TF_STATUS_OK;
         const uint32_t flags = first[c] >> TFI_STEM_BITS;
         if (flags & TFI_POINT_ASKED) {
-            if (flags & TFI_POINT_SPACE) break;
             if ((taken = take_special(x, flags, before, stop, size, end)) < 0) return TF_STATUS_OK;
+            if (flags & TFI_POINT_SPACE) break;
         }
         if (n == s->point_capacity && (status = reserve_points(s, (size_t)n + 1)) < 0) return status;
         if (taken) s->points[n++] = c;

@@ -59,7 +59,7 @@ typedef struct tfi_unigram {
 } tfi_unigram;
 
 /* Words whose tokens are known, for one thread and one tokenizer: a table in which a word has one place. */
-enum { TFI_WORDS = 4096, TFI_WORD_BYTES = 20, TFI_WORD_TOKENS = 6 }; /* a word is a line of cache */
+enum { TFI_WORDS = 2048, TFI_WORD_BYTES = 20, TFI_WORD_TOKENS = 6 }; /* a word is a line of cache */
 typedef struct tfi_word {
     uint32_t text[TFI_WORD_BYTES / 4]; /* its bytes, zeros behind them */
     int32_t ids[TFI_WORD_TOKENS];

@@ -76,6 +76,7 @@ def test_random_texts(both, name, rng):
     points = all_points()
     texts = [random_text(rng, SPECIALS) for _ in range(1000)] + rng.sample(points, 1000)
     marks = ["\u0301", "\u0300", "\u3099", "\u200d", "\u200b", "\x01", "\x7f", "\r\n", "\ufb01", "\u2047", "\ufdfa", " ", "a", "A", "\u304b", "\u00e9"]
+    marks += ["\uff05", "\u2026", "\u3000", "\u3297", "\uff76", "\uff9e", "\ufff0", "\u1161", "\u0600", "\u00a0", "\u2003", "\u094d"]
     texts += ["".join(rng.choice(marks) for _ in range(rng.randrange(9))) for _ in range(1500)]
     both[name].check(texts)
     both[name].check(texts[:500], texts[-500:])
