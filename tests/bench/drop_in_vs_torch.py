@@ -1,12 +1,12 @@
 """Models of transformers and sentence-transformers on the CPU: accelerate() beside the PyTorch model it stands for, in one process.
 
     TFINFER_LIBRARY=build/release/src/libtfinfer.so PYTHONPATH=bindings/python/src python tests/bench/drop_in_vs_torch.py [--rounds 5]
-        [--threads 2] [--minilm DIRECTORY]
+        [--threads 2] [--minilm DIRECTORY] [--processor-time]
 
 Random weights, float32 on both sides, transformers' own attention (sdpa); BERT-base with 45 labels, GPT-2 124M and T5-base v1.1 with a
 vocabulary of 32000. The same call on both, in turns; a figure is the median of the rounds. What comes out is compared first. "padded":
 eight texts of 16 to 128 tokens in one batch, which PyTorch computes with their padding. --minilm: a sentence-transformers directory for encode().
-The answer is Markdown.
+--processor-time, for a machine that others use too: one thread each, and the time that it computes. The answer is Markdown.
 """
 
 import argparse
@@ -68,20 +68,20 @@ CASES = [
 ]
 
 
-def seconds(run, model):
-    start = time.perf_counter()
+def seconds(run, model, clock):
+    start = clock()
     run(model)
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def compare(run, mask, models, rounds):
+def compare(run, mask, models, rounds, clock):
     """Median seconds of each, once what they give is the same, but for padding."""
     got, want = (run(model) if mask is None else run(model)[mask] for model in models)
     if want.is_floating_point():
         assert (got - want).norm() <= 1e-5 * want.norm()
     else:
         assert torch.equal(got, want)
-    times = [[seconds(run, model) for model in models] for _ in range(rounds)]
+    times = [[seconds(run, model, clock) for model in models] for _ in range(rounds)]
     return [statistics.median(column) for column in zip(*times)]
 
 
@@ -94,7 +94,10 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--minilm")
+    arguments.add_argument("--processor-time", action="store_true")
     given = arguments.parse_args()
+    clock = time.process_time if given.processor_time else time.perf_counter
+    given.threads = 1 if given.processor_time else given.threads
     torch.set_num_threads(given.threads)
     torch.manual_seed(1)
     transformers.utils.logging.set_verbosity_error()
@@ -105,11 +108,11 @@ def main():
         for name, build, case in CASES:
             if built is not build:
                 model, built = build().eval(), build
-                opening = time.perf_counter()
+                opening = clock()
                 accelerated = accelerate(model, fallback="raise", threads=given.threads, borrow=True)
-                opening = time.perf_counter() - opening
+                opening = clock() - opening
                 print(f"| accelerate() of {name.split(',')[0]} | | {1e3 * opening:.0f} | |")
-            row(name, *compare(*case(), (accelerated, model), given.rounds))
+            row(name, *compare(*case(), (accelerated, model), given.rounds, clock))
     if given.minilm:
         from sentence_transformers import SentenceTransformer
         from tfinfer.integrations.sentence_transformers import accelerate as accelerate_sentences
@@ -117,7 +120,7 @@ def main():
         model = SentenceTransformer(given.minilm, device="cpu")
         accelerated = accelerate_sentences(model, fallback="raise", threads=given.threads)
         for name, texts in (("MiniLM encode, 1 text", TEXTS[0]), ("64 texts", (TEXTS * 13)[:64])):
-            row(name, *compare(lambda m, texts=texts: torch.from_numpy(m.encode(texts)), None, (accelerated, model), given.rounds))
+            row(name, *compare(lambda m, texts=texts: torch.from_numpy(m.encode(texts)), None, (accelerated, model), given.rounds, clock))
     print(f"\nload at the end: {os.getloadavg()[0]:.1f}")
 
 
