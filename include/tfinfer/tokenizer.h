@@ -201,6 +201,43 @@ static inline void tf_encoding_data_init(tf_encoding_data *d)
 /** Fill `data`; see there. @return OK or INVALID. */
 TF_API tf_status tf_encoding_get(const tf_encoding *e, tf_encoding_data *data);
 
+/** The caller's arrays for tf_encoding_write(); those left NULL are not wanted. */
+typedef struct tf_encoding_arrays {
+    uint64_t struct_size;
+    int64_t row_capacity;   /**< rows there is room for; row_start takes one number more */
+    int64_t token_capacity; /**< tokens that each of the other arrays has room for */
+    int64_t width;          /**< tokens a row: shorter ones are padded. 0: as many as the longest row has; unset: rows are packed */
+    int32_t pad_id;         /**< the id of padding; unset: 0 */
+    int32_t pad_side;       /**< tf_side: where a row is padded; unset: RIGHT */
+    int64_t *row_start;     /**< [rows + 1] */
+    int64_t *row_text;      /**< [rows] */
+    int32_t *mask;          /**< 1: a token, 0: padding */
+    int32_t *ids, *type_ids, *sequence, *word; /**< padding has pad_id, 0, -1 and -1 */
+    int64_t *byte_begin, *byte_end, *char_begin, *char_end; /**< padding has 0 */
+} tf_encoding_arrays;
+
+static inline void tf_encoding_arrays_init(tf_encoding_arrays *a)
+{
+    a->struct_size = sizeof *a;
+    a->row_capacity = a->token_capacity = 0;
+    a->width = TF_UNSET;
+    a->pad_id = a->pad_side = TF_UNSET;
+    a->row_start = a->row_text = NULL;
+    a->mask = a->ids = a->type_ids = a->sequence = a->word = NULL;
+    a->byte_begin = a->byte_end = a->char_begin = a->char_end = NULL;
+}
+
+/**
+ * Copy what an encoding holds, all of it or ids alone, into arrays of the caller's: packed, or padded to rows of one width. Allocates
+ * nothing; texts of the same sizes encoded again with tf_tokenizer_encode() on one thread allocate nothing either.
+ *
+ * @param rows    Receives how many rows there are.
+ * @param tokens  Receives how many elements of each token array that takes: with padding the width is *tokens / *rows.
+ * @return OK; TOO_SMALL: nothing was written, *rows and *tokens say what is needed; INVALID: a row is longer than `width`, or a
+ *         setting is out of range.
+ */
+TF_API tf_status tf_encoding_write(const tf_encoding *e, const tf_encoding_arrays *arrays, int64_t *rows, int64_t *tokens);
+
 /** Settings of tf_tokenizer_decode() and tf_stream_open(). */
 typedef struct tf_decode_options {
     uint64_t struct_size;

@@ -30,6 +30,9 @@ struct tokenizer_options : tf_tokenizer_options {
 struct tokenize_options : tf_tokenize_options {
     tokenize_options() noexcept : tf_tokenize_options() { tf_tokenize_options_init(this); }
 };
+struct encoding_arrays : tf_encoding_arrays {
+    encoding_arrays() noexcept : tf_encoding_arrays() { tf_encoding_arrays_init(this); }
+};
 struct decode_options : tf_decode_options {
     decode_options() noexcept : tf_decode_options() { tf_decode_options_init(this); }
 };
@@ -40,6 +43,12 @@ struct encoded {
     std::int64_t text; /**< which text of the call */
     span<const std::int32_t> ids, type_ids, sequence, word;
     span<const std::int64_t> byte_begin, byte_end, char_begin, char_end;
+};
+
+/** How much encoding::write() wrote, or would have written if it fitted. */
+struct extent {
+    std::int64_t rows, tokens;
+    bool fits;
 };
 
 /** Texts as ids. Keeps its buffers when it is encoded into again; views end then. */
@@ -62,6 +71,14 @@ class encoding : public handle<tf_encoding, tf_encoding_close>
     {
         const tf_encoding_data d = data();
         return detail::view(d.ids, d.tokens);
+    }
+    /** Copy into arrays of the caller's, packed or padded. Too little room is no error: nothing is written then. */
+    outcome<extent> write(const encoding_arrays &arrays) const
+    {
+        extent e = {};
+        const tf_status status = tf_encoding_write(c(), &arrays, &e.rows, &e.tokens);
+        e.fits = status == TF_STATUS_OK;
+        return detail::give(status == TF_STATUS_TOO_SMALL ? TF_STATUS_OK : status, [&] { return e; });
     }
     encoded operator[](std::size_t row) const noexcept
     {

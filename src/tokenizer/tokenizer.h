@@ -2,7 +2,8 @@
  *
  *   load*.c   files -> tf_tokenizer           added.c   added tokens: the rules of adding, finding them in text
  *   words.c   text -> tokens of one text      encode.c  texts -> rows: truncation, windows, special tokens, threads
- *   decode.c  ids -> text, by decoder.c       tokenizer.c  the small public calls
+ *   decode.c  ids -> text, by decoder.c       arrays.c  rows -> the caller's arrays, padded or not
+ *   tokenizer.c  the small public calls
  *   pipeline.c  the same for any tokenizer.json: normalizer.c, splitter.c, then a model
  *
  * words.c finds the added tokens in a text and has WordPiece; bpe.c has byte-level BPE, bpe_word.c BPE of text, unigram.c with

@@ -1,6 +1,7 @@
 /* The C++ headers with exceptions: who owns what, what is thrown, tasks beside the same calls of C, tokens as a range, callbacks that
  * throw. hpp_returning.cpp, linked to the same program, has the form without exceptions. */
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -219,6 +220,7 @@ template <class Ours, class C> void same_as_c(void (*init)(C *))
 void options_are_born_unset()
 {
     same_as_c<tfinfer::tokenizer_options>(tf_tokenizer_options_init);
+    same_as_c<tfinfer::encoding_arrays>(tf_encoding_arrays_init);
     same_as_c<tfinfer::tokenize_options>(tf_tokenize_options_init);
     same_as_c<tfinfer::decode_options>(tf_decode_options_init);
     same_as_c<tfinfer::model_options>(tf_model_options_init);
@@ -352,6 +354,18 @@ void tokenizes()
     CHECK(!t.id("no such token"));
     CHECK_STATUS(thrown([&] { t.token(-5); }), TF_STATUS_INVALID);
     CHECK_STATUS(thrown([&] { t.encode_pairs({"a", "b"}, "c"); }), TF_STATUS_INVALID);
+
+    std::array<std::int32_t, 16> ids = {}, mask = {};
+    tfinfer::encoding_arrays arrays;
+    arrays.ids = ids.data();
+    arrays.mask = mask.data();
+    arrays.row_capacity = 2;
+    arrays.width = 0;
+    const tfinfer::extent need = e.write(arrays);
+    CHECK(!need.fits && need.rows == 2 && need.tokens == 2 * static_cast<std::int64_t>(e[0].ids.size()));
+    arrays.token_capacity = static_cast<std::int64_t>(ids.size());
+    const tfinfer::extent done = e.write(arrays);
+    CHECK(done.fits && ids[e[0].ids.size()] == TINY_CLS && mask[e[0].ids.size() + 2] == 0);
 
     tfinfer::encoding reused;
     t.encode_pairs("a", "b", reused);

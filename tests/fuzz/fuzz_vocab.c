@@ -1,4 +1,4 @@
-/* Any bytes as vocab.txt, with what follows the first NUL as tokenizer_config.json. What opens must encode its own text. */
+/* Any bytes as vocab.txt and, each behind a NUL, the JSON files that may lie beside it. What opens must encode its own text. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +10,24 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* The files in the order of their names, as many as there are bytes for. */
+static void hold(const uint8_t *data, size_t size)
+{
+    static const char *const names[] = {"vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                                        "config.json"};
+
+    for (int i = 0; i < HELD_FILES; i++) {
+        const uint8_t *end = data ? memchr(data, 0, size) : NULL;
+        held[i].name = data ? names[i] : NULL;
+        held[i].data = data;
+        held[i].size = end ? (size_t)(end - data) : size;
+        size -= held[i].size + (end != NULL);
+        data = end ? end + 1 : NULL;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const uint8_t *split = memchr(data, 0, size);
     tfi_files files = {.source = {.file = open_held}, .label = "fuzz"};
     tfi_memory memory;
     tf_tokenizer *t;
@@ -20,12 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tf_tokenize_options o;
 
     tfi_memory_init(&memory, NULL, 1 << 28);
-    held[0].name = "vocab.txt";
-    held[0].data = data;
-    held[0].size = split ? (size_t)(split - data) : size;
-    held[1].name = split ? "tokenizer_config.json" : NULL;
-    held[1].data = split ? split + 1 : NULL;
-    held[1].size = split ? size - held[0].size - 1 : 0;
+    hold(data, size);
     if (tfi_tokenizer_open_files(&files, &memory, NULL, &t) == TF_STATUS_OK) {
         const tf_text text = {(const char *)data, (int64_t)size};
         tf_tokenize_options_init(&o);

@@ -3,13 +3,10 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <tfinfer/tokenizer.h>
-
-#include "../check.h"
+#include "tokenizing.h"
 
 static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##able\nfox\n.\n,\nete\ntwo\n##s\nthe\n";
 enum { PAD, UNK, CLS, SEP, MASK, UN, AFF, ABLE, FOX, DOT, COMMA, ETE, TWO, S, THE, VOCAB };
@@ -26,49 +23,12 @@ static const char json_tail[] = "\"decoder\":{\"type\":\"WordPiece\",\"prefix\":
                                 "\"[UNK]\":1,\"[CLS]\":2,\"[SEP]\":3,"
                                 "\"[MASK]\":4,\"un\":5,\"##aff\":6,\"##able\":7,\"fox\":8}}}";
 
-static const char *write_text(const char *name, const char *text)
-{
-    const char *path = check_path(name);
-    check_write(path, text, strlen(text));
-    return path;
-}
-
-/* A directory with files given as name, text, name, text, NULL. */
-static const char *write_dir(const char *name, const char *const *files)
-{
-    const char *path = check_path(name);
-    char file[1024];
-
-    (void)mkdir(path, 0777);
-    for (; *files; files += 2) {
-        snprintf(file, sizeof file, "%s/%s", path, files[0]);
-        check_write(file, files[1], strlen(files[1]));
-    }
-    return path;
-}
-
 static tf_tokenizer *open_vocab(void)
 {
     tf_tokenizer *t = NULL;
     CHECK_OK(tf_tokenizer_open(write_text("vocab.txt", vocab), NULL, &t));
     return t;
 }
-
-static tf_encoding_data view(const tf_encoding *e)
-{
-    tf_encoding_data d;
-    tf_encoding_data_init(&d);
-    CHECK_OK(tf_encoding_get(e, &d));
-    return d;
-}
-
-static void check_ids(const tf_encoding_data *d, int64_t row, const int32_t *ids, int64_t n)
-{
-    CHECK_INT(d->row_start[row + 1] - d->row_start[row], n);
-    for (int64_t i = 0; i < n && i < d->row_start[row + 1] - d->row_start[row]; i++)
-        CHECK_INT(d->ids[d->row_start[row] + i], ids[i]);
-}
-#define IDS(d, row, ...) check_ids(d, row, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
 
 static void test_encode(void)
 {
@@ -85,10 +45,10 @@ static void test_encode(void)
     CHECK_OK(tf_tokenizer_encode(t, texts, NULL, 4, NULL, e));
     tf_encoding_data d = view(e);
     CHECK_INT(d.rows, 4);
-    IDS(&d, 0, CLS, UN, AFF, ABLE, ETE, MASK, DOT, SEP);
-    IDS(&d, 1, CLS, SEP);
-    IDS(&d, 2, CLS, UNK, SEP);
-    IDS(&d, 3, CLS, UNK, FOX, SEP);
+    ROW_IDS(d, 0, CLS, UN, AFF, ABLE, ETE, MASK, DOT, SEP);
+    ROW_IDS(d, 1, CLS, SEP);
+    ROW_IDS(d, 2, CLS, UNK, SEP);
+    ROW_IDS(d, 3, CLS, UNK, FOX, SEP);
     /* "Unaffable ÉTÉ[MASK].": the accents take two bytes and one code point each */
     CHECK_INT(d.byte_begin[4], 10);
     CHECK_INT(d.byte_end[4], 15);
@@ -110,6 +70,110 @@ static void test_encode(void)
     tf_tokenizer_close(t);
 }
 
+/* The caller's arrays: packed, padded on either side, some of them, too small. */
+static void test_arrays(void)
+{
+    tf_tokenizer *t = open_vocab();
+    tf_encoding *e;
+    tf_encoding_arrays a;
+    const tf_text texts[] = {tf_text_of("fox fox"), tf_text_of("two")};
+    int64_t rows = -1, tokens = -1, row_start[3], row_text[2], places[2][8];
+    int32_t ids[8] = {77}, numbers[4][8];
+
+    CHECK_OK(tf_encoding_open(t, &e));
+    tf_encoding_arrays_init(&a);
+    CHECK_OK(tf_encoding_write(e, &a, &rows, &tokens));
+    CHECK(rows == 0 && tokens == 0);
+    CHECK_OK(tf_tokenizer_encode(t, texts, NULL, 2, NULL, e));
+    a.ids = ids;
+    a.row_start = row_start;
+    a.row_capacity = 2;
+    a.token_capacity = 6;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_TOO_SMALL);
+    CHECK(rows == 2 && tokens == 7 && ids[0] == 77);
+    a.row_capacity = 1;
+    a.token_capacity = 8;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_TOO_SMALL);
+    a.row_capacity = 2;
+    CHECK_OK(tf_encoding_write(e, &a, &rows, &tokens));
+    CHECK(memcmp(ids, (const int32_t[]){CLS, FOX, FOX, SEP, CLS, TWO, SEP}, 7 * 4) == 0);
+    CHECK(row_start[1] == 4 && row_start[2] == 7);
+
+    a.row_text = row_text;
+    a.mask = numbers[0];
+    a.type_ids = numbers[1];
+    a.sequence = numbers[2];
+    a.word = numbers[3];
+    a.byte_begin = places[0];
+    a.char_end = places[1];
+    a.width = 0;
+    a.pad_id = MASK;
+    CHECK_OK(tf_encoding_write(e, &a, &rows, &tokens));
+    CHECK(tokens == 8 && row_start[1] == 4 && row_start[2] == 8 && row_text[1] == 1);
+    CHECK(memcmp(ids, (const int32_t[]){CLS, FOX, FOX, SEP, CLS, TWO, SEP, MASK}, sizeof ids) == 0);
+    CHECK(memcmp(numbers[0], (const int32_t[]){1, 1, 1, 1, 1, 1, 1, 0}, sizeof ids) == 0);
+    CHECK(numbers[1][7] == 0 && numbers[2][5] == 0 && numbers[2][7] == -1 && numbers[3][2] == 1 && numbers[3][7] == -1);
+    CHECK(places[0][2] == 4 && places[1][5] == 3 && places[1][7] == 0);
+    a.pad_side = TF_SIDE_LEFT;
+    CHECK_OK(tf_encoding_write(e, &a, &rows, &tokens));
+    CHECK(memcmp(ids, (const int32_t[]){CLS, FOX, FOX, SEP, MASK, CLS, TWO, SEP}, sizeof ids) == 0);
+    CHECK(numbers[0][4] == 0 && places[1][4] == 0 && places[1][6] == 3);
+
+    a.width = 3;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_INVALID);
+    CHECK_ERROR_SAYS("row 0 has 4 tokens");
+    a.width = INT64_MAX;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_INVALID);
+    a.width = 5;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_TOO_SMALL);
+    CHECK_INT(tokens, 10);
+    a.width = -1;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_INVALID);
+    a.width = TF_UNSET;
+    a.pad_side = 2;
+    CHECK_STATUS(tf_encoding_write(e, &a, &rows, &tokens), TF_STATUS_INVALID);
+    CHECK_ERROR_SAYS("pad_side");
+    CHECK_STATUS(tf_encoding_write(e, NULL, &rows, &tokens), TF_STATUS_INVALID);
+    CHECK_STATUS(tf_encoding_write(NULL, &a, &rows, &tokens), TF_STATUS_INVALID);
+    tf_encoding_close(e);
+    tf_tokenizer_close(t);
+}
+
+/* Texts as large as those before take no memory, nor does writing them. */
+static void test_steady_state(void)
+{
+    const tf_text texts[] = {tf_text_of("Unaffable fox, the fox [MASK] \xc3\xa9t\xc3\xa9"),
+                             tf_text_of("bad \xff \xe4\xbd\xa0")};
+    int32_t ids[64];
+    int64_t rows, tokens;
+    tf_tokenizer_options o;
+    tf_tokenize_options set;
+    tf_encoding_arrays a;
+    tf_tokenizer *t;
+    tf_encoding *e;
+    check_memory m;
+
+    check_memory_init(&m);
+    tf_tokenizer_options_init(&o);
+    tf_tokenize_options_init(&set);
+    tf_encoding_arrays_init(&a);
+    o.allocator = &m.hooks;
+    set.replace_invalid = 1;
+    a.row_capacity = 2;
+    a.token_capacity = 64;
+    a.ids = ids;
+    CHECK_OK(tf_tokenizer_open(write_text("vocab.txt", vocab), &o, &t));
+    CHECK_OK(tf_encoding_open(t, &e));
+    for (int round = 0; round < 3; round++) {
+        CHECK_OK(tf_tokenizer_encode(t, texts, texts, 2, &set, e));
+        CHECK_OK(tf_encoding_write(e, &a, &rows, &tokens));
+        m.fail_at = 1; /* from the second round on */
+    }
+    CHECK(!m.fail_hit);
+    tf_encoding_close(e);
+    tf_tokenizer_close(t);
+}
+
 static void test_pairs_and_windows(void)
 {
     tf_tokenizer *t = open_vocab();
@@ -125,7 +189,7 @@ static void test_pairs_and_windows(void)
     CHECK_INT(view(e).tokens, 3);
     CHECK_OK(tf_tokenizer_encode(t, &b, &a, 1, NULL, e));
     tf_encoding_data d = view(e);
-    IDS(&d, 0, CLS, TWO, SEP, FOX, FOX, FOX, FOX, FOX, SEP);
+    ROW_IDS(d, 0, CLS, TWO, SEP, FOX, FOX, FOX, FOX, FOX, SEP);
     CHECK_INT(d.type_ids[2], 0);
     CHECK_INT(d.type_ids[3], 1);
     CHECK_INT(d.sequence[3], 1);
@@ -138,8 +202,8 @@ static void test_pairs_and_windows(void)
     CHECK_OK(tf_tokenizer_encode(t, &a, NULL, 1, &o, e));
     d = view(e);
     CHECK_INT(d.rows, 2);
-    IDS(&d, 0, CLS, FOX, FOX, FOX, SEP);
-    IDS(&d, 1, CLS, FOX, FOX, FOX, SEP);
+    ROW_IDS(d, 0, CLS, FOX, FOX, FOX, SEP);
+    ROW_IDS(d, 1, CLS, FOX, FOX, FOX, SEP);
     CHECK_INT(d.word[d.row_start[1] + 1], 2);
 
     o.truncation_side = TF_SIDE_LEFT;
@@ -187,7 +251,7 @@ static void test_invalid_text(void)
     o.replace_invalid = 1;
     CHECK_OK(tf_tokenizer_encode(t, texts, NULL, 2, &o, e));
     const tf_encoding_data d = view(e);
-    IDS(&d, 1, CLS, FOX, TWO, DOT, SEP);
+    ROW_IDS(d, 1, CLS, FOX, TWO, DOT, SEP);
     const int64_t first = d.row_start[1];
     CHECK_INT(d.byte_begin[first + 2], 7);
     CHECK_INT(d.byte_end[first + 2], 10);
@@ -345,22 +409,18 @@ static void test_struct_sizes(void)
     tf_tokenizer_close(t);
 }
 
-/* Opening `text` under `name` must give `status` and a message that holds `part`. */
-static void refuse(const char *name, const char *text, tf_status status, const char *part)
+static void refuse_text(const char *name, const char *text, tf_status status, const char *part)
 {
-    tf_tokenizer *t = (tf_tokenizer *)1;
-    CHECK_STATUS(tf_tokenizer_open(write_text(name, text), NULL, &t), status);
-    CHECK(t == NULL);
-    CHECK_ERROR_SAYS(part);
+    refuse(write_text(name, text), status, part);
 }
 
 static void test_bad_vocab(void)
 {
     tf_tokenizer *t;
 
-    refuse("a.txt", "", TF_STATUS_CORRUPT, "unknown token \"[UNK]\"");
-    refuse("a.txt", "[PAD]\nfox\n", TF_STATUS_CORRUPT, "[UNK]");
-    refuse("a.txt", "[UNK]\nf\xffx\n", TF_STATUS_CORRUPT, "not UTF-8 at byte 7");
+    refuse_text("a.txt", "", TF_STATUS_CORRUPT, "unknown token \"[UNK]\"");
+    refuse_text("a.txt", "[PAD]\nfox\n", TF_STATUS_CORRUPT, "[UNK]");
+    refuse_text("a.txt", "[UNK]\nf\xffx\n", TF_STATUS_CORRUPT, "not UTF-8 at byte 7");
     CHECK_STATUS(tf_tokenizer_open(check_path("missing"), NULL, &t), TF_STATUS_NOT_FOUND);
     CHECK_ERROR_SAYS("missing");
     CHECK_OK(tf_tokenizer_open(write_text("a.txt", "[UNK]"), NULL, &t)); /* no [CLS]: added at the end, as the reference does */
@@ -383,46 +443,39 @@ static void test_bad_json(void)
         char cut[4096];
         memcpy(cut, text, n);
         cut[n] = 0;
-        refuse("a.json", cut, TF_STATUS_CORRUPT, "a.json");
+        refuse_text("a.json", cut, TF_STATUS_CORRUPT, "a.json");
     }
     memset(deep, '[', sizeof deep - 1);
     deep[sizeof deep - 1] = 0;
-    refuse("a.json", deep, TF_STATUS_CORRUPT, "deeper");
-    refuse("a.json", "[]", TF_STATUS_CORRUPT, "not an object");
-    refuse("a.json", "{}", TF_STATUS_CORRUPT, "\"model\"");
-    refuse("a.json", "{\"model\":1}", TF_STATUS_CORRUPT, "\"model\"");
-    refuse("a.json", "{\"model\":{\"type\":\"Words\"}}", TF_STATUS_UNSUPPORTED, "Words");
-    refuse("a.json", "{\"model\":{\"type\":\"WordLevel\"}}", TF_STATUS_CORRUPT, "model.vocab");
-    refuse("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_CORRUPT, "model.vocab"); /* Unigram */
-    refuse("a.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", TF_STATUS_CORRUPT, "model.vocab");
-    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
-    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":99999999}}}", TF_STATUS_CORRUPT, "\"a\"");
-    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":-1}}}", TF_STATUS_CORRUPT, "\"a\"");
-    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":\"b\"}}}", TF_STATUS_CORRUPT, "\"a\"");
-    refuse("a.json", "{\"model\":{\"vocab\":{\"a\":0}}}", TF_STATUS_CORRUPT, "unknown token");
-    refuse("a.json", "{\"normalizer\":{\"type\":\"NFX\"},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_UNSUPPORTED, "NFX");
-    refuse("a.json", "{\"normalizer\":{},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_CORRUPT, "normalizer");
+    refuse_text("a.json", deep, TF_STATUS_CORRUPT, "deeper");
+    refuse_text("a.json", "[]", TF_STATUS_CORRUPT, "not an object");
+    refuse_text("a.json", "{}", TF_STATUS_CORRUPT, "\"model\"");
+    refuse_text("a.json", "{\"model\":1}", TF_STATUS_CORRUPT, "\"model\"");
+    refuse_text("a.json", "{\"model\":{\"type\":\"Words\"}}", TF_STATUS_UNSUPPORTED, "Words");
+    refuse_text("a.json", "{\"model\":{\"type\":\"WordLevel\"}}", TF_STATUS_CORRUPT, "model.vocab");
+    refuse_text("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_CORRUPT, "model.vocab"); /* Unigram */
+    refuse_text("a.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", TF_STATUS_CORRUPT, "model.vocab");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":99999999}}}", TF_STATUS_CORRUPT, "\"a\"");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":-1}}}", TF_STATUS_CORRUPT, "\"a\"");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":\"b\"}}}", TF_STATUS_CORRUPT, "\"a\"");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":0}}}", TF_STATUS_CORRUPT, "unknown token");
+    refuse_text("a.json", "{\"normalizer\":{\"type\":\"NFX\"},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_UNSUPPORTED,
+                "NFX");
+    refuse_text("a.json", "{\"normalizer\":{},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_CORRUPT, "normalizer");
     snprintf(text, sizeof text, "%s\"post_processor\":{\"type\":\"RobertaProcessing\"},%s", json_head, json_tail);
-    refuse("a.json", text, TF_STATUS_CORRUPT, "\"cls\"");
+    refuse_text("a.json", text, TF_STATUS_CORRUPT, "\"cls\"");
     snprintf(text, sizeof text, "%s\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"x\",9999]},%s", json_head,
              json_tail);
-    refuse("a.json", text, TF_STATUS_CORRUPT, "cls");
+    refuse_text("a.json", text, TF_STATUS_CORRUPT, "cls");
     snprintf(text, sizeof text,
              "%s\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"B\"}}]},%s", json_head,
              json_tail);
-    refuse("a.json", text, TF_STATUS_CORRUPT, "Sequence");
+    refuse_text("a.json", text, TF_STATUS_CORRUPT, "Sequence");
     snprintf(text, sizeof text,
              "%s\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"X\"}}]},%s",
              json_head, json_tail);
-    refuse("a.json", text, TF_STATUS_CORRUPT, "special_tokens");
-}
-
-static void refuse_dir(const char *name, const char *const *files, tf_status status, const char *part)
-{
-    tf_tokenizer *t = (tf_tokenizer *)1;
-    CHECK_STATUS(tf_tokenizer_open(write_dir(name, files), NULL, &t), status);
-    CHECK(t == NULL);
-    CHECK_ERROR_SAYS(part);
+    refuse_text("a.json", text, TF_STATUS_CORRUPT, "special_tokens");
 }
 
 static void test_directories(void)
@@ -431,34 +484,23 @@ static void test_directories(void)
     tf_tokenizer_info i;
 
     tf_tokenizer_info_init(&i);
-    refuse_dir("d0", (const char *const[]){NULL}, TF_STATUS_NOT_FOUND, "neither tokenizer.json nor vocab.txt");
-    refuse_dir("d1", (const char *const[]){"spiece.model", "x", NULL}, TF_STATUS_UNSUPPORTED, "spiece.model");
-    refuse_dir("d2",
-               (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json",
-                                     "{\"tokenizer_class\":\"BertJapaneseTokenizer\"}", NULL},
-               TF_STATUS_UNSUPPORTED, "basic");
-    refuse_dir("d3",
-               (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"word_tokenizer_type\":\"mecab\"}", NULL},
-               TF_STATUS_UNSUPPORTED, "mecab");
-    refuse_dir("d4", (const char *const[]){"vocab.txt", vocab, "config.json", "{\"model_type\":\"xlnet\"}", NULL},
-               TF_STATUS_UNSUPPORTED, "xlnet");
-    refuse_dir("d5", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"do_lower_case\":3}", NULL},
-               TF_STATUS_CORRUPT, "do_lower_case");
-    refuse_dir("d6", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"truncation_side\":\"up\"}", NULL},
-               TF_STATUS_CORRUPT, "up");
-    refuse_dir(
-        "d7", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"added_tokens_decoder\":{\"x\":{}}}", NULL},
-        TF_STATUS_CORRUPT, "added_tokens_decoder");
-    refuse_dir("d8", (const char *const[]){"vocab.txt", vocab, "added_tokens.json", "{\"a\":1e9}", NULL}, TF_STATUS_CORRUPT,
-               "\"a\"");
-    refuse_dir("d9", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"mask_token\":[]}", NULL},
-               TF_STATUS_CORRUPT, "mask_token");
-    refuse_dir("da", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json", "{\"sep_token\":\"\"}", NULL},
-               TF_STATUS_CORRUPT, "sep_token");
-    CHECK_OK(tf_tokenizer_open(write_dir("e0", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json",
-                                                                     "{\"model_max_length\":1000000000000000019884624838656,"
-                                                                     "\"do_lower_case\":false}",
-                                                                     NULL}),
+    refuse(write_files("d0", (const char *const[]){NULL}), TF_STATUS_NOT_FOUND, "neither tokenizer.json nor vocab.txt");
+    refuse(DIR("d1", "spiece.model", "x"), TF_STATUS_UNSUPPORTED, "spiece.model");
+    refuse(DIR("d2", "vocab.txt", vocab, "tokenizer_config.json", "{\"tokenizer_class\":\"BertJapaneseTokenizer\"}"),
+           TF_STATUS_UNSUPPORTED, "basic");
+    refuse(DIR("d3", "vocab.txt", vocab, "tokenizer_config.json", "{\"word_tokenizer_type\":\"mecab\"}"), TF_STATUS_UNSUPPORTED,
+           "mecab");
+    refuse(DIR("d4", "vocab.txt", vocab, "config.json", "{\"model_type\":\"xlnet\"}"), TF_STATUS_UNSUPPORTED, "xlnet");
+    refuse(DIR("d5", "vocab.txt", vocab, "tokenizer_config.json", "{\"do_lower_case\":3}"), TF_STATUS_CORRUPT, "do_lower_case");
+    refuse(DIR("d6", "vocab.txt", vocab, "tokenizer_config.json", "{\"truncation_side\":\"up\"}"), TF_STATUS_CORRUPT, "up");
+    refuse(DIR("d7", "vocab.txt", vocab, "tokenizer_config.json", "{\"added_tokens_decoder\":{\"x\":{}}}"), TF_STATUS_CORRUPT,
+           "added_tokens_decoder");
+    refuse(DIR("d8", "vocab.txt", vocab, "added_tokens.json", "{\"a\":1e9}"), TF_STATUS_CORRUPT, "\"a\"");
+    refuse(DIR("d9", "vocab.txt", vocab, "tokenizer_config.json", "{\"mask_token\":[]}"), TF_STATUS_CORRUPT, "mask_token");
+    refuse(DIR("da", "vocab.txt", vocab, "tokenizer_config.json", "{\"sep_token\":\"\"}"), TF_STATUS_CORRUPT, "sep_token");
+    CHECK_OK(tf_tokenizer_open(DIR("e0", "vocab.txt", vocab, "tokenizer_config.json",
+                                   "{\"model_max_length\":1000000000000000019884624838656,"
+                                   "\"do_lower_case\":false}"),
                                NULL, &t));
     CHECK_OK(tf_tokenizer_get_info(t, &i));
     CHECK_INT(i.model_max_length, INT32_MAX);
@@ -492,64 +534,17 @@ static void test_log(void)
     tf_tokenizer_close(t);
 }
 
-/* Open, encode in every way, decode; stops at the first failure. */
-static tf_status use_all(const char *path, const tf_allocator *allocator)
-{
-    const tf_text texts[] = {tf_text_of("Unaffable fox [MASK] \xc3\xa9t\xc3\xa9\xcc\xa7\xcc\x81\xe1\xb7\xba\xcc\x96"),
-                             tf_text_of("bad \xff \xe4\xbd\xa0 text")};
-    tf_tokenizer_options o;
-    tf_tokenize_options set;
-    tf_tokenizer *t;
-    tf_encoding *e = NULL;
-    char text[64];
-    int64_t size;
-    tf_status status;
-
-    tf_tokenizer_options_init(&o);
-    o.allocator = allocator;
-    tf_tokenize_options_init(&set);
-    set.replace_invalid = set.overflow = 1;
-    set.truncation = TF_TRUNCATION_LONGEST_FIRST;
-    set.max_length = 6;
-    if ((status = tf_tokenizer_open(path, &o, &t)) < 0) return status;
-    status = tf_encoding_open(t, &e);
-    if (status == TF_STATUS_OK) status = tf_tokenizer_encode(t, texts, NULL, 2, &set, e);
-    if (status == TF_STATUS_OK)
-        status = tf_tokenizer_decode(t, (const int32_t[]){FOX, ABLE}, 2, NULL, text, sizeof text, &size);
-    tf_tokenizer_close(t); /* before the encoding: it stands alone */
-    tf_encoding_close(e);
-    return status;
-}
-
-static void fail_each_allocation(const char *path)
-{
-    check_memory m;
-    int64_t n = 0;
-    tf_status status;
-
-    check_memory_init(&m);
-    do {
-        m.fail_at = ++n;
-        m.fail_hit = 0;
-        status = use_all(path, &m.hooks);
-        CHECK_INT(m.live_blocks, 0);
-        CHECK_INT(m.live_bytes, 0);
-        if (m.fail_hit) CHECK_INT(status, TF_STATUS_NOMEM);
-    } while (m.fail_hit && n < 10000);
-    CHECK_INT(status, TF_STATUS_OK);
-    CHECK(n > 15);
-}
-
 static void test_allocations(void)
 {
+    static const char words[] = "Unaffable fox [MASK] \xc3\xa9t\xc3\xa9\xcc\xa7\xcc\x81\xe1\xb7\xba\xcc\x96";
     char text[4096];
 
-    fail_each_allocation(write_dir("m0", (const char *const[]){"vocab.txt", vocab, "tokenizer_config.json",
-                                                               "{\"added_tokens_decoder\":{\"20\":{\"content\":\"Two\"},"
-                                                               "\"4\":{\"content\":\"[MASK]\",\"special\":true}}}",
-                                                               NULL}));
+    fail_each_allocation(DIR("m0", "vocab.txt", vocab, "tokenizer_config.json",
+                             "{\"added_tokens_decoder\":{\"20\":{\"content\":\"Two\"},"
+                             "\"4\":{\"content\":\"[MASK]\",\"special\":true}}}"),
+                         words, VOCAB);
     snprintf(text, sizeof text, "%s%s%s", json_head, json_post, json_tail);
-    fail_each_allocation(write_text("m.json", text));
+    fail_each_allocation(write_text("m.json", text), words, 9);
 }
 
 /* Many threads on one tokenizer, each asking for threads of its own. */
@@ -647,6 +642,8 @@ static void test_long_text(void)
 int main(int argc, char **argv)
 {
     check_run(argc, argv, "encode", test_encode);
+    check_run(argc, argv, "arrays", test_arrays);
+    check_run(argc, argv, "steady_state", test_steady_state);
     check_run(argc, argv, "pairs_and_windows", test_pairs_and_windows);
     check_run(argc, argv, "invalid_text", test_invalid_text);
     check_run(argc, argv, "decode", test_decode);

@@ -1,11 +1,8 @@
 /* Byte-level BPE on a vocabulary of its own: merges and their order, the pattern, offsets, bad files, failing allocations, long
  * words. What the tokens must be for real vocabularies is the conformance tests' business. */
 #include <stdlib.h>
-#include <sys/stat.h>
 
-#include <tfinfer/tokenizer.h>
-
-#include "../check.h"
+#include "tokenizing.h"
 
 /* G stands for the letter that spells a space. */
 #define G "\xc4\xa0"
@@ -42,43 +39,10 @@ enum {
 static const char merges[] = "#version: 0.2\nb c\n" G " a\n" G "a b\na b\na bc\n' s\na a\naa aa\n";
 static const char roberta[] = "{\"tokenizer_class\":\"RobertaTokenizer\"}";
 
-/* A directory with files given as name, text, name, text, NULL. */
-static const char *write_dir(const char *name, const char *const *files)
-{
-    const char *path = check_path(name);
-    char file[1024];
-
-    (void)mkdir(path, 0777);
-    for (; *files; files += 2) {
-        snprintf(file, sizeof file, "%s/%s", path, files[0]);
-        check_write(file, files[1], strlen(files[1]));
-    }
-    return path;
-}
-#define DIR(name, ...) write_dir(name, (const char *const[]){__VA_ARGS__, NULL})
-
 static const char *good_dir(void)
 {
     return DIR("roberta", "vocab.json", vocab, "merges.txt", merges, "tokenizer_config.json", roberta);
 }
-
-static tf_encoding_data encode(const tf_tokenizer *t, tf_encoding *e, const char *text, const char *pair)
-{
-    tf_encoding_data d;
-    const tf_text one = tf_text_of(text), two = tf_text_of(pair ? pair : "");
-
-    tf_encoding_data_init(&d);
-    CHECK_OK(tf_tokenizer_encode(t, &one, pair ? &two : NULL, 1, NULL, e));
-    CHECK_OK(tf_encoding_get(e, &d));
-    return d;
-}
-
-static void check_ids(tf_encoding_data d, const int32_t *ids, int64_t n)
-{
-    CHECK_INT(d.tokens, n);
-    for (int64_t i = 0; i < n && i < d.tokens; i++) CHECK_INT(d.ids[i], ids[i]);
-}
-#define IDS(d, ...) check_ids(d, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
 
 static void test_encode(void)
 {
@@ -165,15 +129,7 @@ static void test_files(void)
     tf_tokenizer_close(t);
 }
 
-static void refuse(const char *name, const char *const *files, tf_status status, const char *part)
-{
-    tf_tokenizer *t = (tf_tokenizer *)1;
-
-    CHECK_STATUS(tf_tokenizer_open(write_dir(name, files), NULL, &t), status);
-    CHECK(t == NULL);
-    CHECK_ERROR_SAYS(part);
-}
-#define REFUSE(name, status, part, ...) refuse(name, (const char *const[]){__VA_ARGS__, NULL}, status, part)
+#define REFUSE(name, status, part, ...) refuse(DIR(name, __VA_ARGS__), status, part)
 
 static void test_bad_files(void)
 {
@@ -246,51 +202,9 @@ static void test_bad_json(void)
     }
 }
 
-/* Open, encode, decode; stops at the first failure. */
-static tf_status use_all(const char *path, const tf_allocator *allocator)
-{
-    const tf_text texts[] = {tf_text_of(" ab aaaa abcabcabcabc\xc3\xa9 <mask>'s"), tf_text_of("bad \xff text")};
-    tf_tokenizer_options o;
-    tf_tokenize_options set;
-    tf_tokenizer *t;
-    tf_encoding *e = NULL;
-    char text[64];
-    int64_t size;
-    tf_status status;
-
-    tf_tokenizer_options_init(&o);
-    o.allocator = allocator;
-    tf_tokenize_options_init(&set);
-    set.replace_invalid = set.overflow = 1;
-    set.truncation = TF_TRUNCATION_LONGEST_FIRST;
-    set.max_length = 6;
-    if ((status = tf_tokenizer_open(path, &o, &t)) < 0) return status;
-    status = tf_encoding_open(t, &e);
-    if (status == TF_STATUS_OK) status = tf_tokenizer_encode(t, texts, NULL, 2, &set, e);
-    if (status == TF_STATUS_OK) status = tf_tokenizer_decode(t, (const int32_t[]){E1, AB}, 2, NULL, text, sizeof text, &size);
-    tf_tokenizer_close(t);
-    tf_encoding_close(e);
-    return status;
-}
-
 static void test_allocations(void)
 {
-    const char *path = good_dir();
-    check_memory m;
-    int64_t n = 0;
-    tf_status status;
-
-    check_memory_init(&m);
-    do {
-        m.fail_at = ++n;
-        m.fail_hit = 0;
-        status = use_all(path, &m.hooks);
-        CHECK_INT(m.live_blocks, 0);
-        CHECK_INT(m.live_bytes, 0);
-        if (m.fail_hit) CHECK_INT(status, TF_STATUS_NOMEM);
-    } while (m.fail_hit && n < 10000);
-    CHECK_INT(status, TF_STATUS_OK);
-    CHECK(n > 15);
+    fail_each_allocation(good_dir(), " ab aaaa abcabcabcabc\xc3\xa9 <mask>'s", VOCAB);
 }
 
 /* One word of a megabyte, in every form: a quadratic merge would take minutes. */

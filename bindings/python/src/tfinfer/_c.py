@@ -303,6 +303,45 @@ class EncodingData(C.Structure):
     ]
 
 
+class EncodingArrays(C.Structure):
+    struct_size: int
+    row_capacity: int
+    token_capacity: int
+    width: int
+    pad_id: int
+    pad_side: int
+    row_start: int | None
+    row_text: int | None
+    mask: int | None
+    ids: int | None
+    type_ids: int | None
+    sequence: int | None
+    word: int | None
+    byte_begin: int | None
+    byte_end: int | None
+    char_begin: int | None
+    char_end: int | None
+    _fields_ = [
+        ("struct_size", C.c_uint64),
+        ("row_capacity", C.c_int64),
+        ("token_capacity", C.c_int64),
+        ("width", C.c_int64),
+        ("pad_id", C.c_int32),
+        ("pad_side", C.c_int32),
+        ("row_start", C.c_void_p),
+        ("row_text", C.c_void_p),
+        ("mask", C.c_void_p),
+        ("ids", C.c_void_p),
+        ("type_ids", C.c_void_p),
+        ("sequence", C.c_void_p),
+        ("word", C.c_void_p),
+        ("byte_begin", C.c_void_p),
+        ("byte_end", C.c_void_p),
+        ("char_begin", C.c_void_p),
+        ("char_end", C.c_void_p),
+    ]
+
+
 class DecodeOptions(C.Structure):
     struct_size: int
     skip_special_tokens: int
@@ -865,6 +904,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {  # result, arguments
     "tf_encoding_close": (None, [C.c_void_p]),
     "tf_tokenizer_encode": (C.c_int32, [C.c_void_p, C.POINTER(Text), C.POINTER(Text), C.c_int64, C.POINTER(TokenizeOptions), C.c_void_p]),
     "tf_encoding_get": (C.c_int32, [C.c_void_p, C.POINTER(EncodingData)]),
+    "tf_encoding_write": (C.c_int32, [C.c_void_p, C.POINTER(EncodingArrays), C.c_void_p, C.c_void_p]),
     "tf_tokenizer_decode": (C.c_int32, [C.c_void_p, C.c_void_p, C.c_int64, C.POINTER(DecodeOptions), C.c_void_p, C.c_int64, C.c_void_p]),
     "tf_stream_open": (C.c_int32, [C.c_void_p, C.POINTER(DecodeOptions), C.c_void_p]),
     "tf_stream_push": (C.c_int32, [C.c_void_p, C.c_int32, C.c_void_p, C.c_void_p]),
@@ -912,6 +952,7 @@ STRUCTS: dict[str, type[C.Structure]] = {
     "tf_tokenizer_info": TokenizerInfo,
     "tf_tokenize_options": TokenizeOptions,
     "tf_encoding_data": EncodingData,
+    "tf_encoding_arrays": EncodingArrays,
     "tf_decode_options": DecodeOptions,
     "tf_model_options": ModelOptions,
     "tf_model_info": ModelInfo,
