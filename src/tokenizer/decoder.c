@@ -483,6 +483,7 @@ tf_status tfi_decoding_end(tfi_decoding *d)
 
 void tfi_decoding_restart(tfi_decoding *d)
 {
+    d->scratch.pattern_steps = 0;
     for (int i = 0; i < d->count; i++) {
         tfi_stage *s = &d->stages[i];
         s->tokens = 0;

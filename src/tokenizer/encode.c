@@ -339,6 +339,7 @@ static tf_status text_tokens(worker *k, int64_t number, int second)
     uint32_t bad;
     tf_status status;
 
+    s->pattern_steps = 0;
     const size_t good = tfi_utf8_valid(data, size, &bad);
     if (good == size) return tfi_words(k->t, s, data, (uint32_t)size);
     if (!k->set->replace) return tfi_fail(TF_STATUS_INVALID, "%s %lld: not UTF-8 at byte %zu", which, (long long)number, good);

@@ -646,25 +646,44 @@ tf_status tfi_read_chars(tfi_scratch *s, const uint8_t *text, uint32_t begin, ui
     return TF_STATUS_OK;
 }
 
+static tf_status reserve_chars(tfi_scratch *s, size_t count)
+{
+    const tf_status status = tfi_reserve(s->memory, (void **)&s->chars, &s->char_capacity, count + 1, sizeof *s->chars);
+
+    s->normal_size = s->char_count = 0;
+    return status < 0 ? status : tfi_reserve(s->memory, (void **)&s->normal, &s->normal_capacity, 4 * count + 4, 1);
+}
+
+static inline void write_char(const tf_tokenizer *t, tfi_scratch *s, const tfi_mark *m)
+{
+    s->chars[s->char_count++] = (tfi_char){.at = (uint32_t)s->normal_size,
+                                           .byte_begin = m->byte_begin,
+                                           .byte_end = m->byte_end,
+                                           .index = m->index,
+                                           .flags = tfi_unicode_flags(&t->unicode, m->c)};
+    s->normal_size += tfi_utf8_encode(m->c, s->normal + s->normal_size);
+}
+
 /* s->marks as s->normal with s->chars. */
 static tf_status write_chars(const tf_tokenizer *t, tfi_scratch *s)
 {
-    tf_status status = tfi_reserve(s->memory, (void **)&s->chars, &s->char_capacity, s->mark_count + 1, sizeof *s->chars);
+    const tf_status status = reserve_chars(s, s->mark_count);
 
-    if (status < 0) return status;
-    if ((status = tfi_reserve(s->memory, (void **)&s->normal, &s->normal_capacity, 4 * s->mark_count + 4, 1)) < 0)
-        return status;
-    s->normal_size = s->char_count = 0;
-    for (size_t i = 0; i < s->mark_count; i++) {
-        const tfi_mark *m = &s->marks[i];
-        s->chars[s->char_count++] = (tfi_char){.at = (uint32_t)s->normal_size,
-                                               .byte_begin = m->byte_begin,
-                                               .byte_end = m->byte_end,
-                                               .index = m->index,
-                                               .flags = tfi_unicode_flags(&t->unicode, m->c)};
-        s->normal_size += tfi_utf8_encode(m->c, s->normal + s->normal_size);
+    for (size_t i = 0; status == TF_STATUS_OK && i < s->mark_count; i++) write_char(t, s, &s->marks[i]);
+    return status;
+}
+
+/* The text as it is: no marks of it are held. */
+static tf_status copy_chars(const tf_tokenizer *t, tfi_scratch *s, const uint8_t *text, const tfi_range *range, uint32_t *chars)
+{
+    const tf_status status = reserve_chars(s, tfi_utf8_count(text + range->begin, range->end - range->begin));
+    uint32_t size;
+
+    for (uint32_t at = range->begin; status == TF_STATUS_OK && at < range->end; at += size) {
+        const uint32_t c = tfi_utf8_decode(text + at, &size);
+        write_char(t, s, &(tfi_mark){.c = c, .byte_begin = at, .byte_end = at + size, .index = (*chars)++});
     }
-    return TF_STATUS_OK;
+    return status;
 }
 
 static void set_limit(tfi_scratch *s, uint32_t size)
@@ -686,11 +705,12 @@ tf_status tfi_run_normalizers(const tf_tokenizer *t, tfi_scratch *s, const uint8
                               uint32_t *chars, int *lost)
 {
     pass p = {.t = t, .s = s, .range = range, .lost = lost};
-    tf_status status = tfi_read_chars(s, text, range->begin, range->end, *chars);
+    tf_status status;
 
     *lost = 0;
-    if (status < 0) return status;
     set_limit(s, range->end - range->begin);
+    if (t->normalizers.count == 0) return copy_chars(t, s, text, range, chars);
+    if ((status = tfi_read_chars(s, text, range->begin, range->end, *chars)) < 0) return status;
     *chars += (uint32_t)s->mark_count;
     for (int i = 0; i < t->normalizers.count; i++)
         if ((status = run_part(&p, &t->normalizers.data[i], t->normalizers.data[i].kind->normalize)) < 0) return status;

@@ -278,8 +278,9 @@ typedef struct tfi_scratch {
     tfi_span *spans, *divided; /* what is being divided, and into what */
     tfi_char *new_chars;       /* of a normal form that takes the place of chars and normal */
     uint8_t *new_normal;
-    void *match_data; /* pattern.c's, and the text as classes of its patterns */
-    uint8_t *classes;
+    void *match_data, *match_limits; /* pattern.c's; the steps of the present text, less those that its length allows */
+    int64_t pattern_steps;
+    uint8_t *classes; /* the text as classes of a pattern */
     size_t class_count, class_capacity;
     size_t char_limit; /* code points that a normal form may have */
     size_t sorted_count, node_capacity, point_capacity, piece_size, piece_capacity;

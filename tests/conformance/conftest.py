@@ -3,6 +3,7 @@
 import collections
 import os
 import random
+import sys
 import zlib
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +17,7 @@ import transformers
 import tfi
 
 SEED = int(os.environ.get("TFC_SEED") or random.SystemRandom().randrange(2**31))
+os.environ["TFC_SEED"] = str(SEED)  # the tools draw by it, too
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 torch.set_num_threads(1)  # the models are small: two threads that wait for each other are slower
@@ -156,3 +158,6 @@ def pytest_report_header():
 def pytest_terminal_summary(terminalreporter):
     for tally in (t for t in (TALLY, GENERATED, *PLAIN.values()) if t.draws):
         terminalreporter.write_line(tally.line())
+    tokenizing = sys.modules.get("tokenizing")
+    if tokenizing and tokenizing.totals["texts"]:
+        terminalreporter.write_line(tokenizing.summary_line())

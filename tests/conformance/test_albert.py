@@ -4,7 +4,7 @@ import json
 
 import pytest
 import sentencepiece
-from test_tokenizer import DATA, all_points, lines_of, random_text, rng, summary  # noqa: F401
+from tokenizing import DATA, all_points, lines_of, random_text, rng  # noqa: F401
 from test_unigram import make, open_both
 
 SPECIALS = ("[CLS]", " [SEP] ", "[MASK]", " [MASK]", "<unk>", "<pad>", "``", "''", "`", "\u00c5\u0301", "\ufb01", "1,", "E\u0301", "\u2581")

@@ -1,14 +1,14 @@
 """Byte-level BPE against tokenizers and transformers: ids, offsets, word and sequence numbers, windows, decoded text, directories.
 
-Needs what test_tokenizer.py needs, and takes its tools: random inputs are fresh each run, TFC_SEED repeats one."""
+tokenizing.py says what it needs."""
 
 import json
 
 import pytest
 import tfi_tokenizer as ours
 import transformers
-from test_tokenizer import DATA, VOCAB, Both, all_points, lines_of, make_dir, random_text, rng, summary, totals  # noqa: F401
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizing import DATA, VOCAB, Both, all_points, lines_of, make_dir, random_text, rng, totals  # noqa: F401
 
 ROBERTA, GPT2 = VOCAB / "roberta-base", VOCAB / "gpt2"
 ROBERTA_FILES = dict(vocab_json=ROBERTA / "vocab.json", merges_txt=ROBERTA / "merges.txt")

@@ -13,7 +13,7 @@ import unicodedata
 import pytest
 import tfi_tokenizer as ours
 import transformers
-from test_tokenizer import DATA, SEED, VOCAB, all_points, lines_of, random_text, rng, summary, totals  # noqa: F401
+from tokenizing import DATA, SEED, VOCAB, all_points, lines_of, random_text, rng, totals  # noqa: F401
 
 pytest.importorskip("fugashi", reason="skipped: fugashi is not installed")
 ipadic = pytest.importorskip("ipadic", reason="skipped: ipadic is not installed")
@@ -81,15 +81,24 @@ class Pair:
                 assert piece in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text[begin:end]).lower() + text[begin:end]) or len(piece) < 4
 
 
+PAIRS = {
+    "unidic_lite": ("unidic_lite", {}),
+    "ipadic": ("ipadic", {"do_lower_case": True}),
+    "characters": ("ipadic", {"subword_tokenizer_type": "character"}),
+    "lower characters": ("unidic_lite", {"subword_tokenizer_type": "character", "do_lower_case": True}),
+}
+NAMES = list(PAIRS)
+
+
+def open_pair(name, root):
+    dictionary, settings = PAIRS[name]
+    return Pair(root / name.replace(" ", "_"), dictionary, **settings)
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     root = tmp_path_factory.mktemp("japanese")
-    return {
-        "unidic_lite": Pair(root / "unidic", "unidic_lite"),
-        "ipadic": Pair(root / "ipadic", "ipadic", do_lower_case=True),
-        "characters": Pair(root / "characters", "ipadic", subword_tokenizer_type="character"),
-        "lower characters": Pair(root / "lower", "unidic_lite", subword_tokenizer_type="character", do_lower_case=True),
-    }
+    return {name: open_pair(name, root) for name in NAMES}
 
 
 try:
@@ -98,7 +107,6 @@ try:
 except ours.TfinferError as e:
     if e.status == -5:
         pytest.skip("skipped: the library was built without libmecab", allow_module_level=True)
-NAMES = ["unidic_lite", "ipadic", "characters", "lower characters"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import tfi_tokenizer as ours
-from test_tokenizer import DATA, VOCAB, lines_of, rng, summary  # noqa: F401
+from tokenizing import DATA, VOCAB, lines_of, rng  # noqa: F401
 
 SMALL, FACTOR, SLACK = 100_000, 16, 4
 UNITS = {

@@ -1,6 +1,6 @@
 """tokenizer.json made of any parts, against the tokenizers package: ids, offsets, word and sequence numbers, decoded text.
 
-Needs what test_tokenizer.py needs, and takes its tools: files and texts are drawn fresh each run, TFC_SEED repeats one."""
+tokenizing.py says what it needs; files and texts are drawn fresh each run."""
 
 import json
 import random
@@ -9,8 +9,8 @@ import unicodedata
 
 import pytest
 import tfi_tokenizer as ours
-from test_tokenizer import DATA, VOCAB, Both, all_points, lines_of, random_text, rng, summary, totals  # noqa: F401
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizing import DATA, VOCAB, Both, all_points, lines_of, normalization_texts, random_text, rng, totals  # noqa: F401
 
 PATTERNS = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -293,11 +293,7 @@ def test_every_code_point_in_patterns(pattern, tmp_path, rng):
 
 @pytest.mark.parametrize("name", ["NFC", "NFD", "NFKC", "NFKD"])
 def test_normalization_test(name, tmp_path):
-    texts = set()
-    for line in (DATA / "text/unicode/NormalizationTest.txt").read_text().splitlines():
-        if line and line[0] not in "#@":
-            texts |= {"".join(chr(int(x, 16)) for x in field.split()) for field in line.split("#")[0].split(";")[:5] if field.strip()}
-    texts = sorted(texts)
+    texts = normalization_texts()
     both = forms(tmp_path / (name + ".json"), getattr(normalizers, name)(), texts)
     both.check(texts)
     both.check([" ".join(texts)])
@@ -334,6 +330,28 @@ def test_pattern_without_end(tmp_path):
         both.mine.encode(["a" * 200 + "bx b1"])
     assert e.value.status == -1 and time.monotonic() - begin < 5
     assert both.mine.encode(["aab1 b"])[0].ids == both.rust.encode("aab1 b").ids
+
+
+@pytest.mark.parametrize("pattern", PATTERNS + [r"\p{L}+\d|\p{L}", r"(?:\p{L}+ ?)+\d|.", r"(?=.*\d)\s", r"(?:a+)+b|a"])
+def test_patterns_in_proportion(pattern, tmp_path):
+    """Whatever the pattern, a text of one kind of character takes time in proportion or is refused before long."""
+    mine = save(tmp_path / "pattern.json", pre_tokenizer=pre_tokenizers.Split(Regex(pattern), "isolated")).mine
+
+    def seconds(text):
+        begin = time.thread_time()
+        try:
+            mine.run([text])
+        except ours.TfinferError as e:
+            assert e.status == -1 and "too many steps" in str(e)
+        return time.thread_time() - begin
+
+    for unit in ("a", " ", "\n", "1", ".", "a ", "A", "\u4e00", "\u0301"):
+        small, large = unit * (10_000 // len(unit)), unit * (160_000 // len(unit))
+        for attempt in range(3):
+            first, second = min(seconds(small), seconds(small)), seconds(large)
+            if second < 64 * first + 2:
+                break
+        assert second < 64 * first + 2, (unit, first, second)
 
 
 def test_growth_without_end(tmp_path):

@@ -1,6 +1,6 @@
 """Unigram and ByT5 against tokenizers, transformers and sentencepiece: ids, offsets, word numbers, windows, decoded text, streams.
 
-Needs what test_tokenizer.py needs, and takes its tools: random inputs are fresh each run, TFC_SEED repeats one."""
+tokenizing.py says what it needs."""
 
 import io
 import json
@@ -9,8 +9,8 @@ import pytest
 import sentencepiece
 import tfi_tokenizer as ours
 import transformers
-from test_tokenizer import DATA, VOCAB, Both, all_points, lines_of, make_dir, random_text, rng, summary, totals  # noqa: F401
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizing import DATA, VOCAB, Both, all_points, lines_of, make_dir, random_text, rng, totals  # noqa: F401
 
 SPIECE, RINNA = VOCAB / "t5/spiece.model", VOCAB / "rinna-japanese/google_sp.model"
 ENGLISH, JAPANESE = VOCAB / "sentencepiece/test_model.model", VOCAB / "sentencepiece/test_ja_model.model"

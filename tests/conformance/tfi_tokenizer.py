@@ -127,14 +127,22 @@ class Tokenizer:
         return [Row(data, r) for r in range(data.rows)]
 
     def decode(self, ids, **options):
-        o = set_options(DecodeOptions(), options)
-        array = (c.c_int32 * len(ids))(*ids)
-        size = c.c_int64()
-        status = library.tf_tokenizer_decode(self.handle, array, len(ids), c.byref(o), None, 0, c.byref(size))
-        if status != -7:
-            check(status)
-        text = c.create_string_buffer(size.value + 1)
-        check(library.tf_tokenizer_decode(self.handle, array, len(ids), c.byref(o), text, size.value, c.byref(size)))
+        return self._decode((c.c_int32 * len(ids))(*ids), len(ids), options)
+
+    def decode_row(self, data, row, **options):
+        """What a row of run()'s view decodes to."""
+        begin, end = data.row_start[row], data.row_start[row + 1]
+        return self._decode(c.byref(data.ids.contents, 4 * begin) if data.tokens else None, end - begin, options)
+
+    def _decode(self, ids, count, options):
+        o, size = set_options(DecodeOptions(), options), c.c_int64()
+        room = 16 * count + 64
+        text = c.create_string_buffer(room)
+        status = library.tf_tokenizer_decode(self.handle, ids, count, c.byref(o), text, room, c.byref(size))
+        if status == -7:
+            text = c.create_string_buffer(size.value)
+            status = library.tf_tokenizer_decode(self.handle, ids, count, c.byref(o), text, size.value, c.byref(size))
+        check(status)
         return text.raw[: size.value].decode("utf-8")
 
 

@@ -207,6 +207,33 @@ static void test_allocations(void)
     fail_each_allocation(good_dir(), " ab aaaa abcabcabcabc\xc3\xa9 <mask>'s", VOCAB);
 }
 
+/* Merges of merges, the later one first, one of a token with itself, the same one again and again: none goes round in a circle, and a long
+ * list takes no longer than its length. */
+static void test_odd_merges(void)
+{
+    enum { MERGES = 200000, ROOM = 64 + 16 * MERGES };
+    static const char head[] =
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"aba\":3,\"abab\":4},\"merges\":[";
+    static const char *const orders[] = {"\"ab ab\",\"aba b\",\"ab a\",\"a b\"]}}", "\"a b\",\"ab a\",\"aba b\",\"ab ab\"]}}"};
+    char *text = malloc(ROOM + sizeof head);
+    tf_tokenizer *t;
+
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, ROOM, "%s%s", head, orders[i]);
+        CHECK_OK(tf_tokenizer_open(write_text("odd.json", text), NULL, &t));
+        if (i == 0) TEXT_IDS(t, "ababa", 4, 0);
+        else TEXT_IDS(t, "ababa", 2, 3);
+        tf_tokenizer_close(t);
+    }
+    size_t at = (size_t)snprintf(text, ROOM, "%s", head);
+    for (int i = 0; i < MERGES; i++) at += (size_t)snprintf(text + at, 16, "\"%s\",", i % 2 ? "ab a" : "a b");
+    snprintf(text + at, 16, "\"a b\"]}}");
+    CHECK_OK(tf_tokenizer_open(write_text("odd.json", text), NULL, &t));
+    TEXT_IDS(t, "ababa", 3, 1, 0); /* the last place in the list counts */
+    tf_tokenizer_close(t);
+    free(text);
+}
+
 /* One word of a megabyte, in every form: a quadratic merge would take minutes. */
 static void test_long_words(void)
 {
@@ -240,6 +267,7 @@ int main(int argc, char **argv)
     check_run(argc, argv, "bad_files", test_bad_files);
     check_run(argc, argv, "bad_json", test_bad_json);
     check_run(argc, argv, "allocations", test_allocations);
+    check_run(argc, argv, "odd_merges", test_odd_merges);
     check_run(argc, argv, "long_words", test_long_words);
     return check_done();
 }
