@@ -1,5 +1,5 @@
-/* What the links of a chain share: the call, the ring that weights and stored keys come through, and the words that rows go from
- * link to link in. */
+/* What the roles of a chain's block share: the call, the ring that weights and stored keys come through, and the words that rows go
+ * from link to link in. */
 #ifndef TFI_KERNELS_CHAIN_CUH
 #define TFI_KERNELS_CHAIN_CUH
 
@@ -7,15 +7,34 @@
 #include "kv.cuh"
 #include "reduce.cuh"
 
-/* Warps that compute, and those that fill the ring, every fourth stage each: a copy takes a warp some 60 cycles to ask for. */
-enum { CONSUMERS = 8, CONSUMING = CONSUMERS * WARP, PRODUCERS = 4, THREADS = CONSUMING + PRODUCERS * WARP };
+/* Warps by role: those that multiply and attend; those that fill the ring, every third stage each; one that makes y of sums. Each
+ * role's code is small and goes round: a link executes once what it executes, and instructions that are not in the cache take
+ * longer than the products. */
+enum {
+    CONSUMERS = 8,
+    CONSUMING = CONSUMERS * WARP,
+    PRODUCER = CONSUMERS,
+    PRODUCERS = 1,
+    FINISHER = PRODUCER + PRODUCERS,
+    THREADS = 12 * WARP /* whole groups of four warps, which share out registers */
+};
 
-/* A tile is 8 rows of w. Of each, a part of up to 1024 columns is in a stage of the ring, where neighbours begin in different
- * banks. Chunk c of 32 columns of w and x is warp c % 8's. */
-enum { TILE = 8, CHUNK = 64 /* bytes */, PART = 2048, ROW_STRIDE = PART + CHUNK, STAGE = TILE * ROW_STRIDE, DEPTH_MAX = 16 };
+/* A tile is 8 rows of w (gated: 4, and the 4 of the right half). Of each, a part of up to 1024 columns is in a stage of the ring,
+ * where neighbours begin in different banks. Chunk c of 32 columns of w and x is warp c % 8's. */
+enum {
+    TILE = 8,
+    CHUNK = 64 /* bytes */,
+    PART = 2048,
+    PART_CHUNKS = PART / CHUNK,
+    MINE = PART_CHUNKS / CONSUMERS,
+    ROW_STRIDE = PART + CHUNK,
+    STAGE = TILE * ROW_STRIDE,
+    DEPTH_MAX = 16
+};
 
-/* Tiles whose sums, a row of 8 for each warp and row of x, meet at one barrier; and floats that may be between two barriers. */
-enum { BATCH = 4, TILE_SUMS = CONSUMERS * TFI_CHAIN_ROWS * TILE + TILE, MEETING = BATCH * TILE_SUMS };
+/* Sums of up to BATCH tiles go from the consumers to the finisher together, in one of two places. Of each tile a warp has up to
+ * three rows of 8: of w and x, and with a layer's norm of w and the gains, and of w and the shifts. */
+enum { BATCH = 8, SUM_ROWS = 3, TILE_SUMS = CONSUMERS * SUM_ROWS * TILE + TILE, PLACE = BATCH * TILE_SUMS * 4, PLACES = 2 };
 
 /* Columns of a row that is normed. */
 enum { NORM_MAX = CONSUMING * 8 };
@@ -23,27 +42,34 @@ enum { NORM_MAX = CONSUMING * 8 };
 /* A link and what follows from it on the host. */
 struct chain_link {
     tfi_link is;
-    int16_t each, more; /* tiles or items of a block; of how many blocks, from `first` on, one more */
+    int16_t each, more; /* pairs of columns or heads of a block; of how many blocks, from `first` on, one more */
     int16_t blocks;     /* of the store in a stage */
+    bool residual_wide, y_wide;
 };
 
 struct chain_call {
     const tfi_cuda_live *live;
     uint64_t *exchange;
     kv_call own, source; /* of layer 0 */
-    int count, number, M, depth, z_stride;
-    int z_at, ring_at; /* in shared memory */
+    int count, depth, given_columns;
+    int z_at, z_stride, ring_at; /* in shared memory: x, behind shifts and gains */
+    bool given_wide;
     chain_link links[TFI_CHAIN_LINKS];
 };
 static_assert(sizeof(chain_call) <= 32764, "it is a kernel's parameter");
 
-/* What is where it is in shared memory: barriers of stages that are full and of those that are empty; statistics; sums. */
+/* What is where it is in shared memory. Barriers: stages, places of sums and of statistics that are full, and those that are
+ * empty. */
 enum {
     FULL_AT = 0,
     EMPTY_AT = FULL_AT + DEPTH_MAX * 8,
-    STATISTICS_AT = EMPTY_AT + DEPTH_MAX * 8,
-    SUMS_AT = STATISTICS_AT + CONSUMERS * TFI_CHAIN_ROWS * 8,
-    FREE_AT = SUMS_AT + 2 * MEETING * 4 /* the links */
+    SUMS_FULL_AT = EMPTY_AT + DEPTH_MAX * 8,
+    SUMS_EMPTY_AT = SUMS_FULL_AT + PLACES * 8,
+    STATISTICS_FULL_AT = SUMS_EMPTY_AT + PLACES * 8,
+    STATISTICS_EMPTY_AT = STATISTICS_FULL_AT + PLACES * 8,
+    STATISTICS_AT = STATISTICS_EMPTY_AT + PLACES * 8,
+    SUMS_AT = STATISTICS_AT + PLACES * CONSUMING * 8,
+    FREE_AT = SUMS_AT + PLACES * PLACE /* the links */
 };
 
 /* What a thread knows in all links. */
@@ -54,24 +80,23 @@ struct chain_thread {
     uint32_t tag;  /* of the run's link 0 */
     int32_t live[TFI_ROWS_COUNT];
 
-    __device__ int rows(const tfi_link &link) const
+    __device__ bool lives(const tfi_link &link) const
     {
-        const int n = link.rows == TFI_ROWS_TOKENS      ? live[TFI_ROWS_TOKENS]
-                      : link.rows == TFI_ROWS_SEQUENCES ? live[TFI_ROWS_SEQUENCES]
-                                                        : live[TFI_ROWS_SELECTED];
-        return min(n, c.M);
+        return (link.rows == TFI_ROWS_TOKENS      ? live[TFI_ROWS_TOKENS]
+                : link.rows == TFI_ROWS_SEQUENCES ? live[TFI_ROWS_SEQUENCES]
+                                                  : live[TFI_ROWS_SELECTED]) > 0;
     }
 };
 
-/* The block's tiles of a link are first, first + gridDim.x, ..., so many. */
+/* What the block has of a link: pairs of columns of y, or heads. */
 struct chain_share {
-    int first, count;
+    int begin, count;
 };
 
 __device__ inline chain_share share_of(const chain_link &l)
 {
-    const int ahead = (int)blockIdx.x - l.is.first, first = ahead < 0 ? ahead + (int)gridDim.x : ahead;
-    return {first, l.each + (first < l.more)};
+    const int ahead = (int)blockIdx.x - l.is.first, number = ahead < 0 ? ahead + (int)gridDim.x : ahead;
+    return {number * l.each + min(number, (int)l.more), l.each + (number < l.more)};
 }
 
 /* ---- the ring ---- */
@@ -102,6 +127,14 @@ struct chain_ring {
         phase ^= 1;
     }
 
+    /* The producer: when the stage is empty, so many bytes are going to come. */
+    __device__ void expect(int bytes) const
+    {
+        barrier_wait(empty(), phase ^ 1);
+        if (threadIdx.x % WARP == 0) barrier_expect(full, bytes);
+        __syncwarp();
+    }
+
     /* Consumers: all warps take all stages one after the other. */
     __device__ void take() const
     {
@@ -116,39 +149,74 @@ struct chain_ring {
     }
 };
 
-/* The producers': all walk over all stages. */
-struct chain_supply : chain_ring {
-    int turn; /* whose stage it is */
+/* ---- places that are written, read and written again ---- */
 
-    __device__ chain_supply(const chain_thread &t) : chain_ring(t), turn(CONSUMERS)
+struct chain_place {
+    uint32_t full, empty; /* of place 0 */
+    int turn;
+
+    __device__ chain_place(uint32_t full_at, uint32_t empty_at) : full(full_at), empty(empty_at), turn(0)
     {
     }
 
-    __device__ bool is_mine() const
+    __device__ int number() const
     {
-        return turn == (int)threadIdx.x / WARP;
+        return turn % PLACES;
     }
 
-    __device__ void leave()
+    __device__ void wait_for_room() const
     {
-        if (++turn == CONSUMERS + PRODUCERS) turn = CONSUMERS;
-        next();
+        barrier_wait(empty + number() * 8, ~(turn / PLACES) & 1);
     }
 
-    /* When the stage is empty, so many bytes are going to come. */
-    __device__ void expect(int bytes) const
+    __device__ void wait_for_all() const
     {
-        barrier_wait(empty(), phase ^ 1);
-        if (threadIdx.x % WARP == 0) barrier_expect(full, bytes);
+        barrier_wait(full + number() * 8, turn / PLACES & 1);
+    }
+
+    /* All lanes. */
+    __device__ void give()
+    {
         __syncwarp();
+        if (threadIdx.x % WARP == 0) barrier_arrive(full + number() * 8);
+        turn++;
+    }
+
+    __device__ void give_back()
+    {
+        __syncwarp();
+        if (threadIdx.x % WARP == 0) barrier_arrive(empty + number() * 8);
+        turn++;
     }
 };
 
+struct chain_places {
+    chain_place sums, statistics; /* statistics: each consumer's share of x's sum and squares */
+
+    __device__ chain_places(const chain_thread &t)
+        : sums(t.base + SUMS_FULL_AT, t.base + SUMS_EMPTY_AT),
+          statistics(t.base + STATISTICS_FULL_AT, t.base + STATISTICS_EMPTY_AT)
+    {
+    }
+};
+
+/* Bytes from the shifts to the gains, and to x: neighbours begin in different banks. Where a chunk is does not depend on the link:
+ * so it is always the same warp's. */
+__host__ __device__ inline int z_stride_of(int K)
+{
+    return (K * 2 + PART - 1) / PART * PART + CHUNK;
+}
+
 /* Shared memory by address: the compiler would make the address anew each time. */
+__device__ inline void shared_load4(uint4 &v, uint32_t at)
+{
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
+}
+
 __device__ inline uint4 shared_load4(uint32_t at)
 {
     uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
+    shared_load4(v, at);
     return v;
 }
 
@@ -167,6 +235,11 @@ __device__ inline void shared_store4(uint32_t at, const uint4 &v)
 __device__ inline void shared_store2(uint32_t at, float2 v)
 {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(v.x), "f"(v.y) : "memory");
+}
+
+__device__ inline void shared_store_words(uint32_t at, uint2 v)
+{
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(v.x), "r"(v.y) : "memory");
 }
 
 __device__ inline void shared_store1(uint32_t at, uint32_t v)
@@ -189,18 +262,28 @@ __device__ inline const chain_link &link_of(const chain_thread &t, int i)
     return ((const chain_link *)(t.shared + FREE_AT))[i];
 }
 
-/* All warps but the producer. */
-__device__ inline void meet_consumers()
+template <tfi_dtype T>
+__device__ inline void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1)
 {
-    asm volatile("bar.sync 1, %0;" ::"n"((int)CONSUMING) : "memory");
+    if constexpr (T == TFI_BF16)
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    else
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 /* ---- words ---- */
 
-/* Of a row: an even number, so that two can be had at once from any even one on. */
-__host__ __device__ inline int row_words(int columns, int dtype)
+/* A row's words are wide, an fp32 element each, or narrow, two elements of 16 bits. What residuals are added to, which is normed
+ * next, is wide, and all that is F32. */
+inline bool is_wide(const tfi_link *l)
 {
-    return ((dtype == TFI_F32 ? columns : (columns + 1) / 2) + 1) / 2 * 2;
+    return l->y.dtype == TFI_F32 || l->residual.words >= 0 || l->residual.memory;
 }
 
 __device__ inline void load_words(const uint64_t *p, uint64_t &a, uint64_t &b)
@@ -235,57 +318,6 @@ __device__ inline void store_word(uint64_t *p, uint64_t v)
     asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(p), "l"(v));
 }
 
-/* Rows to be read. */
-struct chain_source {
-    const uint64_t *words; /* NULL: they are in memory */
-    const char *memory;
-    uint32_t tag;
-
-    __device__ chain_source(const chain_thread &t, const tfi_link_rows &r)
-        : words(r.words < 0 ? NULL : t.c.exchange + r.words), memory((const char *)r.memory), tag(t.tag + r.link)
-    {
-    }
-};
-
-/* Elements at[i] to at[i] + 7 of rows of type X whose columns are a multiple of 8, for each of N; none where at[i] < 0. All are
- * asked for before the first is waited for. */
-template <tfi_dtype X, int N>
-__device__ __forceinline__ void take_eights(const chain_source &s, int (&at)[N], raw_elements<8> (&out)[N])
-{
-    constexpr int WORDS = X == TFI_F32 ? 8 : 4, PER_WORD = 8 / WORDS;
-
-    if (!s.words) {
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            if (at[i] >= 0) out[i] = load_raw<8>(s.memory, X, at[i]);
-        return;
-    }
-    for (bool late = true; late;) {
-        uint64_t w[N][WORDS] = {};
-        late = false;
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            if (at[i] < 0) continue;
-#pragma unroll
-            for (int k = 0; k < WORDS; k += 2) load_words(s.words + at[i] / PER_WORD + k, w[i][k], w[i][k + 1]);
-        }
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            if (at[i] < 0) continue;
-            bool some = false;
-#pragma unroll
-            for (int k = 0; k < WORDS; k++) some |= is_late(w[i][k], s.tag);
-            late |= some;
-            if (some) continue;
-            at[i] = -1;
-            out[i].low = make_uint4((uint32_t)w[i][0], (uint32_t)w[i][1], (uint32_t)w[i][2], (uint32_t)w[i][3]);
-            if (X == TFI_F32)
-                out[i].high = make_uint4((uint32_t)w[i][WORDS - 4], (uint32_t)w[i][WORDS - 3], (uint32_t)w[i][WORDS - 2],
-                                         (uint32_t)w[i][WORDS - 1]);
-        }
-    }
-}
-
 /* Pieces of 16 bytes, two words each: for each k of `wanted` the one at p + k * stride. All of them are asked for before the
  * first is waited for. */
 template <int N>
@@ -305,63 +337,38 @@ __device__ __forceinline__ void take_pieces(const uint64_t *p, int stride, uint3
     }
 }
 
-/* Two neighbours of a row of y's type, the first in an even column. */
-struct chain_pair {
-    uint64_t words[2]; /* of 16 bits: only the first */
-};
-
-__device__ inline int pair_at(int m, int n, int columns, bool wide)
-{
-    return wide ? m * ((columns + 1) / 2 * 2) + n : m * ((columns + 3) / 4 * 2) + n / 2;
-}
-
-/* As they are now: words may be late. */
-__device__ inline chain_pair load_pair(const uint64_t *at, bool wide)
-{
-    chain_pair p = {};
-    if (wide) load_words(at, p.words[0], p.words[1]);
-    else p.words[0] = load_word(at);
-    return p;
-}
-
-template <tfi_dtype T>
-__device__ inline float2 wait_for_pair(chain_pair p, const uint64_t *at, uint32_t tag, bool wide)
-{
-    while (is_late(p.words[0], tag) || (wide && is_late(p.words[1], tag))) {
-        p = load_pair(at, wide);
-    }
-    const uint32_t a = (uint32_t)p.words[0], b = (uint32_t)p.words[1];
-    if (wide) return make_float2(__uint_as_float(a), __uint_as_float(b));
-    return make_float2(half_to_float(a & 0xffff, T), half_to_float(a >> 16, T));
-}
-
 /* Where two neighbours of y go: to whoever waits for them, and to memory. */
 struct chain_target {
     uint64_t *words; /* NULL: none */
     char *memory;    /* NULL: none */
     uint32_t tag;
-    bool wide, two; /* fp32; the second is a column */
+    bool wide, full, two; /* words; fp32 in memory; the second is a column */
 
     template <tfi_dtype T>
     __device__ void put(float2 v) const
     {
-        const uint32_t bits = wide ? __float_as_uint(v.x) : float_to_halves(v.x, v.y, T);
+        uint32_t halves = 0;
 
-        if (words && wide) store_words(words, word_of(tag, bits), word_of(tag, __float_as_uint(v.y)));
-        if (words && !wide) store_word(words, word_of(tag, bits));
+        if (!full) {
+            halves = float_to_halves(v.x, v.y, T);
+            v = make_float2(half_to_float(halves & 0xffff, T), half_to_float(halves >> 16, T));
+        }
+        if (words && wide) store_words(words, word_of(tag, __float_as_uint(v.x)), word_of(tag, __float_as_uint(v.y)));
+        if (words && !wide) store_word(words, word_of(tag, halves));
         if (!memory) return;
         const float a[1] = {v.x}, b[1] = {v.y};
-        store(memory, wide ? TFI_F32 : T, 0, a);
-        if (two) store(memory, wide ? TFI_F32 : T, 1, b);
+        store(memory, full ? TFI_F32 : T, 0, a);
+        if (two) store(memory, full ? TFI_F32 : T, 1, b);
     }
 };
 
-__device__ inline chain_target target_of(const chain_thread &t, const tfi_link_rows &y, int m, int n, int columns)
+__device__ inline chain_target target_of(const chain_thread &t, const chain_link &l, int n, int columns)
 {
-    const bool wide = y.dtype == TFI_F32;
-    chain_target to = {NULL, NULL, t.tag + y.link, wide, n + 1 < columns};
-    if (y.words >= 0) to.words = t.c.exchange + y.words + pair_at(m, n, columns, wide);
-    if (y.memory) to.memory = (char *)y.memory + ((int64_t)m * columns + n) * (wide ? 4 : 2);
+    const tfi_link_rows &y = l.is.y;
+    const bool full = y.dtype == TFI_F32;
+    chain_target to = {NULL, NULL, t.tag + y.link, l.y_wide, full, n + 1 < columns};
+    if (y.words >= 0) to.words = t.c.exchange + y.words + (l.y_wide ? n : n / 2);
+    if (y.memory) to.memory = (char *)y.memory + (int64_t)n * (full ? 4 : 2);
     return to;
 }
 

@@ -115,65 +115,68 @@ tf_status tfi_cuda_few(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows
 /* Keys a row, the highest of which says what GREEDY draws; 0: the kernel cannot tell. */
 int64_t tfi_cuda_few_parts(const tfi_cuda_launch *l, const tfi_few_args *a);
 
-/* The ops of a decode step one after the other in one launch that stays on the device from the first to the last: what few.cu
- * and decode attention do, without a launch between them, and with weights streaming all the time. A link is a product with its
- * neighbours, as in tfi_few_args, or attention of single rows with its KV_APPEND. Rows go from link to link through the exchange:
- * words of 64 bits in device memory, the low half one fp32 element or two of 16 bits, the high half the tag of the link that
- * wrote it. Who wants a word waits for its tag. */
+/* The ops of a decode step of one row one after the other in one launch that stays on the device from the first to the last: what
+ * few.cu and decode attention do, without a launch between them, and with weights streaming all the time. A link is a product with
+ * its neighbours, as in tfi_few_args, or attention with its KV_APPEND. Rows go from link to link through the exchange: words of 64
+ * bits in device memory, the low half elements, the high half the tag of the link that wrote it. Who wants a word waits for its
+ * tag. Words are wide, one fp32 element each, where y is F32 or a residual is added to it; else narrow, two elements of 16 bits.
+ * A product with a norm reads wide words as x, all else narrow ones. A link whose live count is 0 does nothing. */
 typedef enum tfi_link_kind { TFI_LINK_PRODUCT, TFI_LINK_ATTENTION } tfi_link_kind;
 
 /* Where rows are: as words, or (words < 0) in memory, from before the chain or for after it. y may be both. */
 typedef struct tfi_link_rows {
-    void *memory;  /* [M, columns] of dtype, or NULL */
-    int32_t words; /* number of the first word in the exchange, row after row; -1: none */
+    void *memory;  /* [columns] of dtype, or NULL */
+    int32_t words; /* number of the first word in the exchange; -1: none */
     int16_t link;  /* which wrote them */
     int16_t dtype; /* tfi_dtype */
 } tfi_link_rows;
 
 typedef struct tfi_link {
-    tfi_link_rows x, residual, y; /* residual of y's dtype: has neither memory nor words where there is none */
+    /* x is in memory for the first link alone; residual, of y's dtype, has neither memory nor words where there is none. */
+    tfi_link_rows x, residual, y;
     union {
         struct {
             const void *w;             /* [N, K] row-major, of the chain's type; gated: gate rows first */
             const float *bias;         /* [N] or NULL */
             const float *gain, *shift; /* [K]; gain NULL: no norm; shift NULL: none */
-            const int32_t *from;       /* [M] rows of x, or NULL: row m is row m */
             int32_t N, K;
             float eps;
             uint8_t norm, activation, gated; /* tfi_norm, tfi_activation */
         } product;
         struct {
             const float *bias;   /* by distance, [H, 2 * max_distance + 1], or NULL */
-            int32_t layer, H, D; /* x: [M, H * D] queries; a cache's: [M, column + 2 * H * D], new keys at `column` */
+            int32_t layer, H, D; /* x: [H * D] queries; a cache's: [column + 2 * H * D], new keys at `column` */
             int32_t column, max_distance;
             float scale;
             uint8_t source; /* keys and values of the source, else the sequence's own */
         } attention;
     } of;
-    int32_t first;      /* tile or item t is block (first + t) % blocks's: so that all blocks have as much in the end */
+    int32_t first;      /* block that has the first columns or heads, and one more where they do not come out even */
     uint8_t kind, rows; /* tfi_link_kind; tfi_rows */
 } tfi_link;
 
-enum { TFI_CHAIN_LINKS = 256, TFI_CHAIN_ROWS = 8 };
+enum { TFI_CHAIN_LINKS = 256 };
 
 typedef struct tfi_chain_args {
     const tfi_link *links; /* host */
     int count;               /* at most TFI_CHAIN_LINKS */
     int number;              /* of the first link in the run, which may have several chains; the links of rows are such numbers */
-    int64_t M;               /* rows at most */
-    int64_t max_tokens;      /* in the store, of a sequence */
+    int64_t max_tokens;      /* in the store, of the sequence */
     tfi_dtype type;          /* BF16 or F16: weights, attention's x and y, the store */
     tfi_kv_view own, source; /* of any layer; store NULL: none */
     void *exchange;
+    int32_t given; /* first of as many words as the first link's x has columns, for it alone; even */
 } tfi_chain_args;
 /* Whether links of these sizes and types may be in a chain. `first` is not read. */
-int tfi_cuda_link_fits(const tfi_link *link, tfi_dtype type, int64_t M, int64_t max_tokens, int capability);
-/* Tiles or items: what `first` counts. */
-int64_t tfi_cuda_link_tiles(const tfi_link *link, int64_t M);
+int tfi_cuda_link_fits(const tfi_link *link, tfi_dtype type, int64_t max_tokens, int capability);
+/* Whether the words that `writer` writes are such as `reader` reads as x. */
+int tfi_cuda_links_meet(const tfi_link *writer, const tfi_link *reader);
+/* What is dealt out to blocks: pairs of columns of y, or heads. */
+int64_t tfi_cuda_link_shares(const tfi_link *link);
 /* Words that a link's y takes. */
-int64_t tfi_cuda_link_words(const tfi_link *link, int64_t M);
+int64_t tfi_cuda_link_words(const tfi_link *link);
 /* Whether one launch takes less time than the ops' own would. */
-int tfi_cuda_chain_pays(const tfi_link *links, int count, int64_t M);
+int tfi_cuda_chain_pays(const tfi_link *links, int count);
 tf_status tfi_cuda_chain(const tfi_cuda_launch *l, const tfi_chain_args *a);
 
 /* A matrix product of many rows whose end the matrix library lacks, on wgmma: y = act(x w^T + bias), x [M, K], w [N, K] and y of

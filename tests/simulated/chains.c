@@ -281,6 +281,23 @@ static tfi_run run_of(state *s, const int32_t *counts, int32_t sequences)
 
 static const int32_t ones[SEQUENCES] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
+/* Words of the exchange that a chain has to do with. */
+static int64_t words_of(const simulated_chain *c)
+{
+    const tfi_link *first = &c->links[0];
+    const int64_t inner = (int64_t)first->of.attention.H * first->of.attention.D;
+    const int64_t given = first->kind == TFI_LINK_PRODUCT ? first->of.product.K
+                          : first->of.attention.source    ? inner
+                                                          : first->of.attention.column + 2 * inner;
+    int64_t most = c->a.given + (given + 15) / 16 * 16;
+
+    for (int i = 0; i < c->a.count; i++) {
+        const int64_t end = c->links[i].y.words < 0 ? 0 : c->links[i].y.words + tfi_cuda_link_words(&c->links[i]);
+        if (end > most) most = end;
+    }
+    return most;
+}
+
 static int run_on(const engine *e, const tfi_run *run)
 {
     const int before = simulated_chain_count;
@@ -288,6 +305,8 @@ static int run_on(const engine *e, const tfi_run *run)
 
     mine.store = e->store;
     CHECK_OK(e->backend->run(e->program, &mine));
+    for (int i = before; i < simulated_chain_count; i++)
+        CHECK(words_of(&simulated_chains[i % SIMULATED_CHAINS]) <= e->program->exchange_words);
     return simulated_chain_count - before;
 }
 
@@ -320,8 +339,8 @@ static const char *text_of(const simulated_chain *c)
             add(text, "%s %d%s", k->of.attention.source ? "source" : "own", k->of.attention.layer,
                 k->of.attention.bias ? " bias" : "");
         } else {
-            add(text, "%s%s%s%d%s", k->of.product.from ? "from " : "", k->of.product.gain ? "norm " : "",
-                k->of.product.gated ? "gated " : "", k->of.product.N, k->of.product.bias ? " bias" : "");
+            add(text, "%s%s%d%s", k->of.product.gain ? "norm " : "", k->of.product.gated ? "gated " : "", k->of.product.N,
+                k->of.product.bias ? " bias" : "");
         }
         add_rows(text, "x ", &k->x);
         add_rows(text, "+ ", &k->residual);
@@ -331,9 +350,9 @@ static const char *text_of(const simulated_chain *c)
     return text;
 }
 
-static const simulated_chain *last_chain(void)
+static const simulated_chain *last_but(int n)
 {
-    return &simulated_chains[(simulated_chain_count - 1) % SIMULATED_CHAINS];
+    return &simulated_chains[(simulated_chain_count - 1 - n) % SIMULATED_CHAINS];
 }
 
 static const char gpt2_links[] = "norm 144 bias x memory to 0\n"
@@ -346,7 +365,7 @@ static const char gpt2_links[] = "norm 144 bias x memory to 0\n"
                                  "48 bias x 6 + 4 to 7\n"
                                  "norm 96 bias x 7 to 8\n"
                                  "48 bias x 8 + 7 to memory to 9\n"
-                                 "from norm 77 x 9 to memory\n";
+                                 "norm 77 x 9 to memory\n";
 
 static const char t5_links[] = "norm 144 x memory to 0\n"
                                "own 0 bias x 0 to 1\n"
@@ -356,7 +375,7 @@ static const char t5_links[] = "norm 144 x memory to 0\n"
                                "48 x 4 + 2 to 5\n"
                                "norm gated 192 x 5 to 6\n"
                                "48 x 6 + 5 to memory to 7\n"
-                               "from norm 77 x 7 to memory\n";
+                               "norm 77 x 7 to memory\n";
 
 static const tfi_sampling greedy = {.vocab = VOCAB,
                                     .max_length = TOKENS,
@@ -375,36 +394,29 @@ static const tfi_sampling greedy = {.vocab = VOCAB,
 static void step_of(layer_fn *layer, int layers, const char *links)
 {
     static state s;
-    int32_t tokens[SEQUENCES][TOKENS];
-    tfi_choice choices[SEQUENCES];
-    tfi_draw draws[SEQUENCES];
+    int32_t tokens[TOKENS] = {below(VOCAB)};
+    const tfi_slot slot = {.sampling = &greedy, .tokens = tokens, .count = 1};
+    const tfi_draw draw = {0, 0};
+    tfi_choice choice;
     engine e;
     model m;
 
     model_open(&m, layer, layers, TFI_BF16);
     engine_open(&e, &m, 90, TOKENS);
     fill_store(&e, &m);
-    for (int32_t b = 0; b < 3; b++) {
-        const tfi_slot slot = {.sampling = &greedy, .tokens = tokens[b], .count = 1, .sequence = b};
-        tokens[b][0] = below(VOCAB);
-        e.backend->slot_set(e.store, b, &slot);
-        draws[b] = (tfi_draw){b, b};
-    }
+    e.backend->slot_set(e.store, 0, &slot);
     for (int turn = 0; turn < 4; turn++) {
-        tfi_run run = run_of(&s, ones, 3);
+        tfi_run run = run_of(&s, ones, 1);
         run.effects |= TFI_EFFECT_DRAW;
-        run.draws = draws;
-        run.choices = choices;
-        run.draw_count = 3;
-        for (int b = 0; b < 3; b++) {
-            s.lens[b] = 20 + turn; /* of one shape */
-            s.source_lens[b] = 20;
-        }
+        run.draws = &draw;
+        run.choices = &choice;
+        run.draw_count = 1;
+        s.lens[0] = 20 + turn; /* of one shape */
+        s.source_lens[0] = 20;
         const int launches = simulated_launches;
         CHECK_INT(run_on(&e, &run), turn < 2);
         if (turn < 2) CHECK_INT(simulated_launches - launches, 4); /* inputs, embeddings, chain, draws */
-        CHECK_TEXT(text_of(last_chain()), links);
-        CHECK_INT(last_chain()->a.M, 4);
+        CHECK_TEXT(text_of(last_but(0)), links);
     }
     engine_close(&e, &m);
     tfi_arena_close(&m.arena);
@@ -433,9 +445,9 @@ static void shares(void)
     run.taps = &tap;
     run.tap_count = 1;
     CHECK_INT(run_on(&e, &run), 1);
-    for (int i = 0; i < last_chain()->a.count; i++) {
-        const tfi_link *k = &last_chain()->links[i];
-        for (int64_t n = 0; n < tfi_cuda_link_tiles(k, last_chain()->a.M); n++) tiles[(k->first + n) % blocks]++;
+    for (int i = 0; i < last_but(0)->a.count; i++) {
+        const tfi_link *k = &last_but(0)->links[i];
+        for (int64_t n = 0; n < tfi_cuda_link_shares(k); n++) tiles[(k->first + n) % blocks]++;
     }
     for (int i = 0; i < blocks; i++) CHECK(tiles[i] == tiles[0] || tiles[i] == tiles[0] - 1);
     engine_close(&e, &m);
@@ -469,13 +481,13 @@ static int chains_of(const engine *e, const model *m, const int32_t *counts, int
     run.feed_count = fed < 0 ? 0 : 1;
     const int count = run_on(e, &run);
     *links = 0;
-    for (int i = 0; i < count; i++) *links += simulated_chains[(simulated_chain_count - 1 - i) % SIMULATED_CHAINS].a.count;
+    for (int i = 0; i < count; i++) *links += last_but(i)->a.count;
     return count;
 }
 
 static void ends(void)
 {
-    static const int32_t two[SEQUENCES] = {1, 2, 1, 1}, none[SEQUENCES] = {1, 0, 1, 1}, prompt[SEQUENCES] = {7};
+    static const int32_t two[SEQUENCES] = {2}, one_of_two[SEQUENCES] = {1, 0}, prompt[SEQUENCES] = {7};
     engine e, old, wide;
     int links;
     model m;
@@ -487,24 +499,23 @@ static void ends(void)
     fill_store(&old, &m);
     for (int turn = 0; turn < 4; turn++) { /* captured, too */
         const int walked = turn < 2;
-        CHECK_INT(chains_of(&e, &m, ones, 8, -1, -1, &links), walked);
+        CHECK_INT(chains_of(&e, &m, ones, 1, -1, -1, &links), walked);
         CHECK_INT(links, 11 * walked);
-        CHECK_INT(chains_of(&e, &m, ones, 9, -1, -1, &links), 0);
-        CHECK_INT(chains_of(&old, &m, ones, 4, -1, -1, &links), 0);
-        CHECK_INT(chains_of(&e, &m, none, 4, -1, -1, &links), 0); /* 4 sequences, 3 rows */
-        CHECK_INT(chains_of(&e, &m, ones, 4, -1, -1, &links), walked);
-        CHECK_INT(chains_of(&e, &m, two, 4, -1, -1, &links), 0);
+        CHECK_INT(chains_of(&e, &m, ones, 2, -1, -1, &links), 0);
+        CHECK_INT(chains_of(&old, &m, ones, 1, -1, -1, &links), 0);
+        CHECK_INT(chains_of(&e, &m, one_of_two, 2, -1, -1, &links), 0);
+        CHECK_INT(chains_of(&e, &m, two, 1, -1, -1, &links), 0);
         CHECK_INT(chains_of(&e, &m, prompt, 1, -1, -1, &links), 0);
     }
     /* What is tapped is the last of its chain, or what makes it is in none: queries; what attention gives; what a norm does. */
-    CHECK_INT(chains_of(&e, &m, ones, 2, value_of(&m, 0, TFI_OP_LINEAR), -1, &links), 1);
+    CHECK_INT(chains_of(&e, &m, ones, 1, value_of(&m, 0, TFI_OP_LINEAR), -1, &links), 1);
     CHECK_INT(links, 10);
-    CHECK_INT(chains_of(&e, &m, ones, 2, value_of(&m, 1, TFI_OP_ATTENTION), -1, &links), 2);
+    CHECK_INT(chains_of(&e, &m, ones, 1, value_of(&m, 1, TFI_OP_ATTENTION), -1, &links), 2);
     CHECK_INT(links, 11);
-    CHECK_INT(chains_of(&e, &m, ones, 2, value_of(&m, 2, TFI_OP_NORM), -1, &links), 2);
+    CHECK_INT(chains_of(&e, &m, ones, 1, value_of(&m, 2, TFI_OP_NORM), -1, &links), 2);
     CHECK_INT(links, 11);
     /* What is fed is not computed, nor is attention for it; its product is then one between launches. */
-    CHECK_INT(chains_of(&e, &m, ones, 2, -1, value_of(&m, 1, TFI_OP_LINEAR), &links), 1);
+    CHECK_INT(chains_of(&e, &m, ones, 1, -1, value_of(&m, 1, TFI_OP_LINEAR), &links), 1);
     CHECK_INT(links, 8);
     engine_close(&e, &m);
     engine_close(&old, &m);
@@ -514,8 +525,45 @@ static void ends(void)
     engine_open(&wide, &m, 90, TOKENS);
     fill_store(&wide, &m);
     CHECK_INT(wide.program->exchange_words, 0);
-    CHECK_INT(chains_of(&wide, &m, ones, 2, -1, -1, &links), 0);
+    CHECK_INT(chains_of(&wide, &m, ones, 1, -1, -1, &links), 0);
     engine_close(&wide, &m);
+    tfi_arena_close(&m.arena);
+}
+
+/* Where a product wants other words than the one before it writes: it has no norm, and a residual was added; it has one, and
+ * none was. */
+static int32_t unmet_layer(model *m, int32_t x, int layer)
+{
+    const int32_t qkv = linear(m, norm(m, x, 0), 3 * E, 1, TFI_ACT_NONE, -1, m->dtype);
+    const int32_t plain = linear(m, attention(m, qkv, TFI_ATTEND_CACHE, layer, -1), E, 0, TFI_ACT_NONE, -1, m->dtype);
+    const int32_t inner = linear(m, plain, F, 0, TFI_ACT_RELU, -1, m->dtype);
+    const int32_t sum = linear(m, inner, E, 0, TFI_ACT_NONE, plain, m->dtype);
+    const int32_t up = linear(m, linear(m, sum, F, 0, TFI_ACT_RELU, -1, m->dtype), E, 0, TFI_ACT_NONE, -1, m->dtype);
+    return linear(m, norm(m, up, 1), E, 0, TFI_ACT_NONE, -1, TFI_F32);
+}
+
+static const char *const unmet_links[] = {"norm 144 bias x memory to 0\n"
+                                          "own 0 x 0 to 1\n"
+                                          "48 x 1 to 2\n"
+                                          "96 x 2 to 3\n"
+                                          "48 x 3 + 2 to memory\n",
+                                          "96 x memory to 5\n"
+                                          "48 x 5 to memory\n",
+                                          "norm 48 x memory to memory to 7\n"
+                                          "norm 77 x 7 to memory\n"};
+
+static void meets(void)
+{
+    engine e;
+    int links;
+    model m;
+
+    model_open(&m, unmet_layer, 1, TFI_BF16);
+    engine_open(&e, &m, 90, TOKENS);
+    fill_store(&e, &m);
+    CHECK_INT(chains_of(&e, &m, ones, 1, -1, -1, &links), 3);
+    for (int i = 0; i < 3; i++) CHECK_TEXT(text_of(last_but(2 - i)), unmet_links[i]);
+    engine_close(&e, &m);
     tfi_arena_close(&m.arena);
 }
 
@@ -533,8 +581,8 @@ static void random_run(const model *m, const engine *e)
 {
     static float out[ENGINES][TOKENS * VOCAB], taken[ENGINES][TOKENS * 3 * E], fed_rows[TOKENS * E];
     static state s;
-    const int32_t sequences = 1 + below(e[0].program->limits[TFI_ROWS_SEQUENCES] < 9 ? 4 : 9),
-                  other = below(m->graph.value_count), fed = value_of(m, below(20), TFI_OP_LINEAR);
+    const int32_t sequences = below(4) ? 1 : 2 + below(3), /* more than one have no chains */
+        other = below(m->graph.value_count), fed = value_of(m, below(20), TFI_OP_LINEAR);
     const tfi_value *v = &m->graph.values[other], *f = fed < 0 ? NULL : &m->graph.values[fed];
     const int tapped = below(3) == 0 && v->rows == TFI_ROWS_TOKENS && v->cols <= 3 * E;
     const int feeds = below(8) == 0 && f && f->dtype == TFI_F32 && f->cols == E;
@@ -578,9 +626,9 @@ static void many_links(void)
     for (int i = 0; i < ENGINES; i++) engine_open(&e[i], &m, i ? 80 : 90, 4);
     fill_store(&e[0], &m);
     copy_store(&e[1], &e[0]);
-    CHECK_INT(chains_of(&e[0], &m, ones, 2, -1, -1, &links), 2);
+    CHECK_INT(chains_of(&e[0], &m, ones, 1, -1, -1, &links), 2);
     CHECK_INT(links, 5 * LAYERS_MANY + 1);
-    CHECK_INT(last_chain()->a.number, TFI_CHAIN_LINKS);
+    CHECK_INT(last_but(0)->a.number, TFI_CHAIN_LINKS);
     copy_store(&e[1], &e[0]);
     random_run(&m, e);
     for (int i = 0; i < ENGINES; i++) engine_close(&e[i], &m);
@@ -617,7 +665,7 @@ static void any_graph(void)
  * the tag of a link that has not written it.) */
 static void tags(void)
 {
-    static float logits[2][VOCAB];
+    static float logits[2][VOCAB], queries[3 * E];
     static state s;
     uint32_t last = 0;
     int wraps = 0;
@@ -628,8 +676,12 @@ static void tags(void)
     engine_open(&e, &m, 90, 4);
     fill_store(&e, &m);
     CHECK_INT(e.program->link_room, 11);
-    tfi_run run = run_of(&s, ones, 4); /* words that one row does not reach keep the first tags */
-    (void)run_on(&e, &run);
+    tfi_run run = run_of(&s, ones, 1);
+    const tfi_tap first_taps[] = {{.value = m.logits, .dst = logits[0], .stride = VOCAB},
+                                  {.value = value_of(&m, 4, TFI_OP_LINEAR), .dst = queries, .stride = 3 * E}};
+    run.taps = first_taps; /* so a chain begins with attention, and words that later ones do not reach keep the first tags */
+    run.tap_count = 2;
+    CHECK_INT(run_on(&e, &run), 2);
     e.program->tag = UINT32_MAX - 11 * 40 + (uint32_t)below(11);
     run = run_of(&s, ones, 1);
     for (int turn = 0; turn < 100; turn++) {
@@ -637,7 +689,7 @@ static void tags(void)
         run.taps = &tap;
         run.tap_count = 1;
         (void)run_on(&e, &run);
-        const uint32_t tag = last_chain()->live->tag;
+        const uint32_t tag = last_but(0)->live->tag;
         CHECK(tag > 0 && tag <= UINT32_MAX - 10);
         CHECK(turn == 0 || tag == last + 11 || tag == 1);
         wraps += tag < last;
@@ -646,9 +698,9 @@ static void tags(void)
     }
     CHECK_INT(wraps, 1);
     e.program->tag = UINT32_MAX;
-    run = run_of(&s, ones, 4);
+    run = run_of(&s, ones, 1);
     CHECK_INT(run_on(&e, &run), 1);
-    CHECK_INT(last_chain()->live->tag, 1);
+    CHECK_INT(last_but(0)->live->tag, 1);
     engine_close(&e, &m);
     tfi_arena_close(&m.arena);
 }
@@ -659,6 +711,7 @@ int main(int argc, char **argv)
     check_run(argc, argv, "steps", steps);
     check_run(argc, argv, "shares", shares);
     check_run(argc, argv, "ends", ends);
+    check_run(argc, argv, "meets", meets);
     check_run(argc, argv, "many_links", many_links);
     check_run(argc, argv, "any_graph", any_graph);
     check_run(argc, argv, "tags", tags);

@@ -1,18 +1,19 @@
-/* Chains: ops of a decode step in one launch (kernels/chain.cu). Which ops a chain does is found in every walk, by the run's
- * rows, taps and feeds:
+/* Chains: ops of a decode step of one row in one launch (kernels/chain.cu). Which ops a chain does is found in every walk, by
+ * the run's rows, taps and feeds:
  *   link    [GATHER_ROWS] [NORM] LINEAR [GLU], or [KV_APPEND] ATTENTION from the store
- *   chain   links one behind the other, each of which reads as x what the one before it writes
+ *   chain   links one behind the other, each of which reads as x what the one before it writes, in words as it wants them
  * A product waits for all words of its x, attention for those of a head, and all its heads for all of them. So when a link
- * writes, all links are over but the one before it. Memory and words of the exchange are therefore written by link j only where
- * none but links up to j - 2 had to do with what was there.
+ * writes, all links are over but, where it is attention, the one before it: words are written only where none but those that
+ * are over had to do with what was there. Memory takes care of itself: the plan keeps an op's operands apart, the first
+ * link's x is words before a product writes, and what attention follows reads nothing else from memory, having no residual.
  *
  * What a link writes is in the exchange for links of the same chain, and in memory for everybody else; in memory alone is what
- * no other link reads. */
+ * no other link reads. The exchange begins with the words that the first link's x goes to. */
 #include <assert.h>
 
 #include "backend/cuda/program.h"
 
-enum { LINE = 16 /* words, of 128 bytes */ };
+enum { LINE = 16 /* words, of 128 bytes */, COLUMNS_MAX = 1 << 30 /* their numbers are of 32 bits */ };
 
 /* ---- what the graph alone decides ---- */
 
@@ -60,10 +61,14 @@ static void find_last_reads(tfi_program *p)
 
 /* ---- words of the exchange ---- */
 
+static int64_t whole_lines(int64_t words)
+{
+    return (words + LINE - 1) / LINE * LINE;
+}
+
 /* A chain that grows: links [begin, end); none before `held` has words that must stay. */
 typedef struct growing {
     tfi_program *p;
-    int64_t M;
     int32_t begin, end, held;
 } growing;
 
@@ -71,16 +76,16 @@ typedef struct growing {
 static int is_held(const growing *c, int32_t i)
 {
     const tfi_linked *l = c->p->linked;
-    return l[i].words > 0 && (i == c->end - 1 || c->p->last_read[l[i].y] >= l[c->end - 1].op);
+    return l[i].words > 0 && c->p->last_read[l[i].y] >= l[c->end - 1].op;
 }
 
 /* The lowest words that are free for what the next link writes; 0: there are none. */
 static int place(growing *c, const tfi_link *link, tfi_linked *next, int64_t room)
 {
     const tfi_linked *l = c->p->linked;
-    int64_t at = 0, words = 0;
+    int64_t at = c->p->given_words, words = 0;
 
-    if (c->p->last_read[next->y] >= next->behind) words = (tfi_cuda_link_words(link, c->M) + LINE - 1) / LINE * LINE;
+    if (c->p->last_read[next->y] >= next->behind) words = whole_lines(tfi_cuda_link_words(link));
     while (c->held < c->end && !is_held(c, c->held)) c->held++;
     for (int32_t i = c->held; i < c->end; i++) {
         if (!is_held(c, i) || at >= l[i].at + l[i].words || at + words <= l[i].at) continue;
@@ -93,6 +98,19 @@ static int place(growing *c, const tfi_link *link, tfi_linked *next, int64_t roo
     return 1;
 }
 
+/* Words for any link's x. */
+static int64_t words_to_give(const tfi_program *p)
+{
+    const tfi_graph *g = p->graph;
+    int64_t most = 0;
+
+    for (int32_t i = 0; i < g->op_count && p->link_room > 0; i++) {
+        const int64_t columns = g->values[g->ops[i].x].cols;
+        if (makes_a_link(g, &g->ops[i]) && columns <= COLUMNS_MAX && columns > most) most = columns;
+    }
+    return whole_lines(most);
+}
+
 /* The exchange is as large as it takes when all ops are in one chain. */
 void tfi_cuda_prepare_chains(tfi_program *p)
 {
@@ -100,9 +118,7 @@ void tfi_cuda_prepare_chains(tfi_program *p)
     growing c = {.p = p};
 
     find_last_reads(p);
-    p->exchange_words = 0;
-    for (int i = 0; i < TFI_ROWS_COUNT; i++)
-        if (p->limits[i] > c.M) c.M = p->limits[i] < TFI_CHAIN_ROWS ? p->limits[i] : TFI_CHAIN_ROWS;
+    p->exchange_words = p->given_words = words_to_give(p);
     for (int32_t i = 0; i < g->op_count && c.end < p->link_room; i++) {
         if (!makes_a_link(g, &g->ops[i])) continue;
         const tfi_few_parts *f = &p->steps[i].parts;
@@ -111,7 +127,7 @@ void tfi_cuda_prepare_chains(tfi_program *p)
         const tfi_link like = {.y.dtype = (int16_t)y->dtype, .of.product.N = (int32_t)y->cols, .kind = TFI_LINK_PRODUCT};
         tfi_linked *l = &p->linked[c.end];
         *l = (tfi_linked){.y = g->ops[last].y, .op = op, .behind = last + 1};
-        if (y->cols > INT32_MAX / TFI_CHAIN_ROWS || !place(&c, &like, l, INT32_MAX)) break;
+        if (y->cols > COLUMNS_MAX || !place(&c, &like, l, INT32_MAX)) break;
         c.end++;
         if (l->at + l->words > p->exchange_words) p->exchange_words = l->at + l->words;
     }
@@ -147,7 +163,7 @@ static int32_t describe_product(const tfi_pass *s, int32_t i, tfi_link *link, tf
     if (f.norm >= 0 && (f.norm_shown || ops[f.norm].residual >= 0 || !tfi_cuda_can_join(s, f.norm))) return 0;
     if (f.glu >= 0 && (!tfi_cuda_can_join(s, k) || !is_computed(p, f.glu))) f.glu = -1;
     tfi_cuda_describe_few(s, k, &f, &a);
-    if (a.N > INT32_MAX || a.K > INT32_MAX) return 0;
+    if (a.N > COLUMNS_MAX || a.K > COLUMNS_MAX) return 0;
     *l = (tfi_linked){.x = ops[i].x,
                       .residual = ops[k].residual,
                       .y = ops[f.glu >= 0 ? f.glu : k].y,
@@ -161,7 +177,6 @@ static int32_t describe_product(const tfi_pass *s, int32_t i, tfi_link *link, tf
                                       .bias = a.bias,
                                       .gain = a.norm.gain,
                                       .shift = a.norm.bias,
-                                      .from = a.from,
                                       .N = (int32_t)a.N,
                                       .K = (int32_t)a.K,
                                       .eps = a.norm.eps,
@@ -184,7 +199,8 @@ static int32_t describe_attention(const tfi_pass *s, int32_t i, tfi_link *link, 
     const int source = op->attend == TFI_ATTEND_SOURCE;
     const int64_t width = (int64_t)op->heads * op->head_size, cols = p->graph->values[op->x].cols;
     if (source ? append != NULL : !append || !tfi_cuda_appends_inside(s, i)) return 0;
-    if (cols != (source ? width : append->column + 2 * width) || s->run->store->shape.dtype != p->steps[i].types.x) return 0;
+    if (cols > COLUMNS_MAX || cols != (source ? width : append->column + 2 * width)) return 0;
+    if (s->run->store->shape.dtype != p->steps[i].types.x) return 0;
     *l = (tfi_linked){
         .x = op->x, .residual = -1, .y = op->y, .op = i - (append != NULL), .behind = i + 1, .type = p->steps[i].types.x};
     *link = (tfi_link){.x = in_memory(tfi_cuda_value(p, op->x), p->steps[i].types.x),
@@ -203,15 +219,6 @@ static int32_t describe_attention(const tfi_pass *s, int32_t i, tfi_link *link, 
     return l->behind;
 }
 
-static int64_t rows_at_most(const tfi_pass *s)
-{
-    int64_t most = 0;
-
-    for (int i = 0; i < TFI_ROWS_COUNT; i++)
-        if (s->shape.rows[i] > most) most = s->shape.rows[i];
-    return most;
-}
-
 /* The link that begins with op i; the op behind it, or 0: none does. */
 static int32_t describe(const tfi_pass *s, int32_t i, tfi_link *link, tfi_linked *l)
 {
@@ -220,32 +227,21 @@ static int32_t describe(const tfi_pass *s, int32_t i, tfi_link *link, tfi_linked
 
     if (kind == TFI_OP_KV_APPEND || kind == TFI_OP_ATTENTION) behind = describe_attention(s, i, link, l);
     if (kind == TFI_OP_GATHER_ROWS || kind == TFI_OP_NORM || kind == TFI_OP_LINEAR) behind = describe_product(s, i, link, l);
-    return behind && tfi_cuda_link_fits(link, l->type, rows_at_most(s), s->shape.longest_stored, s->program->cuda->capability)
-               ? behind
-               : 0;
+    return behind && tfi_cuda_link_fits(link, l->type, s->shape.longest_stored, s->program->cuda->capability) ? behind : 0;
 }
 
 /* ---- chains ---- */
 
-/* Ops of links [begin, end) are launched by themselves. */
-static void undo(tfi_program *p, int32_t begin, int32_t end)
-{
-    for (int32_t n = begin; n < end; n++)
-        for (int32_t i = p->linked[n].op; i < p->linked[n].behind; i++) p->steps[i].link = -1;
-    p->steps[p->linked[begin].op].chain = 0;
-}
-
-/* One link gains nothing. */
+/* The chain's end; where it does not pay, its ops are launched by themselves. */
 static void close_chain(growing *c)
 {
-    const int32_t count = c->end - c->begin;
+    tfi_program *p = c->p;
+    const int pays = tfi_cuda_chain_pays(p->links + c->begin, c->end - c->begin);
 
-    if (count > 1 && tfi_cuda_chain_pays(c->p->links + c->begin, count, c->M)) {
-        c->p->steps[c->p->linked[c->begin].op].chain = count;
-    } else if (count > 0) {
-        undo(c->p, c->begin, c->end);
-        c->end = c->begin;
-    }
+    if (pays) p->steps[p->linked[c->begin].op].chain = c->end - c->begin;
+    for (int32_t n = c->begin; n < c->end && !pays; n++)
+        for (int32_t i = p->linked[n].op; i < p->linked[n].behind; i++) p->steps[i].link = -1;
+    if (!pays) c->end = c->begin;
     c->begin = c->held = c->end;
 }
 
@@ -254,8 +250,9 @@ static int goes_on(const tfi_pass *s, const growing *c, const tfi_link *link, co
 {
     if (c->end == c->begin) return 1;
     const tfi_linked *last = &c->p->linked[c->end - 1];
+    const tfi_link *writer = &c->p->links[c->end - 1];
     return l->x == last->y && l->type == last->type && c->end - c->begin < TFI_CHAIN_LINKS && !tfi_cuda_is_tapped(s, last->y) &&
-           (link->kind == TFI_LINK_PRODUCT || c->p->links[c->end - 1].kind == TFI_LINK_PRODUCT);
+           (link->kind == TFI_LINK_PRODUCT || writer->kind == TFI_LINK_PRODUCT) && tfi_cuda_links_meet(writer, link);
 }
 
 static void append(growing *c, const tfi_link *link, const tfi_linked *l)
@@ -270,7 +267,7 @@ static void append(growing *c, const tfi_link *link, const tfi_linked *l)
 static int32_t find_links(const tfi_pass *s)
 {
     tfi_program *p = s->program;
-    growing c = {.p = p, .M = rows_at_most(s)};
+    growing c = {.p = p};
 
     for (int32_t i = 0, behind; i < p->graph->op_count; i = behind) {
         tfi_linked l;
@@ -327,7 +324,7 @@ static void connect(const tfi_pass *s, int32_t count)
         if (!g->values[y].keep && !tfi_cuda_is_tapped(s, y)) p->links[n].y.memory = NULL;
         p->links[n].y.link = (int16_t)n;
         p->links[n].first = (int32_t)(first % p->cuda->multiprocessors);
-        first += tfi_cuda_link_tiles(&p->links[n], rows_at_most(s));
+        first += tfi_cuda_link_shares(&p->links[n]);
     }
     for (int32_t i = 0, begin = 0; i < g->op_count; i++) {
         const tfi_op *op = &g->ops[i];
@@ -344,17 +341,11 @@ static void connect(const tfi_pass *s, int32_t count)
     }
 }
 
-/* The plan of memory lets an op write what was last read by the one before. */
-static int is_in_order(const tfi_program *p, int32_t begin, int32_t end)
+static int has_one_row(const tfi_pass *s)
 {
-    for (int32_t n = begin; n < end; n++) {
-        if (!p->links[n].y.memory) continue;
-        for (int32_t r = n > begin ? n - 1 : n; r <= n; r++)
-            if ((p->links[r].x.memory && !tfi_cuda_are_apart(p, p->linked[r].x, p->linked[n].y)) ||
-                (p->links[r].residual.memory && !tfi_cuda_are_apart(p, p->linked[r].residual, p->linked[n].y)))
-                return 0;
-    }
-    return 1;
+    for (int i = 0; i < TFI_ROWS_COUNT; i++)
+        if (s->shape.rows[i] > 1) return 0;
+    return s->shape.single;
 }
 
 void tfi_cuda_find_chains(const tfi_pass *s)
@@ -365,12 +356,8 @@ void tfi_cuda_find_chains(const tfi_pass *s)
         p->steps[i].link = -1;
         p->steps[i].chain = 0;
     }
-    if (p->link_room == 0 || !s->shape.single || rows_at_most(s) > TFI_CHAIN_ROWS) return;
+    if (p->link_room == 0 || !has_one_row(s)) return;
     connect(s, find_links(s));
-    for (int32_t i = 0; i < p->graph->op_count; i++) {
-        const int32_t begin = p->steps[i].link, end = begin + p->steps[i].chain;
-        if (p->steps[i].chain && !is_in_order(p, begin, end)) undo(p, begin, end);
-    }
 }
 
 tf_status tfi_cuda_launch_chain(const tfi_pass *s, const tfi_cuda_launch *l, int32_t op)
@@ -380,10 +367,10 @@ tf_status tfi_cuda_launch_chain(const tfi_pass *s, const tfi_cuda_launch *l, int
     tfi_chain_args a = {.links = p->links + begin,
                         .count = count,
                         .number = begin,
-                        .M = rows_at_most(s),
                         .max_tokens = s->shape.longest_stored,
                         .type = p->linked[begin].type,
-                        .exchange = p->block + p->exchange_at};
+                        .exchange = p->block + p->exchange_at,
+                        .given = 0};
 
     for (int32_t n = begin; n < begin + count; n++) {
         if (p->links[n].kind != TFI_LINK_ATTENTION) continue;

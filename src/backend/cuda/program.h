@@ -92,7 +92,7 @@ struct tfi_program {
     cudaStream_t stream;             /* where the caller gives none, and to capture on */
     char *block;                     /* device: values, then the parts below */
     int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, exchange_at, workspace_at, scratch_at;
-    int64_t exchange_words;
+    int64_t exchange_words, given_words; /* the latter, in front, are for the x of a chain's first link */
     uint32_t tag; /* of the next run's first link */
     uint32_t number; /* of the last run */
     char *pinned; /* inputs and choices of two runs, taps */
