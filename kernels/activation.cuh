@@ -65,6 +65,30 @@ __device__ inline float gelu_for_half(float v)
     return fmaf(-a, exp2_fast(p), relu(v));
 }
 
+#if __CUDA_ARCH__ >= 800
+/* Two of them in fp16 all the way, in ten instructions: results are off by a tenth more than their rounding makes them, those of
+ * negative numbers by 6e-4 of their norm. */
+__device__ inline uint32_t gelu_of_halves(uint32_t v)
+{
+    uint32_t result;
+    asm("{\n\t.reg .b32 a, p, rest;\n\t"
+        "abs.f16x2 a, %1;\n\t"
+        "min.f16x2 a, a, %2;\n\t"
+        "max.NaN.f16x2 rest, %1, %3;\n\t"
+        "fma.rn.f16x2 p, a, %4, %5;\n\t"
+        "fma.rn.f16x2 p, p, a, %6;\n\t"
+        "fma.rn.f16x2 p, p, a, %7;\n\t"
+        "fma.rn.f16x2 p, p, a, %8;\n\t"
+        "ex2.approx.f16x2 p, p;\n\t"
+        "neg.f16x2 a, a;\n\t"
+        "fma.rn.f16x2 %0, a, p, rest;\n\t}"
+        : "=r"(result)
+        : "r"(v), "r"(0x45804580u), "r"(0u), "r"(0x1b661b66u), "r"(0xa98aa98au), "r"(0xb77eb77eu), "r"(0xbc98bc98u),
+          "r"(0xbc00bc00u)); /* 5.5, 0, 0.003612, -0.04329, -0.4682, -1.148, -1 */
+    return result;
+}
+#endif
+
 __device__ inline float gelu_tanh(float v)
 {
     const float v2 = v * v;

@@ -1,7 +1,7 @@
 /* LINEAR of many rows with GELU (the erf form, which the matrix library has not) at its end: y = gelu(x w^T + bias)
  *
- * Shapes    x [M, K], w [N, K], y [M, N] of one 16-bit type; bias [N] fp32; sums fp32, rounded to the type once, before bias
- *           and GELU are added in fp32
+ * Shapes    x [M, K], w [N, K], y [M, N] of one 16-bit type; bias [N] fp32; sums, which begin as the bias, fp32, rounded to
+ *           the type once before the activation, which in fp16 is computed in pairs of fp16
  * Parallel  A block a multiprocessor, which takes tiles of 128 rows and 256 or 128 columns in turn. One thread has the copy
  *           engine fill a ring of slices of x and w, 64 columns each; two warpgroups multiply, 64 rows each. A finished tile
  *           waits in registers, rounded to 16 bits, while the next one is multiplied: its end is computed 32 columns a slice.
@@ -9,11 +9,13 @@
  *           one starts the products of a slice, the other computes ends.
  * Needs     9.0 exactly (wgmma); K % 8 == 0, N % 32 == 0, 16-byte aligned buffers, slices enough to hide the end behind
  * Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us, which is also what this kernel takes without the end
- * Measured  356 us on H200 (the matrix library and FINISH 490); M=22110 166 (230), 4096 34 (43), 2048 20 (25), 512 7.9 (9.0)
+ * Measured  H200, in fp16, in BERT-base of 128 x 384, where power is short: 344 us, 675 TFLOP/s, with GELU in fp32 414 (the
+ *           library's other products 628 TFLOP/s); alone M=22110 162 (the matrix library and FINISH 230), 4096 30 (44), 2048
+ *           17 (26), 512 7.1 (9.0)
  * Tried     no turns: 372 us; with the end between the products of a slice 388, with a quarter of it after each product 385;
  *           turns of half a slice 361, only in slices with an end 355; pairs of blocks that fetch w for each other 359,
- *           M=22110 195. RELU in GELU's place: 323. While products run, the 230 instructions of an end of 32 columns take a
- *           warp about 1000 cycles: fewer of them are what would help next. */
+ *           M=22110 195. RELU in GELU's place: 323. All of these with GELU in fp32, whose 230 instructions for
+ *           32 columns took a warp about 1000 cycles while products ran; pairs in fp16 are half of them. */
 #include "hopper.cuh"
 
 #include "activation.cuh"
@@ -144,7 +146,7 @@ __device__ void produce(const many_call &c, const block<WIDTH> &b)
     }
 }
 
-/* A tile's part of a warpgroup that waits for its end: pairs of sums, rounded. */
+/* A tile's part of a warpgroup that waits for its end: pairs of sums and bias, rounded. */
 template <int WIDTH>
 struct waiting {
     uint32_t sums[WIDTH / 4];
@@ -164,21 +166,23 @@ __device__ inline void store_matrices(uint32_t at, uint32_t upper, uint32_t lowe
     asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(at), "r"(upper), "r"(lower) : "memory");
 }
 
+/* The activation of a pair. In bf16 it would not do in the type itself. */
+template <bool bf16>
+__device__ uint32_t activate_halves(uint32_t v)
+{
+    if (!bf16) return gelu_of_halves(v);
+    const float low = half_to_float(v & 0xffff, TFI_BF16), high = half_to_float(v >> 16, TFI_BF16);
+    return float_to_halves(gelu_for_half(low), gelu_for_half(high), TFI_BF16);
+}
+
 /* The end of 8 columns: of the tile the `block`th, of their chunk the `place`th. */
 template <bool bf16, int WIDTH>
-__device__ void end_block(const waiting<WIDTH> &t, int block, float2 bias, uint32_t chunk, int place)
+__device__ void end_block(const waiting<WIDTH> &t, int block, uint32_t chunk, int place)
 {
-    const tfi_dtype type = bf16 ? TFI_BF16 : TFI_F16;
     const uint32_t row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 16;
-    uint32_t halves[2];
 
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const uint32_t bits = t.sums[2 * block + half];
-        const float low = half_to_float(bits & 0xffff, type), high = half_to_float(bits >> 16, type);
-        halves[half] = float_to_halves(gelu_for_half(low + bias.x), gelu_for_half(high + bias.y), type);
-    }
-    store_matrices(chunk + row * ROW_BYTES + ((place ^ row % 8) << 4), halves[0], halves[1]);
+    store_matrices(chunk + row * ROW_BYTES + ((place ^ row % 8) << 4), activate_halves<bf16>(t.sums[2 * block]),
+                   activate_halves<bf16>(t.sums[2 * block + 1]));
 }
 
 /* A chunk is whole: the copy engine stores it, and has read the one before, which may be filled. */
@@ -210,21 +214,29 @@ struct consumer {
     place<L::STAGES> at;
     int group;
 
-    /* Ordered, or they would come as late as their use. */
-    __device__ void load_bias(const waiting<WIDTH> &t, int piece, float2 (&bias)[4])
+    /* A tile's sums begin as its bias. */
+    __device__ void begin_sums(float (&sums)[WIDTH / 2], int column)
     {
-        const int column = min(t.column + piece * PIECE, c.N - PIECE);
-        const float2 *from = (const float2 *)(c.bias + column) + threadIdx.x % 4;
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            asm volatile("ld.global.nc.v2.f32 {%0, %1}, [%2];" : "=f"(bias[k].x), "=f"(bias[k].y) : "l"(from + 4 * k));
+        for (int piece = 0; piece < L::PIECES; piece++) {
+            const float2 *from = (const float2 *)(c.bias + min(column + piece * PIECE, c.N - PIECE)) + threadIdx.x % 4;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const float2 bias = __ldg(from + 4 * k);
+                float *const four = sums + piece * (PIECE / 2) + 4 * k;
+                four[0] = four[2] = bias.x;
+                four[1] = four[3] = bias.y;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < WIDTH / 2; i++) asm volatile("" : "+f"(sums[i])::"memory"); /* before products begin */
     }
 
-    __device__ void end_piece(const waiting<WIDTH> &t, int piece, const float2 (&bias)[4])
+    __device__ void end_piece(const waiting<WIDTH> &t, int piece)
     {
         const uint32_t chunk = b.shared + L::OUT + (group * 2 + piece / 2 % 2) * CHUNK_BYTES;
 #pragma unroll
-        for (int k = 0; k < 4; k++) end_block<bf16>(t, piece * 4 + k, bias[k], chunk, piece % 2 * 4 + k);
+        for (int k = 0; k < 4; k++) end_block<bf16>(t, piece * 4 + k, chunk, piece % 2 * 4 + k);
         if (piece % 2 == 1) end_chunk(c, t, piece / 2 * CHUNK, chunk);
     }
 
@@ -235,20 +247,17 @@ struct consumer {
     }
 
     /* Products of a slice; while the other warpgroup has its turn, the end of 32 columns of the tile before. */
-    __device__ void multiply_slice(float (&sums)[WIDTH / 2], int first, const waiting<WIDTH> &t, int piece)
+    __device__ void multiply_slice(float (&sums)[WIDTH / 2], const waiting<WIDTH> &t, int piece)
     {
-        float2 bias[4];
-
-        if (piece >= 0) load_bias(t, piece, bias);
         barrier_wait(b.full(at.stage), at.phase);
         const uint64_t x = tile_descriptor(b.x(at.stage) + group * CHUNK_BYTES), w = tile_descriptor(b.w(at.stage));
         wait_for_turn(group);
         products_begin();
 #pragma unroll
-        for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, x + 2 * k, w + 2 * k, !first | k); /* 32 bytes on */
+        for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, x + 2 * k, w + 2 * k, 1); /* 32 bytes on */
         products_commit();
         give_turn(1 - group);
-        if (piece >= 0 && t.any) end_piece(t, piece, bias);
+        if (piece >= 0 && t.any) end_piece(t, piece);
         products_wait<0>();
         release();
     }
@@ -264,9 +273,10 @@ struct consumer {
         for (int i = 0; i < WIDTH / 4; i++) t.sums[i] = 0;
         if (group == 1) give_turn(0);
         for (tile<WIDTH> next(c); next.number < c.tiles; next.next(c)) {
+            begin_sums(sums, next.column());
 #pragma unroll
-            for (int piece = 0; piece < L::PIECES; piece++) multiply_slice(sums, piece == 0, t, piece);
-            for (int slice = L::PIECES; slice < c.slices; slice++) multiply_slice(sums, 0, t, -1);
+            for (int piece = 0; piece < L::PIECES; piece++) multiply_slice(sums, t, piece);
+            for (int slice = L::PIECES; slice < c.slices; slice++) multiply_slice(sums, t, -1);
             put_by<bf16>(t, sums);
             t.row = next.row() + group * 64;
             t.column = next.column();
@@ -274,11 +284,7 @@ struct consumer {
         }
         if (group == 0) wait_for_turn(0); /* the last one given */
 #pragma unroll
-        for (int piece = 0; piece < L::PIECES; piece++) {
-            float2 bias[4];
-            load_bias(t, piece, bias);
-            end_piece(t, piece, bias);
-        }
+        for (int piece = 0; piece < L::PIECES; piece++) end_piece(t, piece);
         stores_are_done();
     }
 };
