@@ -1,9 +1,15 @@
 /* Kernels against the reference functions, on a device. A program that carries all it needs; without arguments it runs every
  * case, with one those whose names have it as a part (a number behind it: of their random cases one in so many), with --bench
- * it prints times and floors, with --list the names. */
+ * [name] it prints times and floors, with --list the names. */
 #include <stdlib.h>
 
 #include "cuda_check.h"
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} benches[] = {{"norm", bench_norm},           {"finish", bench_finish}, {"many", bench_many}, {"mid", bench_mid},
+               {"attention", bench_attention}, {"draw", bench_draw},     {"few", bench_few},   {"tiles", bench_tiles}};
 
 int main(int argc, char **argv)
 {
@@ -21,14 +27,8 @@ int main(int argc, char **argv)
     device_multiprocessors = device.multiProcessorCount;
     printf("%s, capability %d.%d, %d multiprocessors\n", device.name, device.major, device.minor, device_multiprocessors);
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
-        bench_norm();
-        bench_finish();
-        bench_many();
-        bench_mid();
-        bench_attention();
-        bench_draw();
-        bench_few();
-        bench_tiles();
+        for (int i = 0; i < (int)(sizeof benches / sizeof *benches); i++)
+            if (argc < 3 || strstr(benches[i].name, argv[2])) benches[i].run();
         return 0;
     }
     if (argc > 2) case_step = atoi(argv[2]) > 1 ? atoi(argv[2]) : 1;
