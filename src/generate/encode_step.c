@@ -133,18 +133,29 @@ static int64_t last_token(const tfi_model *def, const tfi_job *job, int64_t sequ
     return t;
 }
 
-/* Position ids as the family counts them; RoBERTa skips padding tokens inside a text. */
+/* As the family counts them; RoBERTa skips padding tokens inside a text. */
+static void fill_positions(const tfi_model *def, const int32_t *ids, int64_t count, int32_t *positions)
+{
+    const int32_t base = def->position_base;
+    int32_t next = base;
+
+    if (!ids || def->position_pad < 0) {
+        for (int64_t i = 0; i < count; i++) positions[i] = base + (int32_t)i;
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) positions[i] = ids[i] == def->position_pad ? def->position_pad : next++;
+}
+
 static void fill_sequence(tfi_encode_step *e, const tfi_job *job, int64_t sequence, int64_t row)
 {
-    const tfi_model *def = e->engine->def;
-    int32_t next = def->position_base;
+    const int64_t first = job->starts[sequence], count = job->starts[sequence + 1] - first;
+    const size_t bytes = (size_t)count * sizeof(int32_t);
+    const int32_t *ids = job->ids ? job->ids + first : NULL;
 
-    for (int64_t t = job->starts[sequence]; t < job->starts[sequence + 1]; t++, row++) {
-        const int pad = job->ids && def->position_pad >= 0 && job->ids[t] == def->position_pad;
-        if (job->ids) e->ids[row] = job->ids[t];
-        e->types[row] = job->type_ids ? job->type_ids[t] : 0;
-        e->positions[row] = pad ? def->position_pad : next++;
-    }
+    if (ids) memcpy(e->ids + row, ids, bytes);
+    if (job->type_ids) memcpy(e->types + row, job->type_ids + first, bytes);
+    else memset(e->types + row, 0, bytes);
+    fill_positions(e->engine->def, ids, count, e->positions + row);
 }
 
 static void fill(tfi_encode_step *e)
