@@ -193,13 +193,16 @@ typedef struct tfi_many_args {
 int tfi_cuda_many_fits(const tfi_many_args *a, int capability);
 tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a);
 
-/* A matrix product of 65 to 256 rows, made to be over soon, on wgmma: y = act(x w^T + bias) + residual, x [M, K] and w [N, K]
- * of `type`, residual and y [M, N] of `out`; sums fp32. `encode` as above. */
+/* A matrix product of 65 to 512 rows, made to be over soon, on wgmma: y = act(x w^T + bias) + residual, x [M, K] and w [N, K]
+ * of `type`, residual and y [M, N] of `out`; sums fp32; or y is the layer norm of that. `encode` as above. */
 typedef struct tfi_mid_args {
     const void *x, *w;
     const float *bias;    /* [N] or NULL */
     const void *residual; /* or NULL */
-    void *y;              /* may be residual */
+    const float *gain;    /* [N] of the norm; NULL: none */
+    const float *shift;   /* [N] or NULL */
+    float eps;
+    void *y; /* may be residual, without a norm */
     int64_t M, N, K;
     tfi_dtype type, out;
     tfi_activation activation;

@@ -1,23 +1,31 @@
-/* LINEAR of 65 to 256 rows, for latency: y = act(x w^T + bias) + residual
+/* LINEAR of 65 to 512 rows, for latency, with the NORM behind it where one launch can do both:
+ * y = act(x w^T + bias) + residual, or the layer norm of that
  *
- * Shapes    x [M, K], w [N, K] of one 16-bit type; bias [N] fp32; residual, y [M, N] of that type or fp32; sums fp32
+ * Shapes    x [M, K], w [N, K] of one 16-bit type; bias [N] fp32; residual, y [M, N] of that type or fp32; sums fp32. With a
+ *           norm: gain, shift [N] fp32, residual and y of x's type; what the norm gets is not rounded
  * Parallel  a block has 64 or 128 rows and 96 columns, and of K all or, in a cluster, a part: so that most multiprocessors
  *           have a block even where N is small. One thread has the copy engine fill a ring of slices of x and w, 64 columns
  *           each, with as much of w as it holds ahead of the results of the kernel before; a warpgroup for each 64 rows
- *           multiplies. Blocks of a cluster send each other partial sums: each finishes some of the tile.
+ *           multiplies. Blocks of a cluster send each other partial sums: each finishes some of the tile. With a norm, a
+ *           cluster of 8 blocks has whole rows (so N is 768 or 1024): blocks tell each other their columns' mean and squares.
  * Needs     9.0 exactly (wgmma); K % 8 == 0, N % 8 == 0, 16-byte aligned buffers
  * Floor     M=512, N=3072, K=768: 2.4 GFLOP / 790 TFLOP/s = 3.1 us, and about 1.3 us from kernel to kernel: 0.55 to see the
- *           results of the one before, 0.45 for the first slice of x, the rest for the end
+ *           results of the one before, 0.45 for the first slice of x, the rest for the end. A multiprocessor takes in 64 bytes
+ *           a clock: tiles of 128 x 96 over 768 columns are 3.0 us of that
  * Measured  H200, CUDA 13.0, fp16, other weights each time: 128 x 2304 x 768: 3.8 us, 128 x 768 x 768: 3.6, 128 x 3072 x 768
  *           with GELU: 5.1, 128 x 768 x 3072: 5.2 (the matrix library in BERT: 5.2, 4.4, 7.2 and 10.5); 256 rows: 5.0, 3.7,
- *           6.1, 7.3; 512 rows: 6.1, 3.7, 7.7 (7.0, 4.8, 9.3). BERT-base of 1 x 128: 0.40 ms in place of 0.45, 1 x 256: 0.46
- *           in place of 0.49; 1 x 512 0.54 to 0.60 with these products and 0.54 to 0.61 without: undecided, as the library's
- *           choices differ from process to process
- * Tried     512 x 768 x 3072 in 3 parts of 128 x 96 tiles: 9.5 us, the matrix library 8.2: a block sends 32 KB in 1.2 us.
- *           Clusters of 4 blocks that fill a multiprocessor each do not all find room at once: 14.9. Blocks that share x by
- *           multicast: no gain. Asking for the next product's weights early: no gain. Ends of whole tiles by way of shared
- *           memory as fp32: 1.7 us in place of 1.0; lanes that swap columns: 1.6. 192 blocks of 64 x 96: 512 x 2304 x 768 in
- *           7.5 us. */
+ *           6.1, 7.3; 512 rows: 6.4, 3.7, 7.9, 9.7. 768 x 768 with a norm: 512 rows 5.8, 256 rows 5.2; 128 rows 5.1, where NORM
+ *           alone takes 2.2. A layer of BERT-base in a chain of layers, with and without the norm inside: 512 rows 43.6 and
+ *           45.9, 384 rows 39.7 and 42.4, 256 rows 35.3 and 36.7, 128 rows 31.3 and 30.3. BERT-base of 1 x 512: 0.53 ms, with
+ *           the library's products 0.54 to 0.61, 1 x 384: 0.49 in place of 0.55
+ * Tried     512 x 768 x 3072: a block sends 32 KB of parts in 1.2 us; 4 parts 14.1 us: clusters of 4 blocks that fill a
+ *           multiprocessor each do not all find room at once (31 of 32), and of blocks with room for two, which have 4 stages,
+ *           11.9; the same with a norm in clusters of 16: 20.6, 17 with two blocks on a multiprocessor (7 find room at once);
+ *           in clusters of 8 and K in one part 13.8; the matrix library instead: 1 x 512 takes 0.57 ms. Fewer stages so that
+ *           the next kernel's blocks have room: a layer 48 to 49 us. Blocks that share x by multicast: no gain. Asking for the
+ *           weights of the next product, or the one after it, early: a layer 46.1 and 46.3 us, where with weights that are in
+ *           the cache it takes 45.0. Ends of whole tiles by way of shared memory as fp32: 1.7 us in place of 1.0; lanes that
+ *           swap columns: 1.6. 192 blocks of 64 x 96: 512 x 2304 x 768 in 7.5 us. */
 #include "hopper.cuh"
 
 #include "activation.cuh"
@@ -26,10 +34,11 @@
 namespace
 {
 
-enum { WIDTH = 96, SLICE = 64, ROW_BYTES = 2 * SLICE, WARPGROUP = 128, STAGES_MOST = 12 };
+enum { USUAL_WIDTH = 96, SLICE = 64, ROW_BYTES = 2 * SLICE, WARPGROUP = 128, STAGES_MOST = 12 };
 /* A unit of a tile: 16 rows, a warp's, by 16 columns; in shared memory, a lane's numbers lie together. */
-enum { UNITS_ACROSS = WIDTH / 16, HALF_UNIT_BYTES = 32 * 16, UNIT_BYTES = 2 * HALF_UNIT_BYTES };
-enum { ROWS_MOST = 256 };
+enum { HALF_UNIT_BYTES = 32 * 16, UNIT_BYTES = 2 * HALF_UNIT_BYTES };
+enum { NORMED_TILES = 8 }; /* beside one another, of a product with a norm */
+enum { ROWS_MOST = 512, NORMED_ROWS_LEAST = 128 };
 enum { LONG = 1024 };           /* columns of x; with more, a tile is shared out */
 enum { STAGED_ROW_BYTES = 48 }; /* 32 and a gap: 8 rows in different banks */
 
@@ -41,7 +50,8 @@ struct mid_plan {
 
 struct mid_call {
     CUtensorMap x, w;
-    const float *bias;
+    const float *bias, *gain, *shift;
+    float eps;
     const void *residual;
     void *y;
     const tfi_cuda_live *live;
@@ -53,14 +63,16 @@ struct mid_call {
     int owned; /* units of a tile that a block finishes */
 };
 
-template <int GROUPS_, bool SPLIT_>
+/* A cluster has the parts of a tile, or with a norm all tiles of its rows. */
+template <int GROUPS_, bool SPLIT_, bool NORM_ = false, int WIDTH_ = USUAL_WIDTH>
 struct shape_of {
-    static constexpr int GROUPS = GROUPS_;
-    static constexpr bool SPLIT = SPLIT_;
+    static constexpr int GROUPS = GROUPS_, WIDTH = WIDTH_;
+    static constexpr bool SPLIT = SPLIT_, NORM = NORM_, CLUSTER = SPLIT || NORM;
     static constexpr int ROWS = 64 * GROUPS, WARPS = 4 * GROUPS, THREADS = GROUPS * WARPGROUP + 32;
     static constexpr int X_BYTES = ROWS * ROW_BYTES, STAGE_BYTES = X_BYTES + WIDTH * ROW_BYTES;
-    static constexpr int UNITS = WARPS * UNITS_ACROSS, MEETING_BYTES = SPLIT ? UNITS * UNIT_BYTES : 0;
-    static constexpr int FIXED_BYTES = MEETING_BYTES + WIDTH * 4 + (2 * STAGES_MOST + 1) * 8;
+    static constexpr int ACROSS = WIDTH / 16, UNITS = WARPS * ACROSS, MEETING_BYTES = SPLIT ? UNITS * UNIT_BYTES : 0;
+    static constexpr int STATISTICS_BYTES = NORM ? ROWS * NORMED_TILES * 8 : 0, COLUMN_BYTES = (NORM ? 3 : 1) * WIDTH * 4;
+    static constexpr int FIXED_BYTES = MEETING_BYTES + STATISTICS_BYTES + COLUMN_BYTES + (2 * STAGES_MOST + 1) * 8;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -69,7 +81,8 @@ struct shape_of {
 template <class S>
 struct mid_block {
     uint32_t shared, fixed;
-    int part, row, column; /* place in the cluster; of its tile */
+    int part, row, column; /* which of K's; of its tile */
+    int beside;            /* the tile's number in its row */
     int first, count;      /* slices */
     __device__ mid_block(const mid_call &c, uint32_t memory)
     {
@@ -77,8 +90,9 @@ struct mid_block {
         shared = memory;
         fixed = memory + c.stages * S::STAGE_BYTES;
         part = blockIdx.x % c.parts;
+        beside = tile % c.across;
         row = tile / c.across * S::ROWS;
-        column = tile % c.across * WIDTH;
+        column = beside * S::WIDTH;
         first = part * c.slices / c.parts;
         count = (part + 1) * c.slices / c.parts - first;
     }
@@ -95,19 +109,23 @@ struct mid_block {
     {
         return S::SPLIT ? fixed : shared;
     }
-    __device__ uint32_t bias() const
+    __device__ uint32_t statistics() const
     {
         return fixed + S::MEETING_BYTES;
     }
+    __device__ uint32_t bias() const /* with a norm, gain and shift are behind it */
+    {
+        return statistics() + S::STATISTICS_BYTES;
+    }
     __device__ uint32_t full(int stage) const
     {
-        return bias() + WIDTH * 4 + 8 * stage;
+        return bias() + S::COLUMN_BYTES + 8 * stage;
     }
     __device__ uint32_t empty(int stage) const
     {
         return full(STAGES_MOST + stage);
     }
-    __device__ uint32_t met() const
+    __device__ uint32_t met() const /* what other blocks send is there */
     {
         return full(2 * STAGES_MOST);
     }
@@ -133,10 +151,11 @@ __device__ void init_barriers(const mid_call &c, const mid_block<S> &b)
         barrier_init(b.full(i), 1);
         barrier_init(b.empty(i), S::WARPS);
     }
-    if (S::SPLIT) barrier_init(b.met(), 1);
+    if (S::CLUSTER) barrier_init(b.met(), 1);
     barriers_are_there();
     show_to_copies();
     if (S::SPLIT) barrier_expect(b.met(), c.parts * c.owned * UNIT_BYTES);
+    if (S::NORM) barrier_expect(b.met(), S::STATISTICS_BYTES);
 }
 
 template <class S>
@@ -175,7 +194,7 @@ __device__ void load_late(const mid_call &c, const mid_block<S> &b)
 /* ---- products ---- */
 
 template <bool bf16, class S>
-__device__ void multiply_slices(const mid_call &c, const mid_block<S> &b, int group, float (&sums)[WIDTH / 2])
+__device__ void multiply_slices(const mid_call &c, const mid_block<S> &b, int group, float (&sums)[S::WIDTH / 2])
 {
     ring_place at;
     int before = 0;
@@ -204,6 +223,13 @@ __device__ inline float4 read_four(uint32_t from)
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
                  : "r"(from)
                  : "memory");
+    return v;
+}
+
+__device__ inline float2 read_two(uint32_t from)
+{
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from) : "memory");
     return v;
 }
 
@@ -246,34 +272,13 @@ __device__ inline void write_pair(const mid_call &c, int64_t at, float low, floa
     }
 }
 
-/* A unit's end. A lane has 2 columns of each 8, of two rows, as products leave them; rounded, they go through `stage` in shared
- * memory so that a lane writes 8 columns. */
-template <ending END, class S>
-__device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row, int unit, int live, float (&v)[8],
-                         uint32_t stage)
+/* A unit, rounded, by way of `stage` in shared memory so that a lane writes 8 columns. */
+__device__ inline void write_unit(const mid_call &c, int row, int column, int live, const float (&v)[8], uint32_t stage)
 {
-    const int lane = threadIdx.x % 32, column = b.column + unit * 16, row = b.row + unit_row;
+    const int lane = threadIdx.x % 32;
+    const uint32_t put = stage + lane % 16 * STAGED_ROW_BYTES + lane / 16 * 16;
     uint4 line;
 
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        float2 bias;
-        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                     : "=f"(bias.x), "=f"(bias.y)
-                     : "r"(b.bias() + (unit * 16 + j * 8 + lane % 4 * 2) * 4)
-                     : "memory");
-        v[4 * j] += bias.x, v[4 * j + 1] += bias.y, v[4 * j + 2] += bias.x, v[4 * j + 3] += bias.y;
-    }
-    activate_all<END>(c, v);
-    if (c.out == TFI_F32 || c.residual) {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const int r = row + lane / 4 + k % 2 * 8, n = column + k / 2 * 8 + lane % 4 * 2;
-            if (r < live && n < c.N) write_pair(c, (int64_t)r * c.N + n, v[2 * k], v[2 * k + 1]);
-        }
-        return;
-    }
-    const uint32_t put = stage + lane % 16 * STAGED_ROW_BYTES + lane / 16 * 16;
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(put),
                  "r"(float_to_halves(v[0], v[1], c.out)), "r"(float_to_halves(v[2], v[3], c.out)),
                  "r"(float_to_halves(v[4], v[5], c.out)), "r"(float_to_halves(v[6], v[7], c.out))
@@ -287,6 +292,30 @@ __device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row,
         *(uint4 *)((uint16_t *)c.y + (int64_t)(row + lane / 2) * c.N + column + lane % 2 * 8) = line;
 }
 
+/* A unit's end. A lane has 2 columns of each 8, of two rows, as products leave them. */
+template <ending END, class S>
+__device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row, int unit, int live, float (&v)[8],
+                         uint32_t stage)
+{
+    const int lane = threadIdx.x % 32, column = b.column + unit * 16, row = b.row + unit_row;
+
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        const float2 bias = read_two(b.bias() + (unit * 16 + j * 8 + lane % 4 * 2) * 4);
+        v[4 * j] += bias.x, v[4 * j + 1] += bias.y, v[4 * j + 2] += bias.x, v[4 * j + 3] += bias.y;
+    }
+    activate_all<END>(c, v);
+    if (c.out == TFI_F32 || c.residual) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const int r = row + lane / 4 + k % 2 * 8, n = column + k / 2 * 8 + lane % 4 * 2;
+            if (r < live && n < c.N) write_pair(c, (int64_t)r * c.N + n, v[2 * k], v[2 * k + 1]);
+        }
+        return;
+    }
+    write_unit(c, row, column, live, v, stage);
+}
+
 /* 16 bytes to the shared memory of any block of the cluster, counted at a barrier of it. */
 __device__ inline void send_four(uint32_t to, uint32_t barrier, const float *v)
 {
@@ -297,14 +326,14 @@ __device__ inline void send_four(uint32_t to, uint32_t barrier, const float *v)
 
 /* Units of the tile are numbered along its columns; the first c.owned are the first block's. */
 template <class S>
-__device__ void send_sums(const mid_call &c, const mid_block<S> &b, const float (&sums)[WIDTH / 2])
+__device__ void send_sums(const mid_call &c, const mid_block<S> &b, const float (&sums)[S::WIDTH / 2])
 {
-    const int first = threadIdx.x / 32 * UNITS_ACROSS;
+    const int first = threadIdx.x / 32 * S::ACROSS;
     const uint32_t lane_at = b.meeting() + b.part * c.owned * UNIT_BYTES + threadIdx.x % 32 * 16;
     int owner = first / c.owned, number = first % c.owned;
 
 #pragma unroll
-    for (int unit = 0; unit < UNITS_ACROSS; unit++) {
+    for (int unit = 0; unit < S::ACROSS; unit++) {
         const uint32_t to = address_in(lane_at + number * UNIT_BYTES, owner), barrier = address_in(b.met(), owner);
         send_four(to, barrier, sums + unit * 8);
         send_four(to + HALF_UNIT_BYTES, barrier, sums + unit * 8 + 4);
@@ -318,10 +347,10 @@ __device__ void send_sums(const mid_call &c, const mid_block<S> &b, const float 
 template <ending END, class S>
 __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
 {
-    const int warp = threadIdx.x / 32, step = S::SPLIT ? S::WARPS : 1, end = S::SPLIT ? c.owned : (warp + 1) * UNITS_ACROSS;
+    const int warp = threadIdx.x / 32, step = S::SPLIT ? S::WARPS : 1, end = S::SPLIT ? c.owned : (warp + 1) * S::ACROSS;
     const int parts = S::SPLIT ? c.parts : 1, first = S::SPLIT ? b.part * c.owned : 0;
 
-    for (int i = S::SPLIT ? warp : warp * UNITS_ACROSS; i < end; i += step) {
+    for (int i = S::SPLIT ? warp : warp * S::ACROSS; i < end; i += step) {
         const uint32_t unit_at = b.meeting() + i * UNIT_BYTES, from = unit_at + threadIdx.x % 32 * 16;
         float v[8] = {};
 #pragma unroll 3
@@ -332,30 +361,30 @@ __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
             v[4] += high.x, v[5] += high.y, v[6] += high.z, v[7] += high.w;
         }
         __syncwarp(); /* all have read where the unit is staged */
-        end_unit<END>(c, b, (first + i) / UNITS_ACROSS * 16, (first + i) % UNITS_ACROSS, live, v, unit_at);
+        end_unit<END>(c, b, (first + i) / S::ACROSS * 16, (first + i) % S::ACROSS, live, v, unit_at);
     }
 }
 
 /* The same from registers, where a block's own sums are all. */
 template <ending END, class S>
-__device__ void end_own(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[WIDTH / 2])
+__device__ void end_own(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[S::WIDTH / 2])
 {
     const int warp = threadIdx.x / 32;
 #pragma unroll
-    for (int unit = 0; unit < UNITS_ACROSS; unit++) {
+    for (int unit = 0; unit < S::ACROSS; unit++) {
         float v[8];
 #pragma unroll
         for (int k = 0; k < 8; k++) v[k] = sums[unit * 8 + k];
-        end_unit<END>(c, b, warp * 16, unit, live, v, b.meeting() + (warp * UNITS_ACROSS + unit) * UNIT_BYTES);
+        end_unit<END>(c, b, warp * 16, unit, live, v, b.meeting() + (warp * S::ACROSS + unit) * UNIT_BYTES);
     }
 }
 
 template <class S>
-__device__ void keep_sums(const mid_block<S> &b, const float (&sums)[WIDTH / 2])
+__device__ void keep_sums(const mid_block<S> &b, const float (&sums)[S::WIDTH / 2])
 {
-    const uint32_t at = b.meeting() + threadIdx.x / 32 * (UNITS_ACROSS * UNIT_BYTES) + threadIdx.x % 32 * 16;
+    const uint32_t at = b.meeting() + threadIdx.x / 32 * (S::ACROSS * UNIT_BYTES) + threadIdx.x % 32 * 16;
 #pragma unroll
-    for (int i = 0; i < WIDTH / 8; i++)
+    for (int i = 0; i < S::WIDTH / 8; i++)
         asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(at + i * HALF_UNIT_BYTES), "f"(sums[4 * i]),
                      "f"(sums[4 * i + 1]), "f"(sums[4 * i + 2]), "f"(sums[4 * i + 3])
                      : "memory");
@@ -364,7 +393,7 @@ __device__ void keep_sums(const mid_block<S> &b, const float (&sums)[WIDTH / 2])
 /* Only short code is written out for all of a warp's units: the rest would come from memory, once, and take longer than what it
  * does. */
 template <class S>
-__device__ void end_tile(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[WIDTH / 2])
+__device__ void end_tile(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[S::WIDTH / 2])
 {
     const bool rounds = c.out != TFI_F32;
     if constexpr (!S::SPLIT) {
@@ -378,26 +407,145 @@ __device__ void end_tile(const mid_call &c, const mid_block<S> &b, int live, con
     else end_units<ANY>(c, b, live);
 }
 
+/* ---- the end with a norm ---- */
+
+/* What is added to a lane's numbers, before products begin: pairs in the order of its sums. */
+template <class S>
+__device__ void load_residual(const mid_call &c, const mid_block<S> &b, int live, uint32_t (&added)[S::WIDTH / 4])
+{
+    const int lane = threadIdx.x % 32;
+
+#pragma unroll
+    for (int i = 0; i < S::WIDTH / 4; i++) {
+        const int row = b.row + threadIdx.x / 32 * 16 + lane / 4 + i % 2 * 8, column = b.column + i / 2 * 8 + lane % 4 * 2;
+        const uint16_t *const from = (const uint16_t *)c.residual + (int64_t)row * c.N + column;
+        added[i] = c.residual && row < live ? *(const uint32_t *)from : 0;
+    }
+}
+
+__device__ inline float quad_sum(float v)
+{
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
+    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+/* Of the tile's columns of a row, `half` 0 or the eighth row after it: the mean, and the sum of squared differences to it. */
+template <class S>
+__device__ float2 tile_statistics(const float (&v)[S::WIDTH / 2], int half)
+{
+    float sum = 0, squares = 0;
+
+#pragma unroll
+    for (int i = 0; i < S::WIDTH / 4; i++) sum += v[i / 2 * 4 + i % 2 + half * 2];
+    const float mean = quad_sum(sum) * (1.0f / S::WIDTH);
+#pragma unroll
+    for (int i = 0; i < S::WIDTH / 4; i++) {
+        const float difference = v[i / 2 * 4 + i % 2 + half * 2] - mean;
+        squares += difference * difference;
+    }
+    return make_float2(mean, quad_sum(squares));
+}
+
+/* To all blocks of the cluster. */
+template <class S>
+__device__ void send_statistics(const mid_block<S> &b, int row, float2 s)
+{
+    const uint32_t at = b.statistics() + (row * NORMED_TILES + b.beside) * 8;
+
+#pragma unroll
+    for (int i = 0; i < NORMED_TILES / 4; i++) {
+        const int block = threadIdx.x % 4 + 4 * i;
+        asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
+                         address_in(at, block)),
+                     "f"(s.x), "f"(s.y), "r"(address_in(b.met(), block))
+                     : "memory");
+    }
+}
+
+/* A whole row's: (v - x) * y is what a norm makes of a number. */
+template <class S>
+__device__ float2 row_statistics(const mid_call &c, const mid_block<S> &b, int row)
+{
+    const uint32_t at = b.statistics() + (row * NORMED_TILES + threadIdx.x % 4) * 8;
+    const float2 one = read_two(at), other = read_two(at + 4 * 8);
+    const float mean = quad_sum(one.x + other.x) * (1.0f / NORMED_TILES), d = one.x - mean, e = other.x - mean;
+    const float squares = quad_sum(one.y + other.y + S::WIDTH * (d * d + e * e));
+
+    return make_float2(mean, 1 / sqrtf(squares / (float)c.N + c.eps));
+}
+
+template <bool bf16, class S>
+__device__ void end_normed(const mid_call &c, const mid_block<S> &b, int live, float (&v)[S::WIDTH / 2],
+                           const uint32_t (&added)[S::WIDTH / 4])
+{
+    const tfi_dtype type = bf16 ? TFI_BF16 : TFI_F16;
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16;
+    const uint32_t columns = b.bias() + lane % 4 * 8, stage = b.shared + threadIdx.x / 32 * UNIT_BYTES;
+    float2 s[2];
+
+#pragma unroll
+    for (int i = 0; i < S::WIDTH / 4; i++) {
+        const float2 bias = read_two(columns + i / 2 * 32);
+        v[2 * i] += bias.x + half_to_float(added[i] & 0xffff, type);
+        v[2 * i + 1] += bias.y + half_to_float(added[i] >> 16, type);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) s[half] = tile_statistics<S>(v, half);
+#pragma unroll
+    for (int half = 0; half < 2; half++) send_statistics(b, warp_row + lane / 4 + half * 8, s[half]);
+    barrier_wait_for_cluster(b.met(), 0);
+#pragma unroll
+    for (int half = 0; half < 2; half++) s[half] = row_statistics(c, b, warp_row + lane / 4 + half * 8);
+#pragma unroll
+    for (int unit = 0; unit < S::ACROSS; unit++) {
+        float z[8];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const uint32_t at = columns + unit * 64 + k / 2 * 32 + S::WIDTH * 4;
+            const float2 gain = read_two(at), shift = read_two(at + S::WIDTH * 4);
+            z[2 * k] = (v[unit * 8 + 2 * k] - s[k % 2].x) * s[k % 2].y * gain.x + shift.x;
+            z[2 * k + 1] = (v[unit * 8 + 2 * k + 1] - s[k % 2].x) * s[k % 2].y * gain.y + shift.y;
+        }
+        __syncwarp(); /* all have read what was staged here */
+        write_unit(c, b.row + warp_row, b.column + unit * 16, live, z, stage);
+    }
+}
+
+/* ---- all of it ---- */
+
+/* Of the tile's columns: bias and, with a norm, gain and shift. */
+template <class S>
+__device__ void stage_columns(const mid_call &c, const mid_block<S> &b)
+{
+    const float *const from[3] = {c.bias, c.gain, c.shift};
+    const int column = b.column + (int)threadIdx.x;
+
+    if (threadIdx.x >= S::WIDTH) return;
+#pragma unroll
+    for (int i = 0; i < (S::NORM ? 3 : 1); i++) {
+        const float v = from[i] && column < c.N ? from[i][column] : 0;
+        asm volatile("st.shared.f32 [%0], %1;" ::"r"(b.bias() + (i * S::WIDTH + threadIdx.x) * 4), "f"(v) : "memory");
+    }
+}
+
 /* A consumer thread's part. */
 template <bool bf16, class S>
 __device__ void consume(const mid_call &c, const mid_block<S> &b, int group)
 {
-    const int live = c.live->rows[c.rows], column = b.column + (int)threadIdx.x;
-    float sums[WIDTH / 2];
+    const int live = c.live->rows[c.rows];
+    float sums[S::WIDTH / 2];
+    uint32_t added[S::WIDTH / 4];
 
-    if (threadIdx.x < WIDTH) {
-        const float bias = c.bias && column < c.N ? c.bias[column] : 0;
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(b.bias() + threadIdx.x * 4), "f"(bias) : "memory");
-    }
+    stage_columns(c, b);
     wait_for_results();
+    if constexpr (S::NORM) load_residual(c, b, live, added);
     multiply_slices<bf16>(c, b, group, sums);
-    if constexpr (S::SPLIT) {
-        cluster_wait();
-        send_sums(c, b, sums);
-    }
-    asm volatile("bar.sync 1, %0;" ::"n"(S::WARPS * 32) : "memory"); /* the bias is there, and all are done with the ring */
+    if constexpr (S::CLUSTER) cluster_wait();
+    if constexpr (S::SPLIT) send_sums(c, b, sums);
+    asm volatile("bar.sync 1, %0;" ::"n"(S::WARPS * 32) : "memory"); /* columns are there, and all are done with the ring */
     if constexpr (S::SPLIT) barrier_wait_for_cluster(b.met(), 0);
-    end_tile(c, b, live, sums);
+    if constexpr (S::NORM) end_normed<bf16>(c, b, live, sums, added);
+    else end_tile(c, b, live, sums);
 }
 
 #endif
@@ -414,7 +562,7 @@ __global__ void __launch_bounds__(S::THREADS, 2) mid(const __grid_constant__ mid
     follow();
     if (loads) init_barriers(c, b);
     __syncwarp();
-    if (S::SPLIT) cluster_arrive(); /* others may send when this block's barriers are there */
+    if (S::CLUSTER) cluster_arrive(); /* others may send when this block's barriers are there */
     __syncthreads();
     if (loads) {
         load_early(c, b);
@@ -422,7 +570,7 @@ __global__ void __launch_bounds__(S::THREADS, 2) mid(const __grid_constant__ mid
     } else if (group < S::GROUPS) {
         consume<bf16>(c, b, group);
     }
-    if (S::SPLIT && group == S::GROUPS) {
+    if (S::CLUSTER && group == S::GROUPS) {
         __syncwarp();
         cluster_wait();
     }
@@ -437,6 +585,9 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows,
     const int bytes = p.stages * S::STAGE_BYTES + S::FIXED_BYTES;
     mid_call c = {};
     c.bias = a->bias;
+    c.gain = a->gain;
+    c.shift = a->shift;
+    c.eps = a->eps;
     c.residual = a->residual;
     c.y = a->y;
     c.live = l->live;
@@ -445,23 +596,38 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows,
     c.activation = a->activation;
     c.N = (int)a->N;
     c.slices = (int)blocks_of(a->K, SLICE);
-    c.across = (int)blocks_of(a->N, WIDTH);
+    c.across = (int)blocks_of(a->N, S::WIDTH);
     c.parts = p.parts;
     c.stages = p.stages;
     c.owned = S::UNITS / p.parts;
     if (!map_tiles(a->encode, &c.x, bf16, a->x, a->M, a->K, S::ROWS) ||
-        !map_tiles(a->encode, &c.w, bf16, a->w, a->N, a->K, WIDTH))
+        !map_tiles(a->encode, &c.w, bf16, a->w, a->N, a->K, S::WIDTH))
         return tfi_fail(TF_STATUS_DEVICE, "LINEAR: no map for the copy engine of [%lld, %lld] and [%lld, %lld]",
                         (long long)a->M, (long long)a->K, (long long)a->N, (long long)a->K);
     const cudaError_t error = cudaFuncSetAttribute(mid<bf16, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return started("LINEAR", error);
-    return start_clusters(l, "LINEAR", (unsigned)p.parts, mid<bf16, S>,
-                          blocks_of(a->M, S::ROWS) * (unsigned)(c.across * p.parts), S::THREADS, (size_t)bytes, c);
+    const unsigned cluster = !S::CLUSTER ? 1 : S::NORM ? NORMED_TILES : (unsigned)p.parts;
+    return start_clusters(l, "LINEAR", cluster, mid<bf16, S>, blocks_of(a->M, S::ROWS) * (unsigned)(c.across * p.parts),
+                          S::THREADS, (size_t)bytes, c);
+}
+
+template <bool bf16, int WIDTH>
+tf_status launch_normed(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows, const mid_plan &p)
+{
+    return launch<bf16, shape_of<1, false, true, WIDTH>>(l, a, rows, p);
+}
+
+/* Columns of a block, where a row's blocks are few enough for a cluster; 0: none. */
+int norm_width(int64_t N)
+{
+    return N == NORMED_TILES * 96 ? 96 : N == NORMED_TILES * 128 ? 128 : 0;
 }
 
 template <bool bf16>
 tf_status launch_plan(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows, const mid_plan &p)
 {
+    if (a->gain)
+        return norm_width(a->N) == 96 ? launch_normed<bf16, 96>(l, a, rows, p) : launch_normed<bf16, 128>(l, a, rows, p);
     if (p.groups == 1)
         return p.parts == 1 ? launch<bf16, shape_of<1, false>>(l, a, rows, p) : launch<bf16, shape_of<1, true>>(l, a, rows, p);
     return p.parts == 1 ? launch<bf16, shape_of<2, false>>(l, a, rows, p) : launch<bf16, shape_of<2, true>>(l, a, rows, p);
@@ -470,11 +636,18 @@ tf_status launch_plan(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows 
 /* No plan: others are as fast, or nobody has shown that they are slower. Measured where there are 132 multiprocessors. */
 bool choose(const tfi_mid_args *a, mid_plan *p)
 {
-    const int64_t across = blocks_of(a->N, WIDTH), small = blocks_of(a->M, 64) * across, large = blocks_of(a->M, 128) * across;
+    if (a->M > ROWS_MOST) return false;
+    if (a->gain) {
+        *p = mid_plan{1, 1, 8};
+        return a->K <= LONG && a->M > NORMED_ROWS_LEAST && norm_width(a->N) > 0 && a->activation == TFI_ACT_NONE &&
+               a->out == a->type;
+    }
+    const int64_t across = blocks_of(a->N, USUAL_WIDTH), small = blocks_of(a->M, 64) * across,
+                  large = blocks_of(a->M, 128) * across;
 
-    if (a->K > LONG) *p = small <= 16 ? mid_plan{1, 6, 6} : mid_plan{1, 3, 8};
-    else *p = small <= 132 ? mid_plan{1, 1, 8} : mid_plan{2, 1, 7};
-    return a->M <= ROWS_MOST && (a->K > LONG ? small <= 33 : large <= 132);
+    if (a->K > LONG) *p = small <= 16 ? mid_plan{1, 6, 6} : small <= 33 ? mid_plan{1, 3, 8} : mid_plan{2, 3, 6};
+    else *p = small <= 132 ? mid_plan{1, 1, 8} : mid_plan{2, 1, 5};
+    return a->K > LONG ? large <= 42 : large <= 132; /* as many clusters of three find room at once */
 }
 
 } // namespace
@@ -482,7 +655,7 @@ bool choose(const tfi_mid_args *a, mid_plan *p)
 extern "C" int tfi_cuda_mid_fits(const tfi_mid_args *a, int capability)
 {
 #if defined(TFI_SM_90A)
-    mid_plan p;
+    mid_plan p = {};
     return capability == 90 && a->encode && a->type != TFI_F32 && (a->out == a->type || a->out == TFI_F32) && a->M > 64 &&
            a->K % 8 == 0 && in_vectors(a->N, a->x, a->w, a->residual, a->y) && choose(a, &p);
 #else
@@ -493,7 +666,7 @@ extern "C" int tfi_cuda_mid_fits(const tfi_mid_args *a, int capability)
 
 extern "C" tf_status tfi_cuda_mid(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows)
 {
-    mid_plan p;
+    mid_plan p = {};
 
     (void)choose(a, &p);
     return a->type == TFI_BF16 ? launch_plan<true>(l, a, rows, p) : launch_plan<false>(l, a, rows, p);

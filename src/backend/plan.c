@@ -14,6 +14,12 @@ static void reads(life *lives, int32_t value, int32_t op)
     if (value >= 0 && lives[value].last < op) lives[value].last = op;
 }
 
+/* One launch may do both: what the product reads must not be where the norm writes. */
+static int is_product_with_norm(const tfi_op *product, const tfi_op *norm)
+{
+    return product->kind == TFI_OP_LINEAR && norm->kind == TFI_OP_NORM && norm->x == product->y && norm->residual >= 0;
+}
+
 static void find_lives(const tfi_graph *g, life *lives)
 {
     for (int32_t v = 0; v < g->value_count; v++) lives[v] = (life){.first = 0, .last = -1, .next = -1};
@@ -22,6 +28,7 @@ static void find_lives(const tfi_graph *g, life *lives)
         reads(lives, op->x, i);
         reads(lives, op->residual, i);
         reads(lives, op->logits, i);
+        if (i > 0 && is_product_with_norm(&g->ops[i - 1], op)) reads(lives, g->ops[i - 1].x, i);
         if (op->y < 0) continue;
         lives[op->y].first = i;
         reads(lives, op->y, i);

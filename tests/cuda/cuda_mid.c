@@ -1,5 +1,5 @@
-/* LINEAR of 65 to 256 rows on tensor cores: every way of sharing the work out that sizes lead to, odd edges, fewer live rows
- * than the launch is made for; and times. */
+/* LINEAR of 65 to 512 rows on tensor cores: every way of sharing the work out that sizes lead to, with and without a norm, odd
+ * edges, fewer live rows than the launch is made for; and times. */
 #include "backend/ref/ref.h"
 #include "cuda_check.h"
 
@@ -15,7 +15,7 @@ static void *encoder(void)
 typedef struct product {
     tfi_cuda_launch l;
     tfi_mid_args a;
-    float *x, *w, *bias, *residual;
+    float *x, *w, *bias, *residual, *gain, *shift;
     device_out y;
     int64_t live;
 } product;
@@ -42,6 +42,31 @@ static product make_product(const int64_t *size, int i)
     return p;
 }
 
+/* The product's norm, of many residuals. */
+static void add_norm(product *p, int i)
+{
+    const int64_t M = p->a.M, N = p->a.N;
+
+    p->residual = NULL;
+    p->a.activation = TFI_ACT_NONE;
+    p->a.gain = device_values(TFI_F32, N, 0.5f, 1.5f, 0, &p->gain);
+    p->a.shift = i % 4 ? device_values(TFI_F32, N, -1, 1, 0, &p->shift) : NULL;
+    p->a.residual = i % 5 ? device_values(p->a.out, M * N, i % 3 ? -2 : 50, i % 3 ? 2 : 52, 0, &p->residual) : NULL;
+    p->a.eps = i % 2 ? 1e-12f : 0.5f;
+}
+
+static void normalise(const product *p, float *row)
+{
+    const int64_t N = p->a.N;
+    double mean = 0, squares = 0;
+
+    for (int64_t n = 0; n < N; n++) mean += (double)row[n] / (double)N;
+    for (int64_t n = 0; n < N; n++) squares += ((double)row[n] - mean) * ((double)row[n] - mean) / (double)N;
+    for (int64_t n = 0; n < N; n++)
+        row[n] = (float)(((double)row[n] - mean) / sqrt(squares + (double)p->a.eps) * (double)p->gain[n] +
+                         (p->shift ? (double)p->shift[n] : 0));
+}
+
 static void check_product_row(const product *p, const char *y, int64_t r)
 {
     const int64_t N = p->a.N, K = p->a.K;
@@ -55,6 +80,7 @@ static void check_product_row(const product *p, const char *y, int64_t r)
         for (int i = 0; i < 8; i++) sum += (double)part[i];
         expected[n] = (float)(tfi_ref_activate(p->a.activation, sum) + (p->residual ? (double)p->residual[r * N + n] : 0));
     }
+    if (p->gain) normalise(p, expected);
     check_rows(y + r * N * (p->a.out == TFI_F32 ? 4 : 2), p->a.out, expected, 1, N, 2e-5);
 }
 
@@ -63,11 +89,15 @@ static void mid(void)
     static const int64_t sizes[][3] = {
         {65, 1000, 1032}, {80, 768, 768},    {96, 3072, 768},  {128, 4096, 1024}, {160, 768, 3072}, {224, 96, 64},
         {256, 768, 768},  {256, 3072, 760},  {96, 8, 200},     {192, 2304, 768},  {128, 768, 3072}, {256, 768, 3072},
-        {96, 104, 2056},  {256, 4096, 1024}, {200, 5000, 520}, {144, 1024, 4096}, {72, 776, 456},   {256, 1024, 1024}};
+        {96, 104, 2056},  {256, 4096, 1024}, {200, 5000, 520}, {144, 1024, 4096}, {72, 776, 456},   {256, 1024, 1024},
+        {512, 2304, 768}, {512, 3072, 768},  {448, 768, 3072}, {512, 768, 768},   {400, 1024, 520}, {161, 768, 200}};
     enum { COUNT = sizeof sizes / sizeof *sizes, SAMPLES = 12 };
+    int normed = 0;
 
-    for (int i = 0; i < 2 * COUNT; i++) {
+    for (int i = 0; i < 4 * COUNT; i++) {
         product p = make_product(sizes[i % COUNT], i + i / COUNT); /* the other type */
+        if (i >= 2 * COUNT) add_norm(&p, i);
+        normed += p.gain && tfi_cuda_mid_fits(&p.a, device_capability);
         if (!tfi_cuda_mid_fits(&p.a, device_capability)) {
             device_end();
             continue;
@@ -83,6 +113,7 @@ static void mid(void)
             check_product_row(&p, y, k == 0 ? 0 : k == 1 ? p.live - 1 : pick(0, (int32_t)p.live - 1));
         device_end();
     }
+    if (device_capability == 90) CHECK(normed > 0);
 }
 
 void check_mid_kernels(int argc, char **argv)
@@ -110,11 +141,14 @@ static void launch_next(const void *user, int i)
 
 void bench_mid(void)
 {
-    static const int64_t sizes[][3] = {{128, 2304, 768},  {128, 768, 768},   {128, 3072, 768},  {128, 768, 3072},
-                                       {256, 2304, 768},  {256, 768, 768},   {256, 3072, 768},  {256, 768, 3072},
-                                       {256, 3072, 1024}, {256, 1024, 1024}, {256, 4096, 1024}, {256, 1024, 4096}};
-    for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
-        const int64_t M = sizes[i][0], N = sizes[i][1], K = sizes[i][2];
+    static const int64_t sizes[][3] = {
+        {128, 2304, 768}, {128, 768, 768},  {128, 3072, 768},  {128, 768, 3072},  {256, 2304, 768},  {256, 768, 768},
+        {256, 3072, 768}, {256, 768, 3072}, {256, 3072, 1024}, {256, 1024, 1024}, {256, 4096, 1024}, {256, 1024, 4096},
+        {512, 2304, 768}, {512, 768, 768},  {512, 3072, 768},  {512, 768, 3072},  {512, 1024, 1024}};
+    enum { COUNT = sizeof sizes / sizeof *sizes };
+
+    for (int i = 0; i < 2 * COUNT; i++) {
+        const int64_t M = sizes[i % COUNT][0], N = sizes[i % COUNT][1], K = sizes[i % COUNT][2];
         tfi_cuda_live live = {.rows = {[TFI_ROWS_TOKENS] = (int32_t)M}};
         chain c = {.p = {.l = device_launch(&live, device_capability, 0)}, .bytes = (int64_t)200 << 20};
         c.weights = device_bytes(c.bytes);
@@ -124,13 +158,18 @@ void bench_mid(void)
         c.p.a.w = c.weights;
         c.p.a.bias = device_values(TFI_F32, N, -1, 1, 0, NULL);
         c.p.a.y = device_bytes(2 * M * N);
+        if (i >= COUNT) {
+            c.p.a.gain = c.p.a.shift = c.p.a.bias;
+            c.p.a.residual = c.p.a.x;
+            c.p.a.activation = TFI_ACT_NONE;
+        }
         if (!tfi_cuda_mid_fits(&c.p.a, device_capability)) {
             device_end();
             continue;
         }
         const double us = bench_us(launch_next, &c, 40);
-        printf("mid %5lld x %lld x %lld %8.2f us, %6.1f TFLOP/s\n", (long long)M, (long long)N, (long long)K, us,
-               2e-6 * (double)M * (double)N * (double)K / us);
+        printf("mid %5lld x %lld x %lld%s %8.2f us, %6.1f TFLOP/s\n", (long long)M, (long long)N, (long long)K,
+               c.p.a.gain ? " and norm" : "", us, 2e-6 * (double)M * (double)N * (double)K / us);
         device_end();
     }
 }

@@ -34,7 +34,8 @@ static void make(random_graph *r)
                                    .rows = (tfi_rows)below(TFI_ROWS_COUNT),
                                    .cols = 1 + below(200),
                                    .keep = below(8) == 0};
-        r->ops[i] = (tfi_op){.x = i ? below(i) : -1,
+        r->ops[i] = (tfi_op){.kind = below(2) ? TFI_OP_LINEAR : TFI_OP_NORM,
+                             .x = i ? below(i) : -1,
                              .residual = i && below(2) ? below(i) : -1,
                              .logits = i && below(8) == 0 ? below(i) : -1,
                              .y = i};
@@ -54,6 +55,11 @@ static int last_use(const random_graph *r, int32_t v)
     int last = v;
     for (int32_t i = v; i < r->graph.op_count; i++)
         if (r->ops[i].x == v || r->ops[i].residual == v || r->ops[i].logits == v) last = i;
+    /* one launch may do a product and the norm behind it that adds a residual */
+    if (r->ops[last].kind == TFI_OP_LINEAR && r->ops[last].x == v && last + 1 < r->graph.op_count) {
+        const tfi_op *next = &r->ops[last + 1];
+        if (next->kind == TFI_OP_NORM && next->x == r->ops[last].y && next->residual >= 0) last++;
+    }
     return last;
 }
 

@@ -1,6 +1,7 @@
 /* Ops that one launch does together. Which ones could be is found when a program is opened, by their places in the graph and who
  * reads what; whether they are is decided in every walk, by the run's rows and taps, and the walk leaves out what another does:
  *   GATHER_ROWS, NORM, LINEAR, GLU   where the product has few rows; each but LINEAR may be missing
+ *   LINEAR, NORM                     where the product has some more rows, and the norm adds a residual to it
  *   GATHER_ROWS, NORM                else
  *   KV_APPEND, ATTENTION             where every sequence has one row
  * What a chain does (chain.c) is not joined here again. */
@@ -176,6 +177,63 @@ int tfi_cuda_few_call(const tfi_pass *s, int32_t i, tfi_few_args *a)
     return s->program->steps[i].needed && choose(s, i, &f, a);
 }
 
+/* ---- a product of more rows, and the norm behind it ---- */
+
+/* The NORM that may be done with LINEAR `i`; -1: none. */
+static int32_t norm_behind(const tfi_pass *s, int32_t i)
+{
+    const tfi_program *p = s->program;
+    const tfi_op *op = op_at(p, i), *norm = op + 1;
+
+    if (op->kind != TFI_OP_LINEAR || op->residual >= 0 || p->steps[i].link >= 0 || !feeds_next_alone(p->graph, i) ||
+        norm->kind != TFI_OP_NORM || norm->norm != TFI_NORM_LAYER || norm->residual < 0 || !tfi_cuda_can_join(s, i) ||
+        !tfi_cuda_can_join(s, i + 1) || !tfi_cuda_are_apart(p, op->x, norm->y))
+        return -1;
+    const tfi_dtype type = p->steps[i].types.y;
+    return p->steps[i + 1].types.residual == type && p->steps[i + 1].types.y == type ? i + 1 : -1;
+}
+
+int tfi_cuda_mid_call(const tfi_pass *s, int32_t i, tfi_mid_args *a)
+{
+    const tfi_program *p = s->program;
+    const tfi_op *op = op_at(p, i);
+    const tfi_weight *w = &p->graph->weights[op->weight];
+    const int32_t behind = norm_behind(s, i);
+
+    *a = (tfi_mid_args){.x = tfi_cuda_value(p, op->x),
+                        .w = p->forms[op->weight].data,
+                        .bias = op->bias < 0 ? NULL : p->forms[op->bias].data,
+                        .residual = tfi_cuda_value(p, op->residual),
+                        .y = tfi_cuda_value(p, op->y),
+                        .M = s->shape.rows[p->graph->values[op->y].rows],
+                        .N = w->rows,
+                        .K = w->cols,
+                        .type = p->steps[i].types.x,
+                        .out = p->steps[i].types.y,
+                        .activation = op->activation,
+                        .encode = p->cuda->driver.tensor_map_encode};
+    if (behind >= 0) {
+        const tfi_op *norm = op_at(p, behind);
+        tfi_mid_args both = *a;
+        both.residual = tfi_cuda_value(p, norm->residual);
+        both.gain = p->forms[norm->weight].data;
+        both.shift = norm->bias < 0 ? NULL : p->forms[norm->bias].data;
+        both.eps = norm->eps;
+        both.y = tfi_cuda_value(p, norm->y);
+        if (tfi_cuda_mid_fits(&both, p->cuda->capability)) *a = both;
+        if (a->gain) return 1;
+    }
+    return tfi_cuda_mid_fits(a, p->cuda->capability);
+}
+
+/* NORM `i` is done by the product before it. */
+static int is_normed_before(const tfi_pass *s, int32_t i)
+{
+    tfi_mid_args a;
+
+    return i > 0 && norm_behind(s, i - 1) == i && tfi_cuda_mid_call(s, i - 1, &a) && a.gain;
+}
+
 int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t i)
 {
     const tfi_program *p = s->program;
@@ -211,6 +269,7 @@ int tfi_cuda_is_joined(const tfi_pass *s, int32_t i)
         return i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_ATTENTION && tfi_cuda_appends_inside(s, i + 1);
     case TFI_OP_GATHER_ROWS:
     case TFI_OP_NORM:
+        if (g->ops[i].kind == TFI_OP_NORM && is_normed_before(s, i)) return 1;
         for (int32_t k = i + 1; k < g->op_count && k <= i + 2; k++)
             if (g->ops[k].kind == TFI_OP_LINEAR && s->program->steps[k].needed && choose(s, k, &f, &a) &&
                 (f.norm == i || f.gather == i))

@@ -425,6 +425,7 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
 {
     const tfi_program *p = s->program;
     const tfi_rows kind = kind_of(p, op->y);
+    const int32_t i = (int32_t)(op - p->graph->ops);
     void *y = tfi_cuda_value(p, op->y), *workspace = p->block + p->workspace_at;
     const int fused = fits_epilogue(op);
     tfi_gemm_call call = {.M = s->shape.rows[kind],
@@ -437,28 +438,17 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
                           .y = y,
                           .may_time = !s->capturing};
     tfi_few_args few;
-    const tfi_mid_args mid = {.x = call.x,
-                              .w = call.w,
-                              .bias = weight(p, op->bias),
-                              .residual = tfi_cuda_value(p, op->residual),
-                              .y = y,
-                              .M = call.M,
-                              .N = call.N,
-                              .K = call.K,
-                              .type = call.type,
-                              .out = call.out,
-                              .activation = op->activation,
-                              .encode = p->cuda->driver.tensor_map_encode};
+    tfi_mid_args mid;
     tf_status st;
 
-    if (tfi_cuda_few_call(s, (int32_t)(op - p->graph->ops), &few)) {
-        if (op - p->graph->ops == p->keyed && key_parts(s, l) > 0) {
+    if (tfi_cuda_few_call(s, i, &few)) {
+        if (i == p->keyed && key_parts(s, l) > 0) {
             few.draws = tfi_cuda_input(s, TFI_PART_DRAWS);
             few.slots = s->run->store->slots;
         }
         return tfi_cuda_few(l, &few, kind);
     }
-    if (tfi_cuda_mid_fits(&mid, l->capability)) return tfi_cuda_mid(l, &mid, kind);
+    if (tfi_cuda_mid_call(s, i, &mid)) return tfi_cuda_mid(l, &mid, kind);
     const tfi_many_args many = {.x = call.x,
                                 .w = call.w,
                                 .bias = weight(p, op->bias),

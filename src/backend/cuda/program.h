@@ -141,11 +141,12 @@ static inline int64_t tfi_cuda_live_rows(const tfi_program *p, const tfi_run *ru
 /* A view of the store's tables, whose layer is `layer`. */
 tfi_kv_view tfi_cuda_kv_view(const tfi_pass *s, tfi_attend attend, int32_t layer);
 
-/* join.c: what could be done together; the call that does LINEAR `op` as a product of few rows (0: the matrix library does it);
+/* join.c: what could be done together; the call that does LINEAR `op` as a product of few rows, or of some more (0: neither);
  * whether ATTENTION `op` also does the KV_APPEND before it; which GATHER_ROWS (-1: none) NORM `op` does; the rows that one picks;
  * whether this op is left out because another one's launch does it. */
 void tfi_cuda_find_joins(tfi_program *p);
 int tfi_cuda_few_call(const tfi_pass *s, int32_t op, tfi_few_args *a);
+int tfi_cuda_mid_call(const tfi_pass *s, int32_t op, tfi_mid_args *a);
 int tfi_cuda_appends_inside(const tfi_pass *s, int32_t op);
 int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t op);
 const int32_t *tfi_cuda_gathered(const tfi_pass *s, int32_t op);
