@@ -179,8 +179,9 @@ int64_t tfi_cuda_link_words(const tfi_link *link);
 int tfi_cuda_chain_pays(const tfi_link *links, int count);
 tf_status tfi_cuda_chain(const tfi_cuda_launch *l, const tfi_chain_args *a);
 
-/* A matrix product of many rows whose end the matrix library lacks, on wgmma: y = act(x w^T + bias), x [M, K], w [N, K] and y of
- * one 16-bit type, sums fp32. Maps of x, w and y for the copy engine are made by `encode` (cuTensorMapEncodeTiled). */
+/* A matrix product of many rows whose end the matrix library lacks, or which it takes longer for, on wgmma: y = act(x w^T +
+ * bias), x [M, K], w [N, K] and y of one 16-bit type, sums fp32. Maps of x, w and y for the copy engine are made by `encode`
+ * (cuTensorMapEncodeTiled). */
 typedef struct tfi_many_args {
     const void *x, *w;
     const float *bias; /* [N] or NULL */

@@ -1,4 +1,5 @@
-/* LINEAR of many rows with GELU (the erf form, which the matrix library has not) at its end: y = gelu(x w^T + bias)
+/* LINEAR of many rows with GELU (the erf form, which the matrix library has not) at its end, or nothing but bias where rows are
+ * very many: y = act(x w^T + bias)
  *
  * Shapes    x [M, K], w [N, K], y [M, N] of one 16-bit type; bias [N] fp32; sums, which begin as the bias, fp32, rounded to
  *           the type once before the activation, which in fp16 is computed in pairs of fp16
@@ -10,8 +11,9 @@
  * Needs     9.0 exactly (wgmma); K % 8 == 0, N % 32 == 0, 16-byte aligned buffers, slices enough to hide the end behind
  * Floor     M=49152, N=3072, K=768: 232 GFLOP / 800 TFLOP/s = 290 us, which is also what this kernel takes without the end
  * Measured  H200, in fp16, in BERT-base of 128 x 384, where power is short: 344 us, 675 TFLOP/s, with GELU in fp32 414 (the
- *           library's other products 628 TFLOP/s); alone M=22110 162 (the matrix library and FINISH 230), 4096 30 (44), 2048
- *           17 (26), 512 7.1 (9.0)
+ *           library's other products 628 TFLOP/s): so Q, K and V come by it too, which takes 17.6 ms in place of 17.9,
+ *           BERT-large 56.7 in place of 57.4; with the narrow products as well 18.2 and 57.7. Alone M=22110 162 us (the
+ *           library and FINISH 230), 4096 30 (44), 2048 17 (26), 512 7.1 (9.0)
  * Tried     no turns: 372 us; with the end between the products of a slice 388, with a quarter of it after each product 385;
  *           turns of half a slice 361, only in slices with an end 355; pairs of blocks that fetch w for each other 359,
  *           M=22110 195. RELU in GELU's place: 323. All of these with GELU in fp32, whose 230 instructions for
@@ -24,7 +26,16 @@
 namespace
 {
 
-enum { ROWS = 128, SLICE = 64, WARPGROUP = 128, THREADS = 3 * WARPGROUP, PIECE = 32, CHUNK = 64, CONSUMER_WARPS = 8 };
+enum {
+    ROWS = 128,
+    SLICE = 64,
+    WARPGROUP = 128,
+    THREADS = 3 * WARPGROUP,
+    PIECE = 32,
+    CHUNK = 64,
+    CONSUMER_WARPS = 8,
+    PLAIN_ROWS = 8192
+};
 enum { ROW_BYTES = 2 * SLICE, CHUNK_BYTES = 64 * ROW_BYTES };
 
 struct many_call {
@@ -167,22 +178,23 @@ __device__ inline void store_matrices(uint32_t at, uint32_t upper, uint32_t lowe
 }
 
 /* The activation of a pair. In bf16 it would not do in the type itself. */
-template <bool bf16>
+template <bool bf16, bool GELU>
 __device__ uint32_t activate_halves(uint32_t v)
 {
+    if (!GELU) return v;
     if (!bf16) return gelu_of_halves(v);
     const float low = half_to_float(v & 0xffff, TFI_BF16), high = half_to_float(v >> 16, TFI_BF16);
     return float_to_halves(gelu_for_half(low), gelu_for_half(high), TFI_BF16);
 }
 
 /* The end of 8 columns: of the tile the `block`th, of their chunk the `place`th. */
-template <bool bf16, int WIDTH>
+template <bool bf16, bool GELU, int WIDTH>
 __device__ void end_block(const waiting<WIDTH> &t, int block, uint32_t chunk, int place)
 {
     const uint32_t row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 16;
 
-    store_matrices(chunk + row * ROW_BYTES + ((place ^ row % 8) << 4), activate_halves<bf16>(t.sums[2 * block]),
-                   activate_halves<bf16>(t.sums[2 * block + 1]));
+    store_matrices(chunk + row * ROW_BYTES + ((place ^ row % 8) << 4), activate_halves<bf16, GELU>(t.sums[2 * block]),
+                   activate_halves<bf16, GELU>(t.sums[2 * block + 1]));
 }
 
 /* A chunk is whole: the copy engine stores it, and has read the one before, which may be filled. */
@@ -206,7 +218,7 @@ __device__ inline void give_turn(int group)
     asm volatile("bar.arrive %0, 256;" ::"r"(3 + group) : "memory");
 }
 
-template <bool bf16, int WIDTH>
+template <bool bf16, bool GELU, int WIDTH>
 struct consumer {
     typedef layout<WIDTH> L;
     const many_call &c;
@@ -236,7 +248,7 @@ struct consumer {
     {
         const uint32_t chunk = b.shared + L::OUT + (group * 2 + piece / 2 % 2) * CHUNK_BYTES;
 #pragma unroll
-        for (int k = 0; k < 4; k++) end_block<bf16>(t, piece * 4 + k, chunk, piece % 2 * 4 + k);
+        for (int k = 0; k < 4; k++) end_block<bf16, GELU>(t, piece * 4 + k, chunk, piece % 2 * 4 + k);
         if (piece % 2 == 1) end_chunk(c, t, piece / 2 * CHUNK, chunk);
     }
 
@@ -291,7 +303,7 @@ struct consumer {
 
 #endif
 
-template <bool bf16, int WIDTH>
+template <bool bf16, bool GELU, int WIDTH>
 __global__ void __launch_bounds__(THREADS, 1) many(const __grid_constant__ many_call c)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -315,7 +327,7 @@ __global__ void __launch_bounds__(THREADS, 1) many(const __grid_constant__ many_
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         wait_for_results();
-        consumer<bf16, WIDTH> consumer = {c, b, place<L::STAGES>(), group};
+        consumer<bf16, GELU, WIDTH> consumer = {c, b, place<L::STAGES>(), group};
         consumer.run();
     }
 #endif
@@ -323,7 +335,7 @@ __global__ void __launch_bounds__(THREADS, 1) many(const __grid_constant__ many_
 
 /* ---- host ---- */
 
-template <bool bf16, int WIDTH>
+template <bool bf16, bool GELU, int WIDTH>
 tf_status launch(const tfi_cuda_launch *l, const tfi_many_args *a)
 {
     many_call c;
@@ -337,9 +349,9 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_many_args *a)
         return tfi_fail(TF_STATUS_DEVICE, "LINEAR: no map for the copy engine of [%lld, %lld] and [%lld, %lld]",
                         (long long)a->M, (long long)a->K, (long long)a->N, (long long)a->K);
     const int bytes = layout<WIDTH>::BYTES;
-    const cudaError_t error = cudaFuncSetAttribute(many<bf16, WIDTH>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    const cudaError_t error = cudaFuncSetAttribute(many<bf16, GELU, WIDTH>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return started("LINEAR", error);
-    return start(l, "LINEAR", many<bf16, WIDTH>, min(c.tiles, l->multiprocessors), THREADS, (size_t)bytes, c);
+    return start(l, "LINEAR", many<bf16, GELU, WIDTH>, min(c.tiles, l->multiprocessors), THREADS, (size_t)bytes, c);
 }
 
 /* How often a block must take a tile. */
@@ -348,10 +360,16 @@ int64_t rounds(const tfi_cuda_launch *l, const tfi_many_args *a, int width)
     return blocks_of((int64_t)blocks_of(a->M, ROWS) * blocks_of(a->N, width), l->multiprocessors);
 }
 
-template <bool bf16>
+template <bool bf16, bool GELU>
 tf_status launch_sized(const tfi_cuda_launch *l, const tfi_many_args *a)
 {
-    return rounds(l, a, 128) < 2 * rounds(l, a, 256) ? launch<bf16, 128>(l, a) : launch<bf16, 256>(l, a);
+    return rounds(l, a, 128) < 2 * rounds(l, a, 256) ? launch<bf16, GELU, 128>(l, a) : launch<bf16, GELU, 256>(l, a);
+}
+
+template <bool bf16>
+tf_status launch_typed(const tfi_cuda_launch *l, const tfi_many_args *a)
+{
+    return a->activation == TFI_ACT_GELU ? launch_sized<bf16, true>(l, a) : launch_sized<bf16, false>(l, a);
 }
 
 } // namespace
@@ -360,9 +378,10 @@ tf_status launch_sized(const tfi_cuda_launch *l, const tfi_many_args *a)
 extern "C" int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
 {
 #if defined(TFI_SM_90A)
-    return capability == 90 && a->encode && a->bias && a->type != TFI_F32 && a->activation == TFI_ACT_GELU && a->M > 256 &&
-           a->N % PIECE == 0 && a->K > (layout<256>::PIECES - 1) * SLICE && a->K % 8 == 0 &&
-           in_vectors(a->N, a->x, a->w, a->bias, a->y);
+    const bool form = a->activation == TFI_ACT_GELU ? a->M > 256
+                                                    : a->activation == TFI_ACT_NONE && a->M >= PLAIN_ROWS && a->N > a->K;
+    return capability == 90 && a->encode && a->bias && a->type != TFI_F32 && form && a->N % PIECE == 0 &&
+           a->K > (layout<256>::PIECES - 1) * SLICE && a->K % 8 == 0 && in_vectors(a->N, a->x, a->w, a->bias, a->y);
 #else
     (void)a, (void)capability;
     return 0;
@@ -371,5 +390,5 @@ extern "C" int tfi_cuda_many_fits(const tfi_many_args *a, int capability)
 
 extern "C" tf_status tfi_cuda_many(const tfi_cuda_launch *l, const tfi_many_args *a)
 {
-    return a->type == TFI_BF16 ? launch_sized<true>(l, a) : launch_sized<false>(l, a);
+    return a->type == TFI_BF16 ? launch_typed<true>(l, a) : launch_typed<false>(l, a);
 }

@@ -10,12 +10,12 @@ typedef struct product {
     device_out y;
 } product;
 
-static product make_product(tfi_dtype t, int64_t M, int64_t N, int64_t K)
+static product make_product(tfi_dtype t, int64_t M, int64_t N, int64_t K, tfi_activation activation)
 {
     const tfi_cuda_live live = {.draws = 0};
     product p = {.l = device_launch(&live, device_capability, 0)};
 
-    p.a = (tfi_many_args){.M = M, .N = N, .K = K, .type = t, .activation = TFI_ACT_GELU, .encode = device_encoder()};
+    p.a = (tfi_many_args){.M = M, .N = N, .K = K, .type = t, .activation = activation, .encode = device_encoder()};
     p.a.x = device_values(t, M * K, -1, 1, 0, &p.x);
     p.a.w = device_values(t, N * K, -3 / sqrtf((float)K), 3 / sqrtf((float)K), 0, &p.w); /* sums of deviation 1 */
     p.a.bias = device_values(TFI_F32, N, -1, 1, 0, &p.bias);
@@ -48,9 +48,9 @@ static void many(void)
                                        {2000, 2304, 1024}, {9000, 992, 640}, {8400, 2016, 520}, {4200, 4064, 456}};
     enum { COUNT = sizeof sizes / sizeof *sizes, SAMPLES = 24 };
 
-    for (int i = 0; i < 2 * COUNT; i++) {
-        const int64_t M = sizes[i / 2][0], N = sizes[i / 2][1], K = sizes[i / 2][2];
-        product p = make_product(i % 2 ? TFI_BF16 : TFI_F16, M, N, K);
+    for (int i = 0; i < 4 * COUNT; i++) {
+        const int64_t M = sizes[i / 4][0], N = sizes[i / 4][1], K = sizes[i / 4][2];
+        product p = make_product(i % 2 ? TFI_BF16 : TFI_F16, M, N, K, i / 2 % 2 ? TFI_ACT_NONE : TFI_ACT_GELU);
         if (!tfi_cuda_many_fits(&p.a, device_capability)) {
             device_end();
             continue;
