@@ -15,7 +15,7 @@ RULES = [
     (re.compile(r"^(static inline void tf_\w+_init\(.*)$"), r"/** Set struct_size, for the call that fills the rest. */ \1"),
     (re.compile(r"^(TF_API void tf_\w+_close\(.*)$"), r"/** Frees it; takes NULL. */ \1"),
 ]
-TOGETHER = re.compile(r"^    ([a-z_][\w ]*[\w*]) ?((?:\w+, )+\w+);\s*(/\*\*<.*\*/)$")
+TOGETHER = re.compile(r"^    ([a-z_][\w ]*\w) ((?:\*?\w+, )+\*?\w+);\s*(/\*\*<.*\*/)$")
 
 previous = ""
 for line in open(sys.argv[1], encoding="utf-8").read().splitlines():
