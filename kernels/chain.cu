@@ -563,6 +563,16 @@ __device__ void give(const chain_thread &t)
 
 #endif
 
+/* Four warps that come here all have so many each: the kernel begins with 168, and the consumers want more than the others. */
+template <int COUNT>
+__device__ void give_registers()
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    if constexpr (COUNT > 168) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+    else asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+#endif
+}
+
 template <tfi_dtype T>
 __global__ void __launch_bounds__(THREADS, 1) chain(const __grid_constant__ chain_call c)
 {
@@ -591,13 +601,13 @@ __global__ void __launch_bounds__(THREADS, 1) chain(const __grid_constant__ chai
     }
     __syncthreads();
     if (warp < CONSUMERS) {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
+        give_registers<216>();
         wait_for_results();
         give<T>(t);
         consume<T>(t);
         return;
     }
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
+    give_registers<72>();
     if (warp == PRODUCER) {
         produce(t);
     } else if (warp == FINISHER) {
