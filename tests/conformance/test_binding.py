@@ -16,7 +16,7 @@ STRUCTS = {
     for name, value in (vars(tfi) | vars(tfi_generate) | vars(tfi_source)).items()
     if isinstance(value, type) and issubclass(value, C.Structure) and name not in ("Struct", "Structure", "Model", "Held")
 }
-TOKENIZER_STRUCTS = {"tf_tokenizer_options", "tf_tokenizer_info", "tf_decode_options"}  # tfi_tokenizer.py has them
+TOKENIZER_STRUCTS = {"tf_tokenizer_options", "tf_tokenizer_info", "tf_decode_options", "tf_encoding_arrays"}  # others have them
 
 
 def headers():

@@ -332,7 +332,7 @@ def test_pattern_without_end(tmp_path):
     assert both.mine.encode(["aab1 b"])[0].ids == both.rust.encode("aab1 b").ids
 
 
-@pytest.mark.parametrize("pattern", PATTERNS + [r"\p{L}+\d|\p{L}", r"(?:\p{L}+ ?)+\d|.", r"(?=.*\d)\s", r"(?:a+)+b|a"])
+@pytest.mark.parametrize("pattern", PATTERNS + [r"\p{L}+\d|\p{L}", r"(?:\p{L}+ ?)+\d|.", r"(?:a+)+b|a"])
 def test_patterns_in_proportion(pattern, tmp_path):
     """Whatever the pattern, a text of one kind of character takes time in proportion or is refused before long."""
     mine = save(tmp_path / "pattern.json", pre_tokenizer=pre_tokenizers.Split(Regex(pattern), "isolated")).mine

@@ -199,6 +199,7 @@ def whole_time(roomy):
 
 
 def interrupt_soon(seconds=0.15):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background are begun without it
     threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
 
 
