@@ -736,7 +736,7 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_chain_args *a)
     config.dynamicSmemBytes = (size_t)(c.ring_at + c.depth * STAGE);
     config.stream = l->stream;
     config.attrs = attributes;
-    config.numAttrs = 2;
+    config.numAttrs = l->waits ? 1 : 2;
     attributes[0].id = cudaLaunchAttributeCooperative;
     attributes[0].val.cooperative = 1;
     attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
