@@ -16,8 +16,8 @@
  *           with GELU: 5.1, 128 x 768 x 3072: 5.2 (the matrix library in BERT: 5.2, 4.4, 7.2 and 10.5); 256 rows: 5.0, 3.7,
  *           6.1, 7.3; 512 rows: 6.4, 3.7, 7.9, 9.7. 768 x 768 with a norm: 512 rows 5.8, 256 rows 5.2; 128 rows 5.1, where NORM
  *           alone takes 2.2. A layer of BERT-base in a chain of layers, with and without the norm inside: 512 rows 43.6 and
- *           45.9, 384 rows 39.7 and 42.4, 256 rows 35.3 and 36.7, 128 rows 31.3 and 30.3. BERT-base of 1 x 512: 0.53 ms, with
- *           the library's products 0.54 to 0.61, 1 x 384: 0.49 in place of 0.55
+ *           45.9, 384 rows 39.7 and 42.4, 256 rows 35.3 and 36.7, 128 rows 31.3 and 30.3. BERT-base of 1 x 512: 0.52 to 0.55,
+ *           with the library's products 0.54 to 0.61, 1 x 384: 0.49 in place of 0.55
  * Tried     512 x 768 x 3072: a block sends 32 KB of parts in 1.2 us; 4 parts 14.1 us: clusters of 4 blocks that fill a
  *           multiprocessor each do not all find room at once (31 of 32), and of blocks with room for two, which have 4 stages,
  *           11.9; the same with a norm in clusters of 16: 20.6, 17 with two blocks on a multiprocessor (7 find room at once);
