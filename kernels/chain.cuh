@@ -7,15 +7,13 @@
 #include "kv.cuh"
 #include "reduce.cuh"
 
-/* Warps by role: those that multiply and attend; those that fill the ring, every third stage each; one that makes y of sums. Each
- * role's code is small and goes round: a link executes once what it executes, and instructions that are not in the cache take
- * longer than the products. */
+/* Warps by role: those that multiply and attend, one that fills the ring, one that makes y of sums. Each role's code is small and goes
+ * round: a link executes once what it executes, and instructions that are not in the cache take longer than the products. */
 enum {
     CONSUMERS = 8,
     CONSUMING = CONSUMERS * WARP,
     PRODUCER = CONSUMERS,
-    PRODUCERS = 1,
-    FINISHER = PRODUCER + PRODUCERS,
+    FINISHER,
     THREADS = 12 * WARP /* whole groups of four warps, which share out registers */
 };
 
@@ -211,13 +209,6 @@ __host__ __device__ inline int z_stride_of(int K)
 __device__ inline void shared_load4(uint4 &v, uint32_t at)
 {
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
-}
-
-__device__ inline uint4 shared_load4(uint32_t at)
-{
-    uint4 v;
-    shared_load4(v, at);
-    return v;
 }
 
 __device__ inline float2 shared_load2(uint32_t at)
