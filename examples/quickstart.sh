@@ -107,7 +107,7 @@ find_gpu() {
 [ $cuda = OFF ] || stage "Look for a GPU" find_gpu
 printf '\n==> T5 writes how English words are pronounced\n'
 show $tfinfer generate $models/t5-pronounce knowledge "${device[@]}"
-show $build/examples/pronounce $models/t5-pronounce harbour quantum
+show $build/examples/threads $models/t5-pronounce 4 harbour quantum
 printf '\n==> GPT-2 continues a text, a token at a time\n'
 show $tfinfer generate $models/gpt2-prose "In the morning the ship" --max-new-tokens 60 --seed 3 "${device[@]}"
 printf '\n==> BERT puts capitals and punctuation back\n'

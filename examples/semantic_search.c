@@ -1,14 +1,19 @@
 /* semantic_search MODEL FILE QUERY: print the five lines of FILE whose meaning is nearest to QUERY.
  *
- * MODEL is the directory of a sentence-embedding model as it was downloaded, such as all-MiniLM-L6-v2. This is the whole of
- * what a program does with the library: open a model, open a session, call a task, close both. */
+ * MODEL is the directory of a sentence-embedding model as it was downloaded, such as all-MiniLM-L6-v2. */
+#define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <tfinfer/tfinfer.h>
 
-enum { LINES_MAX = 10000, SHOWN = 5 };
+enum { SHOWN = 5 };
+
+typedef struct lines {
+    tf_text *texts; /* [count] without the lines' ends, behind which there is a NUL */
+    int64_t count, room;
+} lines;
 
 /* Every call returns a status, negative if it failed; tf_last_error() then has a sentence for a person. */
 static void check(tf_status status)
@@ -18,31 +23,37 @@ static void check(tf_status status)
     exit(1);
 }
 
-/* The lines of a file that are not empty; they live until the program ends. */
-static int64_t read_lines(const char *path, tf_text *lines)
+static void fail(const char *what)
 {
-    static char line[4096];
-    int64_t count = 0;
+    perror(what);
+    exit(1);
+}
+
+/* The lines of a file that are not empty. */
+static lines read_lines(const char *path)
+{
+    lines all = {NULL, 0, 0};
+    char *line = NULL;
+    size_t room = 0;
     FILE *f = fopen(path, "r");
 
-    if (!f) {
-        perror(path);
-        exit(1);
-    }
-    while (count < LINES_MAX && fgets(line, sizeof line, f)) {
-        const size_t size = strcspn(line, "\r\n");
-        char *copy = malloc(size + 1);
-        if (size == 0 || !copy) {
-            free(copy);
-            continue;
+    if (!f) fail(path);
+    while (getline(&line, &room, f) >= 0) {
+        line[strcspn(line, "\r\n")] = 0;
+        if (!*line) continue;
+        if (all.count == all.room) {
+            all.room = 2 * all.room + 64;
+            all.texts = realloc(all.texts, (size_t)all.room * sizeof *all.texts);
+            if (!all.texts) fail(path);
         }
-        memcpy(copy, line, size);
-        copy[size] = 0;
-        lines[count].data = copy;
-        lines[count++].size = (int64_t)size;
+        all.texts[all.count++] = tf_text_of(line);
+        line = NULL; /* it is the list's now */
+        room = 0;
     }
+    if (!feof(f)) fail(path);
+    free(line);
     fclose(f);
-    return count;
+    return all;
 }
 
 /* One vector a text, of length 1. The library splits a long list into steps by itself. */
@@ -50,12 +61,13 @@ static float *embed(tf_session *session, const tf_text *texts, int64_t count, in
 {
     tf_embed_options options;
     tf_input in;
-    float *out = malloc(sizeof(float) * (size_t)(count * width));
+    float *out = malloc(sizeof(float) * (size_t)count * (size_t)width);
 
-    if (!out) exit(1);
+    if (!out) fail("vectors");
     tf_input_init(&in);
     in.texts = texts;
     in.count = count;
+    in.replace_invalid = 1; /* bytes that are not UTF-8 are read as U+FFFD */
     tf_embed_options_init(&options);
     options.normalize = 1;
     check(tf_embed(session, &in, &options, out, width));
@@ -73,46 +85,43 @@ static int64_t find_best(const float *scores, int64_t count)
     return best;
 }
 
+static void search(tf_session *session, const lines *all, const char *query, int32_t width)
+{
+    const tf_text text = tf_text_of(query);
+    float *vectors = embed(session, all->texts, all->count, width);
+    float *wanted = embed(session, &text, 1, width);
+    float *scores = calloc((size_t)all->count, sizeof *scores);
+
+    if (!scores) fail("scores");
+    /* Both have length 1, so the dot product is the cosine of the angle between them. */
+    for (int64_t i = 0; i < all->count; i++) {
+        for (int32_t k = 0; k < width; k++) scores[i] += vectors[i * width + k] * wanted[k];
+    }
+    for (int shown = 0; shown < SHOWN && shown < all->count; shown++) {
+        const int64_t best = find_best(scores, all->count);
+        printf("%.3f  %s\n", (double)scores[best], all->texts[best].data);
+        scores[best] = -2; /* so that it is not found again */
+    }
+    free(scores);
+    free(wanted);
+    free(vectors);
+}
+
 int main(int argc, char **argv)
 {
-    static tf_text lines[LINES_MAX];
     tf_model *model;
     tf_session *session;
     tf_model_info info;
 
-    if (argc != 4) {
-        fprintf(stderr, "usage: semantic_search MODEL FILE QUERY\n");
-        return 2;
-    }
-    const int64_t count = read_lines(argv[2], lines);
-    if (count == 0) return 0;
-
+    if (argc != 4) return fprintf(stderr, "usage: semantic_search MODEL FILE QUERY\n"), 2;
+    lines all = read_lines(argv[2]);
     check(tf_model_open(argv[1], NULL, &model));
     check(tf_session_open(model, NULL, &session));
     tf_model_info_init(&info);
     check(tf_model_get_info(model, &info));
-    const int32_t width = info.embedding_width;
-
-    const tf_text query = tf_text_of(argv[3]);
-    float *vectors = embed(session, lines, count, width);
-    float *wanted = embed(session, &query, 1, width);
-    float *scores = calloc((size_t)count, sizeof *scores);
-    if (!scores) return 1;
-
-    /* Both have length 1, so the dot product is the cosine of the angle between them. */
-    for (int64_t i = 0; i < count; i++) {
-        for (int32_t k = 0; k < width; k++) scores[i] += vectors[i * width + k] * wanted[k];
-    }
-    for (int shown = 0; shown < SHOWN && shown < count; shown++) {
-        const int64_t best = find_best(scores, count);
-        printf("%.3f  %s\n", scores[best], lines[best].data);
-        scores[best] = -2; /* so that it is not found again */
-    }
-
-    free(scores);
-    free(wanted);
-    free(vectors);
-    for (int64_t i = 0; i < count; i++) free((char *)lines[i].data);
+    if (all.count) search(session, &all, argv[3], info.embedding_width);
+    for (int64_t i = 0; i < all.count; i++) free((char *)all.texts[i].data);
+    free(all.texts);
     tf_session_close(session);
     tf_model_close(model);
     return 0;

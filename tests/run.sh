@@ -27,8 +27,8 @@ for option in "$@"; do
     esac
 done
 
-packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libmecab-dev libpcre2-dev libutf8proc-dev python3 python3-venv"
-[ $quick = 1 ] || packages="$packages valgrind abigail-tools doxygen mandoc groff-base man-db"
+packages="build-essential cmake ninja-build pkg-config libdnnl-dev ocl-icd-opencl-dev libjansson-dev libmecab-dev libmicrohttpd-dev libpcre2-dev libutf8proc-dev python3 python3-venv"
+[ $quick = 1 ] || packages="$packages curl valgrind abigail-tools doxygen mandoc groff-base man-db"
 venv=${TFINFER_VENV:-$root/build/venv}
 cuda=OFF
 cuda_root=${TFINFER_CUDA_ROOT:-$root/build/cuda}
