@@ -2,8 +2,8 @@
  *
  * The best way to each place is extended by every piece that begins there, as tokenizers' and libsentencepiece's
  * encode_optimized do it: places from left to right, pieces from short to long, and a new way counts only if its score is
- * larger. tokenizers adds doubles; libsentencepiece keeps floats and compares doubles with them, which at times decides a tie
- * the other way.
+ * larger. tokenizers adds doubles. libsentencepiece adds floats, which at times decides a tie the other way, and takes a sum that
+ * has grown large off all ways that are open.
  *
  * Where no piece reaches over a place every way goes through it: what lies before is then settled, so that a piece of text of
  * any length takes nodes for a part of it alone.
@@ -21,6 +21,9 @@
 #include "base/status.h"
 
 enum { SETTLE_COUNT = 1024 };
+
+/* libsentencepiece lets no way begin at a place with a larger sum than this, of either sign. */
+static const double sum_most = 100000;
 
 /* A way through a piece while it is found. Unknown code points wait for more of them in [unk_begin, unk_end). */
 typedef struct way {
@@ -229,6 +232,17 @@ static inline void extend_all(way *w, uint32_t at, uint32_t stem, sums how)
     w->reach = w->base + (uint32_t)(reach - w->x->s->nodes);
 }
 
+/* Where the sum at `at` is too large it is taken off all places that are reached. */
+static inline void limit_sums(const way *w, uint32_t at)
+{
+    tfi_node *node = w->x->s->nodes + (at - w->base), *reach = node + (w->reach - at);
+    const double sum = node->score;
+
+    if (fabs(sum) <= sum_most) return;
+    for (; node <= reach; node++)
+        if (node->stem != TFI_NOT_REACHED) node->score = (float)(node->score - sum);
+}
+
 /* Where every way goes through `at`, and no piece begins with its code point nor with those up to *end, they are unknown. */
 static tf_status pass_unknown(way *w, uint32_t at, uint32_t *end, sums how)
 {
@@ -239,6 +253,7 @@ static tf_status pass_unknown(way *w, uint32_t at, uint32_t *end, sums how)
     if (at > w->base && (status = settle(w, at)) < 0) return status;
     double score = w->x->s->nodes[0].score;
     for (*end = at; *end < p->count && !tfi_stems_first(&u->stems, p->points[*end]); ++*end) {
+        if (how == FLOATS && fabs(score) > sum_most) score = 0;
         score += u->unk_score;
         if (how == FLOATS) score = (float)score;
     }
@@ -259,6 +274,7 @@ static inline tf_status find_way(way *w, sums how)
     s->nodes[0] = (tfi_node){.score = w->score};
     for (uint32_t at = 0; at < p->count; at++) {
         const uint32_t stem = tfi_stems_first(&u->stems, p->points[at]);
+        if (how == FLOATS) limit_sums(w, at);
         if (w->reach == at) {
             if (!stem) {
                 if ((status = pass_unknown(w, at, &at, how)) < 0) return status;
@@ -277,6 +293,11 @@ static inline tf_status find_way(way *w, sums how)
     if ((status = reserve_for(w, 0)) < 0) return status;
     flush_unknown(w);
     return TF_STATUS_OK;
+}
+
+int tfi_sum_is_small(const tfi_unigram *u, double sum, uint32_t points)
+{
+    return fabs(sum) + points * u->score_most <= sum_most;
 }
 
 tf_status tfi_best_way(tfi_reading *x, tfi_passage *p, double *score, double *margin)

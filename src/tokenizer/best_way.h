@@ -20,4 +20,7 @@ typedef struct tfi_passage {
  * gets the least difference between two ways to a place, which only libsentencepiece's rules ask for. OK or NOMEM. */
 tf_status tfi_best_way(tfi_reading *x, tfi_passage *p, double *score, double *margin);
 
+/* By libsentencepiece's rules: is there, within so many code points behind a sum, no place where it takes a sum off? */
+int tfi_sum_is_small(const tfi_unigram *u, double sum, uint32_t points);
+
 #endif

@@ -1,5 +1,4 @@
 /* Unigram as files have it: tokenizer.json's list of pieces with scores and its pipeline, or SentencePiece's .model. */
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,7 +191,7 @@ static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f)
 {
     tfi_unigram *u = &t->unigram;
     const tfi_spm *spm = &f->spm;
-    float least = INFINITY, most = FLT_MIN; /* as there: scores are negative, so that a user-defined piece has about -0.1 */
+    float least = INFINITY;
     size_t at = 0;
     tfi_spm_piece piece;
     tfi_sprout *sprout;
@@ -210,17 +209,16 @@ static tf_status read_types(tf_tokenizer *t, const tfi_spm_file *f)
         for (size_t i = 1; i + u->mark_size <= piece.text.size; i++)
             u->spans_words |= memcmp(piece.text.data + i, u->mark_text, u->mark_size) == 0;
         if (!is_user && piece.score < least) least = piece.score;
-        if (!is_user && piece.score > most) most = piece.score;
         if (!is_user) continue;
         u->user_count++;
         if ((status = tfi_trie_add(&u->user, piece.text.data, piece.text.size, &value)) < 0) return status;
         *value = id;
     }
-    if (least > most) least = 0; /* no normal piece */
+    if (isinf(least)) least = 0; /* no normal piece */
     u->unk_score = least - 10.0f;
     at = 0;
     for (int32_t id = 0; u->user_count && tfi_spm_next(f->file.data, f->file.size, &at, &piece); id++)
-        if (piece.type == TFI_SPM_USER_DEFINED) u->scores[id] = (double)((float)piece.text.size * most) - 0.1;
+        if (piece.type == TFI_SPM_USER_DEFINED) u->scores[id] = (float)(0.1 * (double)(piece.text.size - 1));
     return TF_STATUS_OK;
 }
 
@@ -482,6 +480,9 @@ tf_status tfi_unigram_finish(tf_tokenizer *t, const char *file)
             if (u->scores[i] < least) least = u->scores[i];
         u->unk_score = least - 10.0;
     }
+    u->score_most = fabs(u->unk_score);
+    for (int32_t i = 0; i < t->vocab_entries; i++)
+        if (fabs(u->scores[i]) > u->score_most) u->score_most = fabs(u->scores[i]);
     if ((status = tfi_stems_pack(&u->stems, u->scores)) < 0) return tfi_fail_prefix(status, "%s: ", file);
     for (int i = 0; i < 256; i++) {
         const int size = snprintf(name, sizeof name, "<0x%02X>", (unsigned)i);

@@ -216,7 +216,7 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
 
     if (is_short(w)) {
         known = word_place(x, w->begin, size, &k);
-        if (is_same(known, &k, size)) {
+        if (is_same(known, &k, size) && tfi_sum_is_small(&x->t->unigram, before, w->points)) {
             const double after = score_after(&x->t->unigram, known, before);
             if (known->margin > doubt(before, after)) return *score = after, put_known(x, known, w);
         }

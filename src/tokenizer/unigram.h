@@ -30,6 +30,7 @@ typedef struct tfi_unigram {
     tfi_stems stems; /* the vocabulary */
     double *scores;  /* [vocab_size] of it */
     double unk_score;
+    double score_most; /* no score, that of an unknown code point included, is larger, whatever its sign */
     int32_t unk_id;
     int byte_fallback;
     int has_twins;        /* some piece is there twice: texts have the last one */

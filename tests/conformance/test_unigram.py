@@ -177,6 +177,13 @@ def check_spm(name, mine, sp, texts, around=lambda ids: ids, change=lambda t: t,
         totals["tokens"] += len(row.ids)
 
 
+def long_texts(rng):
+    """Texts whose sums of scores grow so large, some times over, that the reference takes them off: prose, and runs of what is unknown."""
+    prose = "\n".join(lines_of(DATA / "text/botchan.txt") + lines_of(DATA / "text/wagahaiwa_nekodearu.txt")[:600])
+    unknown = "".join(rng.choice("\u2603\ua66f\u2603 a\u2604") for _ in range(60_000))
+    return [prose[rng.randrange(1000) :], unknown + prose[:100_000], "".join(rng.sample(prose[:150_000], 150_000))]
+
+
 def spm_texts(rng, files):
     marks = ["\u0301", " ", "  ", "\u3000", "\x01", "\ufb01", "\u2581", "a", "\u304b", "\ufdfa", "\t", "\u200b"]
     return (list(text_files(rng, files)) + [random_text(rng, SPECIALS) for _ in range(700)]
@@ -187,6 +194,7 @@ def spm_texts(rng, files):
 def test_model_files(path, rng):
     mine, sp = ours.Tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=str(path))
     check_spm(path.name, mine, sp, spm_texts(rng, 4))
+    check_spm(path.name, mine, sp, long_texts(rng))
     assert mine.info.model == b"Unigram" and mine.info.vocab_size == sp.get_piece_size() and mine.info.unk_id == sp.unk_id()
     for draw in range(600):
         ids = [rng.randrange(rng.choice([10, sp.get_piece_size()])) for _ in range(rng.randrange(12))]
@@ -227,6 +235,8 @@ def test_fresh_model_files(draw, rng, tmp_path):
     tokens = ("<sep>", "ab", "the", " the ", "  ", "\u2581", "</s>")
     check_spm("fresh %d" % draw, mine, sp, rng.sample(texts, 300) + [random_text(rng, tokens) for _ in range(500)],
               offsets=not settings["byte_fallback"])
+    if not settings["byte_fallback"]:
+        check_spm("fresh %d" % draw, mine, sp, long_texts(rng)[:2] + ["".join(rng.choice(("ab", "<sep>", " the ")) for _ in range(200_000))])
     for _ in range(300):
         ids = [rng.choice([rng.randrange(sp.get_piece_size()), rng.randrange(300)]) for _ in range(rng.randrange(12))]
         if rng.random() < 0.3:
