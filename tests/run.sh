@@ -146,8 +146,9 @@ package_types() {
     (cd bindings/python && "$venv/bin/python" -m mypy)
 }
 
+# The package, and the examples that use it.
 package_tests() {
-    env -u TFINFER_LIBRARY "$venv/bin/python" -m pytest bindings/python/tests -q -p no:cacheprovider --junitxml="$reports/pytest-package.xml"
+    env -u TFINFER_LIBRARY "$venv/bin/python" -m pytest bindings/python/tests tests/examples -q -p no:cacheprovider --junitxml="$reports/pytest-package.xml"
 }
 
 # The wheel that could be given away, in an environment that has nothing else.

@@ -1,0 +1,19 @@
+"""How gunicorn runs app.py: `gunicorn -c examples/web/gunicorn.conf.py`."""
+
+import os
+import pathlib
+import sys
+
+chdir = str(pathlib.Path(__file__).resolve().parent)
+wsgi_app = "app:create()"
+bind = os.environ.get("BIND", "127.0.0.1:8000")
+workers = 1  # it computes on every core, or on the GPU; a second one would hold every model a second time
+worker_class = "gthread"
+threads = 32  # app.INSIDE compute, the others wait for them
+keepalive = 5
+control_socket_disable = True  # several of these may run
+graceful_timeout = 30  # after SIGTERM: what is under way is answered
+
+
+def post_worker_init(worker):
+    sys.setswitchinterval(0.0005)  # a thread that comes back from the library waits at most so long for one that runs Python
