@@ -243,11 +243,11 @@ static void *work(void *user)
     return NULL;
 }
 
-/* Give a request to the workers, whose connection then sleeps, or refuse it. */
-static void enqueue(server *s, request *r)
+/* Give a request to the workers; its connection then sleeps. Returns 0 and refuses it if there is no room. */
+static int enqueue(server *s, request *r)
 {
     pthread_mutex_lock(&s->lock);
-    const int taken = !s->ending && s->waiting < s->queue;
+    const int ending = s->ending, taken = !ending && s->waiting < s->queue;
     if (taken) {
         MHD_suspend_connection(r->connection); /* before a worker can see it */
         if (s->first) s->last->next = r;
@@ -259,7 +259,8 @@ static void enqueue(server *s, request *r)
         s->refused++;
     }
     pthread_mutex_unlock(&s->lock);
-    if (!taken) set_error(r, MHD_HTTP_SERVICE_UNAVAILABLE, "too many requests are waiting");
+    if (!taken) set_error(r, MHD_HTTP_SERVICE_UNAVAILABLE, ending ? "the server ends" : "too many requests are waiting");
+    return taken;
 }
 
 /* ------------------------------------------------------------------- HTTP ---- */
@@ -303,6 +304,7 @@ static const route *find_route(const server *s, const char *path)
 static void read_headers(server *s, request *r, const char *path, const char *method)
 {
     const char *length = MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "Content-Length");
+    const unsigned long long size = length ? strtoull(length, NULL, 10) : 0;
 
     r->route = find_route(s, path);
     if (!r->route) {
@@ -313,13 +315,13 @@ static void read_headers(server *s, request *r, const char *path, const char *me
         return;
     } else if (!length) {
         set_error(r, MHD_HTTP_LENGTH_REQUIRED, "the body's length is not given");
-    } else if (strtoull(length, NULL, 10) == 0) {
+    } else if (size == 0) {
         set_error(r, MHD_HTTP_BAD_REQUEST, "the body is empty");
-    } else if (strtoull(length, NULL, 10) > BODY_BYTES) {
+    } else if (size > BODY_BYTES) {
         set_error(r, MHD_HTTP_CONTENT_TOO_LARGE, "the body is too large");
     } else {
-        r->capacity = (size_t)strtoull(length, NULL, 10);
-        r->body = malloc(r->capacity + 1);
+        r->capacity = (size_t)size;
+        r->body = malloc(r->capacity);
         if (!r->body) set_error(r, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");
     }
 }
@@ -354,9 +356,9 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
         *size = 0;
         return MHD_YES;
     }
-    if (!r->status && r->route->needs) enqueue(s, r);
-    else if (!r->status) answer(s, r);
-    return r->status ? reply(s, r) : MHD_YES;
+    if (!r->status && !r->route->needs) answer(s, r);
+    if (!r->status && enqueue(s, r)) return MHD_YES; /* r is a worker's now: it is not looked at */
+    return reply(s, r);
 }
 
 static void on_completed(void *user, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode why)

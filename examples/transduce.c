@@ -41,7 +41,7 @@ static void read_more(reader *r)
 {
     ssize_t got;
 
-    memmove(r->data, r->data + r->begin, r->end - r->begin);
+    if (r->begin) memmove(r->data, r->data + r->begin, r->end - r->begin);
     r->end -= r->begin;
     r->begin = 0;
     if (r->room - r->end < READ_BYTES) {

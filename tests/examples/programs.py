@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 FOLDER = pathlib.Path(sys.argv[1]).resolve()
@@ -172,6 +173,9 @@ class transduce(Programs):
 
     def test_a_line_is_answered_when_it_comes(self):
         with subprocess.Popen([FOLDER / "transduce", T5], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            late = threading.Timer(120, program.kill)
+            late.start()
+            self.addCleanup(late.cancel)
             for half, rest, wanted in ((b"kni", b"ght\n", b"N AY1 T\n"), (b"", b"queue\n", b"K W UW1\n")):
                 for piece in (half, rest):
                     program.stdin.write(piece)
