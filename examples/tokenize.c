@@ -1,5 +1,6 @@
 /* tokenize PATH [TEXT...]: the tokens of texts, or of the lines of standard input, with their places; and what they decode to. PATH is a
  * checkpoint's directory, or a tokenizer.json, vocab.txt or *.model. Linked with the tokenizer's library alone. */
+#define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,18 +47,20 @@ static void show(const tf_tokenizer *tokenizer, tf_encoding *encoding, const cha
 
 int main(int argc, char **argv)
 {
-    static char line[1 << 16];
     tf_tokenizer *tokenizer;
     tf_encoding *encoding;
+    char *line = NULL;
+    size_t room = 0;
 
     if (argc < 2) return fprintf(stderr, "usage: tokenize PATH [TEXT...]\n"), 2;
     check(tf_tokenizer_open(argv[1], NULL, &tokenizer));
     check(tf_encoding_open(tokenizer, &encoding));
     for (int i = 2; i < argc; i++) show(tokenizer, encoding, argv[i]);
-    while (argc == 2 && fgets(line, sizeof line, stdin)) {
+    while (argc == 2 && getline(&line, &room, stdin) >= 0) {
         line[strcspn(line, "\n")] = 0;
         show(tokenizer, encoding, line);
     }
+    free(line);
     tf_encoding_close(encoding);
     tf_tokenizer_close(tokenizer);
     return 0;

@@ -58,6 +58,8 @@ class hello(Programs):
                 self.assertIn(b"generat", error)
                 _, error = self.run_one(program, GPT2, b"a \xff", status=1)
                 self.assertIn(b"UTF-8", error)
+                _, error = self.run_one(program, GPT2, "and he said " * 1000, status=1)
+                self.assertRegex(error, rb"\d tokens")
 
 
 class semantic_search(Programs):
@@ -267,6 +269,8 @@ class tokenize(Programs):
         self.assertEqual([row.split()[1:] for row in out.splitlines()][1:3], [[b"and", b"and"], [b"he", b"he"]])
         lines, _ = self.run_one("tokenize", BERT, text=b"and he said\nand he said\n")
         self.assertEqual(lines, out + out)
+        long, _ = self.run_one("tokenize", BERT, text="\u00e9t\u00e9 ".encode() * 40000)  # one line, whose characters are not cut
+        self.assertEqual(long.count(b"  text: "), 1)
 
     def test_wrong(self):
         self.careless("tokenize", "MODEL", "x")
