@@ -19,6 +19,7 @@ import concurrent.futures
 import contextlib
 import datetime
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -158,10 +159,12 @@ class Server:
 
     def settle(self):
         """Until what clients have left behind is computed: two looks half a second apart find nothing done."""
-        before = None
+        end, before = time.monotonic() + 300, None
         while before is None or self.ticks() - before > 2:
             before = self.ticks()
             time.sleep(0.5)
+            if time.monotonic() > end:
+                raise SystemExit(f"{self.name} computes for nobody")
 
     def ticks(self):
         """Of processor time of all its processes."""
@@ -172,7 +175,7 @@ class Server:
     def close(self):
         self.process.terminate()
         try:
-            self.process.wait(60)
+            self.process.wait(40)
         except subprocess.TimeoutExpired:
             self.process.kill()
 
@@ -181,14 +184,16 @@ class Server:
 
 
 def load(server, route, bodies, a):
-    """(requests a second, median ms, 99th percentile ms, failures) of the time behind the warm-up."""
+    """(requests a second, median ms, 99th percentile ms, failures) of the time behind the warm-up; NaN if nothing was answered."""
     time_s = a.warmup + a.seconds
     command = [a.wrk, f"-t{USERS}", f"-c{USERS}", f"-d{time_s}s", "--timeout", "600s", "-s", str(HERE / "load/post.lua")]
     arguments = [str(bodies), str(a.warmup), str(random.randrange(1000))]
     done = subprocess.run([*command, server.url + route, "--", *arguments], capture_output=True, text=True)
     answers = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("answer ")]
-    if done.returncode or not answers:
+    if done.returncode:
         raise SystemExit(f"wrk: {done.stdout[-2000:]}{done.stderr}")
+    if not answers:
+        return 0, math.nan, math.nan, 0
     times = sorted(int(microseconds) / 1e3 for _, microseconds in answers)
     failures = sum(status != "200" for status, _ in answers)
     return len(times) / a.seconds, statistics.median(times), times[min(len(times) - 1, int(0.99 * len(times)))], failures
@@ -231,7 +236,8 @@ def measure(servers, texts, a, folder):
                 log(server.log.read_text()[-3000:])
             server.settle()
         (rate, median, late, lost), (slow, slow_median, slow_late, slow_lost) = (figures[server.name] for server in servers)
-        cells = [f"{v:.3g}" if v < 1000 else f"{v:.0f}" for v in (rate, slow, rate / slow, median, slow_median, late, slow_late)]
+        values = (rate, slow, rate / slow if slow else math.nan, median, slow_median, late, slow_late)
+        cells = [f"{v:.0f}" if v >= 1000 else f"{v:.3g}" for v in values]
         rows.append([ROUTES[route], *cells, lost + slow_lost])
         print(f"{route} done: {rows[-1]}", flush=True)
     return rows
