@@ -38,6 +38,7 @@ typedef struct tfi_stem_slot {
 typedef struct tfi_sprout {
     uint32_t parent, c : 21, is_marker : 1; /* is_marker: texts are not made of it */
     int32_t id;                             /* TFI_TRIE_NONE: no piece ends here */
+    uint32_t hash;                          /* of its text */
 } tfi_sprout;
 
 typedef struct tfi_stems {
@@ -45,7 +46,8 @@ typedef struct tfi_stems {
     tfi_stem *stems; /* [count] once they are packed */
     double *scores;  /* [count] where they are not; else NULL */
     uint32_t *first; /* [TFI_FIRST_COUNT] by code point: the stem that is it alone, or 0; above TFI_STEM_BITS the user's bits */
-    tfi_stem_slot *slots; /* open addressing by parent and code point: where no other way leads there */
+    tfi_stem_slot *slots; /* open addressing by parent and code point: where no other way leads there; while sprouts are added,
+                           * of all, by the hash of their text */
     uint32_t mask, shift; /* slots - 1; 64 - log2(slots) */
     uint32_t count;
     tfi_sprout *sprouts; /* until they are packed */
@@ -66,9 +68,14 @@ tf_status tfi_stems_pack(tfi_stems *t, const double *scores);
 /* The id of a string of any bytes, or TFI_TRIE_NONE. Needs a packed set, as do the steps. */
 int32_t tfi_stems_find(const tfi_stems *t, const uint8_t *text, size_t size);
 
+static inline uint32_t tfi_stems_slot(const tfi_stems *t, uint32_t from, uint32_t c)
+{
+    return (uint32_t)(((uint64_t)from << 21 | c) * 0x9e3779b97f4a7c15u >> t->shift);
+}
+
 static inline uint32_t tfi_stems_look_up(const tfi_stems *t, uint32_t from, uint32_t c)
 {
-    uint32_t slot = (uint32_t)(((uint64_t)from << 21 | c) * 0x9e3779b97f4a7c15u >> t->shift);
+    uint32_t slot = tfi_stems_slot(t, from, c);
 
     while (t->slots[slot].to && (t->slots[slot].from != from || t->slots[slot].c != c)) slot = (slot + 1) & t->mask;
     return t->slots[slot].to;
