@@ -143,7 +143,7 @@ typedef struct block_head { size_t size, align; } block_head;
 static void *counting_alloc(void *user, size_t size, size_t align)
 {
     check_memory *m = user;
-    if (m->fail_at > 0 && --m->fail_at == 0) {
+    if ((m->fail_at > 0 && --m->fail_at == 0) || (m->limit_bytes > 0 && m->live_bytes + (int64_t)size > m->limit_bytes)) {
         m->fail_hit = 1;
         return NULL;
     }

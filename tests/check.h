@@ -72,10 +72,10 @@ void *check_bytes(int64_t n);
 double check_relative_l2(const float *a, const float *b, int64_t n);
 
 /* An allocator that counts live bytes and blocks, checks sizes at free, and fails allocation number fail_at (1 is the next;
- * 0: never). fail_hit tells whether it did. */
+ * 0: never) and each that would make more than limit_bytes live (0: no limit). fail_hit tells whether one did. */
 typedef struct check_memory {
     tf_allocator hooks;
-    CHECK_ATOMIC(int64_t) live_bytes, live_blocks, peak_bytes, fail_at;
+    CHECK_ATOMIC(int64_t) live_bytes, live_blocks, peak_bytes, fail_at, limit_bytes;
     CHECK_ATOMIC(int) fail_hit;
 } check_memory;
 void check_memory_init(check_memory *m);

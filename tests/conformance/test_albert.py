@@ -10,15 +10,18 @@ from test_unigram import make, open_both
 SPECIALS = ("[CLS]", " [SEP] ", "[MASK]", " [MASK]", "<unk>", "<pad>", "``", "''", "`", "\u00c5\u0301", "\ufb01", "1,", "E\u0301", "\u2581")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def train(folder):
     """Laid out as ALBERT's: <pad>, <unk>, [CLS], [SEP], [MASK], pieces."""
-    path = tmp_path_factory.mktemp("albert")
     lines = [t for t in lines_of(DATA / "text/botchan.txt") if t]
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_prefix=str(path / "spiece"), vocab_size=1500, pad_id=0, unk_id=1,
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_prefix=str(folder / "spiece"), vocab_size=1500, pad_id=0, unk_id=1,
                                              bos_id=-1, eos_id=-1, pad_piece="<pad>", unk_piece="<unk>", control_symbols=["[CLS]", "[SEP]"],
                                              user_defined_symbols=["[MASK]"], normalization_rule_name="nmt_nfkc", minloglevel=2)
-    return path / "spiece.model"
+    return folder / "spiece.model"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("albert"))
 
 
 @pytest.mark.parametrize("config", [{}, {"do_lower_case": False}, {"keep_accents": True}, {"do_lower_case": False, "keep_accents": True}], ids=str)

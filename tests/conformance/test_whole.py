@@ -11,8 +11,10 @@ import pytest
 import sentencepiece
 import tfi_tokenizer as ours
 import transformers
+from sentencepiece import sentencepiece_model_pb2
+from test_albert import train as train_albert
 from test_unigram import ENGLISH, JAPANESE, RINNA, SPIECE, check_spm, make
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizing import DATA, VOCAB, Both, all_points, lines_of, normalization_texts, random_text, rng, totals  # noqa: F401
 
 WHOLE = os.environ.get("TFC_WHOLE") == "1"
@@ -44,14 +46,32 @@ CLASSES = {
     "xlm-roberta-class": {"sentencepiece.bpe_model": JAPANESE, "config_json": {"model_type": "xlm-roberta"}},
     "camembert-class": {"sentencepiece.bpe_model": ENGLISH, "config_json": {"model_type": "camembert"}},
 }
-NAMES = sorted(CLASSES) + sorted(name + ".json" for name in JSON_FILES)
+NAMES = sorted(CLASSES) + ["albert-class", "bpemb-en"] + sorted(name + ".json" for name in JSON_FILES)
+
+
+def from_bpe_model(name, path, folder):
+    """A SentencePiece file of type BPE, which is refused by itself, as the tokenizer.json that is made of such a file."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    vocab = {p.piece: i for i, p in enumerate(proto.pieces)}
+    scores = {p.piece: p.score for p in proto.pieces if p.type == p.NORMAL}
+    merges = [(p[:i], p[i:], s) for p, s in scores.items() for i in range(1, len(p)) if p[:i] in scores and p[i:] in scores]
+    merges.sort(key=lambda m: (-m[2], len(m[0])))
+    t = Tokenizer(models.BPE(vocab, [m[:2] for m in merges], unk_token="<unk>", fuse_unk=True))
+    t.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
+    t.pre_tokenizer, t.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    t.save(str(folder / "tokenizer.json"))
+    return Both(name, folder / "tokenizer.json", rust=Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def both(request, tmp_path_factory):
-    name = request.param
+    name, folder = request.param, tmp_path_factory.mktemp("whole")
     if name in CLASSES:
-        return from_class(name, make(tmp_path_factory.mktemp("whole") / name, **CLASSES[name]))
+        return from_class(name, make(folder / name, **CLASSES[name]))
+    if name == "albert-class":
+        return from_class(name, make(folder / name, spiece_model=train_albert(folder), config_json={"model_type": "albert"}))
+    if name == "bpemb-en":
+        return from_bpe_model(name, VOCAB / "bpemb-en/en.wiki.bpe.vs100000.model", folder)
     return from_file(name.removesuffix(".json"))
 
 
@@ -127,6 +147,33 @@ def test_japanese(name, rng, tmp_path):
     for form in ("{}", "\u6771{}\u4eac"):
         points = part(rng, [c for c in all_points() if japanese.known(c)], 0.01)
         both.check(["\n".join(form.format(c) for c in points[i : i + 300]) for i in range(0, len(points), 300)])
+
+
+def test_byt5(rng, tmp_path):
+    """ByT5, whose reference is Python's and has ids alone. It drops what Python takes for spaces and others do not."""
+    path = make(tmp_path / "byt5", tokenizer_config_json={"tokenizer_class": "ByT5Tokenizer"}, config_json={"model_type": "t5"})
+    hf, mine = transformers.AutoTokenizer.from_pretrained(path), ours.Tokenizer(path)
+    totals["vocabularies"].add("byt5")
+
+    def check(texts):
+        texts = [t.translate({c: None for c in range(0x1C, 0x20)}) for t in texts]
+        for text, row in zip(texts, mine.encode(texts)):
+            ids = hf(text)["input_ids"]
+            totals["differences"] += row.ids != ids
+            totals["texts"] += 1
+            totals["tokens"] += len(ids)
+            assert row.ids == ids, text
+            assert mine.decode(ids, skip_special_tokens=1) == hf.decode(ids, skip_special_tokens=True), text
+
+    for file in part(rng, FILES, 0.03):
+        lines = lines_of(file)
+        check(rng.sample(lines, min(len(lines), 2000 if WHOLE else 200)))
+        if file.stat().st_size < 300_000:
+            check(["\n".join(lines)])
+    check(part(rng, normalization_texts(), 0.05))
+    check([random_text(rng, SPECIALS) for _ in range(20_000 if WHOLE else 500)])
+    points = part(rng, all_points(), 0.02)
+    check(["".join(points[i : i + 400]) for i in range(0, len(points), 400)])
 
 
 # The ids that others published, for the vocabularies that are here: transformers.js' with the text they decode to, llama.cpp's without

@@ -127,3 +127,34 @@ void fail_each_allocation(const char *path, const char *text, int32_t ids)
     CHECK_OK(status);
     CHECK(n > 15);
 }
+
+void put_number(writer *w, uint32_t field, uint64_t value)
+{
+    const uint64_t parts[2] = {(uint64_t)field << 3, value};
+
+    for (int i = 0; i < 2; i++) {
+        uint64_t v = parts[i];
+        for (; v > 127; v >>= 7) w->data[w->size++] = (uint8_t)(v | 128);
+        w->data[w->size++] = (uint8_t)v;
+    }
+}
+
+void put_bytes(writer *w, uint32_t field, const void *data, size_t size)
+{
+    put_number(w, field, size);
+    w->data[w->size - (size > 127 ? 2 : 1) - 1] |= 2; /* fields here have numbers under 16 */
+    memcpy(w->data + w->size, data, size);
+    w->size += size;
+}
+
+void put_piece(writer *w, const char *text, float score, int type)
+{
+    writer piece = {.size = 0};
+
+    put_bytes(&piece, 1, text, strlen(text));
+    piece.data[piece.size++] = 2 << 3 | 5;
+    memcpy(piece.data + piece.size, &score, 4);
+    piece.size += 4;
+    if (type != 1) put_number(&piece, 3, (uint64_t)type);
+    put_bytes(w, 1, piece.data, piece.size);
+}

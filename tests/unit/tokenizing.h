@@ -33,4 +33,13 @@ void refuse(const char *path, tf_status status, const char *part);
  * allocation 1, 2, ... failing until none does. */
 void fail_each_allocation(const char *path, const char *text, int32_t ids);
 
+/* A .model file while it is written: numbers and bytes by field, and whole pieces of a type (1: one that texts are made of). */
+typedef struct writer {
+    uint8_t data[4096];
+    size_t size;
+} writer;
+void put_number(writer *w, uint32_t field, uint64_t value);
+void put_bytes(writer *w, uint32_t field, const void *data, size_t size);
+void put_piece(writer *w, const char *text, float score, int type);
+
 #endif
