@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 
-/* Finding the array. Nothing is judged here: what is malformed comes out wrong in the tree's parser, or in the list's reader. */
+/* Finding the list. Nothing is judged here: what is malformed comes out wrong in the tree's parser, or in the list's reader. */
 
 static const char *skip_spaces(const char *p, const char *end)
 {
@@ -43,8 +43,8 @@ static const char *find_member(const char *p, const char *end, const char *key)
     return end;
 }
 
-/* The bracket that closes the array at `p`, or `end`. */
-static const char *array_end(const char *p, const char *end)
+/* The bracket that closes the one at `p`, or `end`. */
+static const char *list_end(const char *p, const char *end)
 {
     for (int depth = 0; p < end; p++) {
         if (*p == '"') p = skip_string(p, end) - 1;
@@ -60,10 +60,12 @@ static void find_list(const char *data, size_t size, const char *outer, const ch
 
     *list = (tfi_json_list){0};
     if (p == end || *p != '{') return;
-    if ((p = find_member(p, end, outer)) == end || *p != '{') return;
-    if ((p = find_member(p, end, inner)) == end || *p != '[') return;
-    const char *close = array_end(p, end);
-    if (close < end && *close == ']') *list = (tfi_json_list){.begin = p + 1, .end = close, .at = p + 1};
+    if (outer && ((p = find_member(p, end, outer)) == end || *p != '{')) return;
+    if (outer && ((p = find_member(p, end, inner)) == end || (*p != '[' && *p != '{'))) return;
+    const int is_object = *p == '{';
+    const char *close = list_end(p, end);
+    if (close < end && *close == (is_object ? '}' : ']'))
+        *list = (tfi_json_list){.begin = p + 1, .end = close, .at = p + 1, .is_object = is_object};
 }
 
 tf_status tfi_json_parse_around(const char *data, size_t size, const char *file, const char *outer, const char *inner,
@@ -91,7 +93,8 @@ size_t tfi_json_list_bound(const tfi_json_list *list)
 {
     size_t count = 0;
 
-    for (const char *p = list->begin; (p = memchr(p, '[', (size_t)(list->end - p))) != NULL; p++) count++;
+    for (const char *p = list->begin; (p = memchr(p, list->is_object ? ':' : '[', (size_t)(list->end - p))) != NULL; p++)
+        count++;
     return count;
 }
 
@@ -144,13 +147,15 @@ int tfi_json_list_next(tfi_json_list *list, tfi_json_pair *out)
 {
     const char *p = skip_spaces(list->at, list->end), *const end = list->end;
 
+    *out = (tfi_json_pair){0};
     if (p == end) return 0;
     if (list->is_begun && !(p = read_mark(p, end, ','))) return -1;
-    if (!(p = read_mark(p, end, '[')) || !(p = read_string(p, end, out)) || !(p = read_mark(p, end, ','))) return -1;
+    if (!list->is_object && !(p = read_mark(p, end, '['))) return -1;
+    if (!(p = read_string(p, end, out)) || !(p = read_mark(p, end, list->is_object ? ':' : ','))) return -1;
     out->number = p;
     if (!(p = read_number(p, end))) return -1;
     out->number_size = (size_t)(p - out->number);
-    if (!(p = read_mark(p, end, ']'))) return -1;
+    if (!list->is_object && !(p = read_mark(p, end, ']'))) return -1;
     list->at = p;
     list->is_begun = 1;
     return 1;

@@ -1,19 +1,20 @@
-/* One large array inside a JSON text, read without a tree: pairs of a string and a number, as a vocabulary of 250,000 pieces has
- * them. jansson makes the tree of everything around it. */
+/* One large array or object inside a JSON text, read without a tree: pairs of a string and a number, as a vocabulary of 250,000
+ * pieces has them. jansson makes the tree of everything around it. */
 #ifndef TFI_BASE_JSON_LIST_H
 #define TFI_BASE_JSON_LIST_H
 
 #include "base/json.h"
 #include "base/memory.h"
 
-/* The text between the brackets of an array; begin NULL: there is none. */
+/* The text between the brackets of [["text", number], ...] or, is_object, {"text": number, ...}; begin NULL: there is none. */
 typedef struct tfi_json_list {
     const char *begin, *end;
     const char *at; /* behind the last member read */
-    int is_begun;
+    int is_begun, is_object;
 } tfi_json_list;
 
-/* As tfi_json_parse, but where root[outer][inner] is an array it is left out, empty in the tree, and *list points at it in `data`. */
+/* As tfi_json_parse, but where root[outer][inner], or the root itself if they are NULL, is an array or an object it is left out, empty in
+ * the tree, and *list points at it in `data`. */
 tf_status tfi_json_parse_around(const char *data, size_t size, const char *file, const char *outer, const char *inner,
                                 tfi_memory *memory, json_t **out, tfi_json_list *list);
 
@@ -27,7 +28,7 @@ typedef struct tfi_json_pair {
 /* A number of members that the list has at most, and mostly has. */
 size_t tfi_json_list_bound(const tfi_json_list *list);
 
-/* 1: the next member; 0: there is none left; -1: what comes is no pair of a string and a number. */
+/* 1: the next member; 0: there is none left; -1: what comes is no pair of a string and a number, and *out has the string or nothing. */
 int tfi_json_list_next(tfi_json_list *list, tfi_json_pair *out);
 
 /* Write what a string with escapes stands for, at most text_size bytes of UTF-8, to `out`; its size, or -1 if an escape is wrong. */

@@ -75,20 +75,20 @@ static tf_status read_json(tfi_loading *l, const char *name, tfi_json *out)
     return TF_STATUS_OK;
 }
 
-/* tokenizer.json: the pieces of a Unigram model stay text. */
-static tf_status read_tokens(tfi_loading *l, const char *name)
+/* The same for a file with a vocabulary, which stays text: root[outer][inner], or the root if they are NULL. */
+static tf_status read_around(tfi_loading *l, const char *name, const char *outer, const char *inner, tfi_json *out)
 {
-    tfi_file *file = &l->tokens_file;
+    tfi_file *file = &l->pieces_file;
     json_t *root;
     tf_status status = tfi_files_open(l->files, name, file);
 
-    l->tokens = (tfi_json){.file = name};
+    *out = (tfi_json){.file = name};
     if (status == TF_STATUS_NOT_FOUND) return TF_STATUS_OK;
     if (status < 0) return status;
-    status = tfi_json_parse_around((const char *)file->data, file->size, name, "model", "vocab", l->t->memory, &root,
+    status = tfi_json_parse_around((const char *)file->data, file->size, name, outer, inner, l->t->memory, &root,
                                    &l->entries.pieces);
     if (status < 0) return tfi_fail_prefix(status, "%s/", l->files->label);
-    l->tokens.object = root;
+    out->object = root;
     if (!json_is_object(root)) return tfi_fail(TF_STATUS_CORRUPT, "%s/%s: the root is not an object", l->files->label, name);
     return TF_STATUS_OK;
 }
@@ -107,7 +107,7 @@ static void loading_close(tfi_loading *l)
     close_json(&l->special_map);
     close_json(&l->added);
     close_json(&l->bpe_vocab);
-    if (l->tokens_file.data) tfi_files_close(l->files, &l->tokens_file);
+    if (l->pieces_file.data) tfi_files_close(l->files, &l->pieces_file);
     if (l->merges.data) tfi_files_close(l->files, &l->merges);
     if (l->vocab.data) tfi_files_close(l->files, &l->vocab);
     if (l->spm.file.data) tfi_files_close(l->files, &l->spm.file);
@@ -384,7 +384,7 @@ static tf_status read_class(tfi_loading *l, const char **unk)
             status = tfi_fail(TF_STATUS_UNSUPPORTED, "%s: the model is %s, which is not supported for its class",
                               l->tokens.file, names[t->model]);
     } else if (model == TFI_MODEL_BPE) {
-        status = tfi_read_vocab_json(t, l->bpe_vocab.object, l->bpe_vocab.file, &l->entries);
+        status = tfi_read_vocab_json(t, l->bpe_vocab.file, &l->entries);
         if (status == TF_STATUS_OK) status = tfi_read_merges_txt(t, &l->merges, l->merges_name);
     } else if (model == TFI_MODEL_WORDPIECE) {
         status = tfi_read_vocab_txt(t, &l->vocab, l->vocab_name, l->rules != TFI_RULES_BERT_JAPANESE, &l->entries);
@@ -529,7 +529,7 @@ static tf_status open_bpe_files(tfi_loading *l)
     tf_status status;
 
     for (int i = l->is_guess; i < 2; i++) {
-        if ((status = read_json(l, names[i][0], &l->bpe_vocab)) < 0) return status;
+        if ((status = read_around(l, names[i][0], NULL, NULL, &l->bpe_vocab)) < 0) return status;
         if (!l->bpe_vocab.object) continue;
         l->merges_name = names[i][1];
         return tfi_files_need(l->files, names[i][1], &l->merges);
@@ -565,7 +565,7 @@ static tf_status load_directory(tfi_loading *l)
     if ((status = read_json(l, "tokenizer_config.json", &l->config)) < 0 ||
         (status = read_json(l, "config.json", &l->model)) < 0)
         return status;
-    if ((status = read_tokens(l, "tokenizer.json")) < 0) return status;
+    if ((status = read_around(l, "tokenizer.json", "model", "vocab", &l->tokens)) < 0) return status;
     if ((status = read_json(l, "special_tokens_map.json", &l->special_map)) < 0) return status;
     if ((status = read_json(l, "added_tokens.json", &l->added)) < 0) return status;
     status = tfi_files_open(l->files, "vocab.txt", &l->vocab);
@@ -579,7 +579,8 @@ static tf_status load_directory(tfi_loading *l)
         status = open_bpe_files(l);
         break;
     case TFI_MODEL_UNIGRAM:
-        status = open_spm(l, l->rules == TFI_RULES_T5 || l->rules == TFI_RULES_ALBERT ? "spiece.model" : "sentencepiece.bpe.model");
+        status =
+            open_spm(l, l->rules == TFI_RULES_T5 || l->rules == TFI_RULES_ALBERT ? "spiece.model" : "sentencepiece.bpe.model");
         break;
     default:
         status = l->vocab.data ? TF_STATUS_OK : nothing_here(l->files);
@@ -595,7 +596,7 @@ static tf_status load_file(tfi_loading *l, const char *name)
 
     l->vocab_name = name;
     if (n >= 5 && strcmp(name + n - 5, ".json") == 0) {
-        if ((status = read_tokens(l, name)) < 0) return status;
+        if ((status = read_around(l, name, "model", "vocab", &l->tokens)) < 0) return status;
         l->rules = TFI_RULES_WHOLE;
         return build(l);
     }

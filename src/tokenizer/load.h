@@ -18,7 +18,7 @@ typedef struct tfi_entries {
     tfi_memory *memory;
     tfi_entry *data;
     size_t count, capacity;
-    tfi_json_list pieces; /* model.vocab of a tokenizer.json where it is an array: then it is not in the tree */
+    tfi_json_list pieces; /* model.vocab of a tokenizer.json, or all of a vocab.json, which the trees do not have */
 } tfi_entries;
 
 void tfi_entries_close(tfi_entries *e);
@@ -66,13 +66,13 @@ typedef struct tfi_loading {
     tf_tokenizer *t;
     const tfi_files *files;
     const char *mecab_dictionary; /* NULL: none */
-    tfi_json config;      /* tokenizer_config.json */
-    tfi_json model;       /* config.json */
-    tfi_json tokens;      /* tokenizer.json */
-    tfi_file tokens_file; /* the same; entries.pieces and so entries lie in it */
-    tfi_json special_map; /* special_tokens_map.json */
-    tfi_json added;       /* added_tokens.json */
-    tfi_file vocab;       /* vocab.txt; data NULL if there is none */
+    tfi_json config;              /* tokenizer_config.json */
+    tfi_json model;               /* config.json */
+    tfi_json tokens;              /* tokenizer.json */
+    tfi_file pieces_file;         /* tokenizer.json or vocab.json: entries.pieces and so entries lie in it */
+    tfi_json special_map;         /* special_tokens_map.json */
+    tfi_json added;               /* added_tokens.json */
+    tfi_file vocab;               /* vocab.txt; data NULL if there is none */
     const char *vocab_name;
     tfi_json bpe_vocab; /* vocab.json or encoder.json */
     tfi_file merges;    /* merges.txt or vocab.bpe; data NULL if there is none */
@@ -110,8 +110,13 @@ tf_status tfi_add_tokens(tfi_loading *l, int legacy);
  * at a line's end is not part of it. */
 tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, int trims, tfi_entries *out);
 
-/* {"token": id, ...}, a file's root or a member of it. Fills t->vocab too. */
-tf_status tfi_read_vocab_json(tf_tokenizer *t, const json_t *vocab, const char *file, tfi_entries *out);
+/* {"token": id, ...} at out->pieces, a file's root or a member of it. Fills t->vocab too. */
+tf_status tfi_read_vocab_json(tf_tokenizer *t, const char *file, tfi_entries *out);
+
+/* out->pieces is valid UTF-8 and an object, or an array; makes room for its members. */
+tf_status tfi_open_list(tfi_entries *out, const char *file, int is_object);
+/* The string of a pair: where the file has it, or what its escapes stand for. */
+tf_status tfi_pair_text(tf_tokenizer *t, const tfi_json_pair *pair, tfi_entry *out);
 
 /* load_japanese.c: BertJapaneseTokenizer's settings and dictionary. */
 tf_status tfi_read_japanese(tfi_loading *l);

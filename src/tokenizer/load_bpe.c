@@ -141,12 +141,10 @@ static tf_status read_settings(tf_tokenizer *t, tfi_json model)
 
 tf_status tfi_read_bpe_model(tf_tokenizer *t, tfi_json model, int whole, tfi_entries *out)
 {
-    const json_t *vocab = json_object_get(model.object, "vocab");
     tf_status status;
 
     t->model = TFI_MODEL_BPE;
-    if (!json_is_object(vocab)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an object", model.file);
-    if ((status = tfi_read_vocab_json(t, vocab, model.file, out)) < 0) return status;
+    if ((status = tfi_read_vocab_json(t, model.file, out)) < 0) return status;
     if (whole && (status = read_settings(t, model)) < 0) return status;
     return read_json_merges(t, json_object_get(model.object, "merges"), model.file);
 }

@@ -17,31 +17,75 @@ static tf_status refuse(tfi_json root, const char *key, const char *type)
 
 /* Model. */
 
-tf_status tfi_read_vocab_json(tf_tokenizer *t, const json_t *vocab, const char *file, tfi_entries *out)
+/* A pair's number as an id, or -1. */
+static int32_t member_id(const tfi_json_pair *pair)
 {
-    const size_t n = json_object_size(vocab);
-    const char *text;
-    json_t *value;
-    tf_status status;
-    int32_t *id;
-    uint32_t nodes = 0;
+    int32_t id = 0;
 
-    if ((status = tfi_reserve(out->memory, (void **)&out->data, &out->capacity, n, sizeof *out->data)) < 0) return status;
-    nodes = n < TFI_TOKEN_ID_MAX / 4 ? (uint32_t)n * 3 : TFI_TOKEN_ID_MAX;
-    if ((status = tfi_trie_open(&t->vocab, t->memory, nodes)) < 0) return status;
-    json_object_foreach((json_t *)vocab, text, value)
-    {
-        const json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
-        const size_t size = strlen(text);
-        if (number < 0 || number > TFI_TOKEN_ID_MAX)
-            return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary: the id of \"%.64s\" is not an integer in [0, %d]", file,
-                            text, TFI_TOKEN_ID_MAX);
-        if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)text, size, &id)) < 0)
-            return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
-        *id = (int32_t)number;
-        out->data[out->count++] = (tfi_entry){.text = text, .size = (uint32_t)size, .id = *id};
+    for (size_t i = 0; i < pair->number_size && id <= TFI_TOKEN_ID_MAX; i++) {
+        if (pair->number[i] < '0' || pair->number[i] > '9') return -1;
+        id = id * 10 + (pair->number[i] - '0');
     }
-    t->vocab_entries = (int32_t)n;
+    return pair->number_size > 0 && id <= TFI_TOKEN_ID_MAX ? id : -1;
+}
+
+static tf_status bad_token(const char *file, const char *text, size_t size, const char *what)
+{
+    return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary: \"%.*s\" %s", file, (int)(size < 64 ? size : 64), text ? text : "",
+                    what);
+}
+
+tf_status tfi_pair_text(tf_tokenizer *t, const tfi_json_pair *pair, tfi_entry *out)
+{
+    *out = (tfi_entry){.text = pair->text, .size = (uint32_t)pair->text_size};
+    if (pair->text_size > INT32_MAX) return tfi_fail(TF_STATUS_UNSUPPORTED, "an endless token");
+    if (!pair->has_escapes) return TF_STATUS_OK;
+    char *text = tfi_arena_alloc(&t->arena, pair->text_size + 1);
+    if (!text) return TF_STATUS_NOMEM;
+    const int64_t size = tfi_json_unescape(pair, text);
+    if (size < 0)
+        return tfi_fail(TF_STATUS_CORRUPT, "a wrong escape in \"%.*s\"", pair->text_size < 64 ? (int)pair->text_size : 64,
+                        pair->text);
+    *out = (tfi_entry){.text = text, .size = (uint32_t)size};
+    return TF_STATUS_OK;
+}
+
+tf_status tfi_open_list(tfi_entries *out, const char *file, int is_object)
+{
+    const tfi_json_list *list = &out->pieces;
+    const size_t size = (size_t)(list->end - list->begin), bound = list->begin ? tfi_json_list_bound(list) : 0;
+    uint32_t bad = 0;
+
+    if (!list->begin || list->is_object != is_object)
+        return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an %s", file, is_object ? "object" : "array");
+    const size_t good = tfi_utf8_valid((const uint8_t *)list->begin, size, &bad);
+    if (good != size) return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary: not UTF-8 at its byte %zu", file, good);
+    return tfi_reserve(out->memory, (void **)&out->data, &out->capacity, bound, sizeof *out->data);
+}
+
+tf_status tfi_read_vocab_json(tf_tokenizer *t, const char *file, tfi_entries *out)
+{
+    tfi_json_list list = out->pieces;
+    tfi_json_pair pair;
+    tfi_entry e;
+    tf_status status = tfi_open_list(out, file, 1);
+    int more;
+    int32_t *id;
+
+    if (status < 0) return status;
+    const uint32_t nodes = out->capacity < TFI_TOKEN_ID_MAX / 4 ? (uint32_t)out->capacity * 3 : TFI_TOKEN_ID_MAX;
+    if ((status = tfi_trie_open(&t->vocab, t->memory, nodes)) < 0) return status;
+    while ((more = tfi_json_list_next(&list, &pair)) > 0) {
+        if ((status = tfi_pair_text(t, &pair, &e)) < 0) return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
+        if ((e.id = member_id(&pair)) < 0) return bad_token(file, e.text, e.size, "has an id that is not an integer in range");
+        if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)e.text, e.size, &id)) < 0)
+            return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
+        if (*id != TFI_TRIE_NONE) return bad_token(file, e.text, e.size, "is a duplicate");
+        *id = e.id;
+        out->data[out->count++] = e;
+    }
+    if (more < 0) return bad_token(file, pair.text, pair.text_size, "is not a string with an id");
+    t->vocab_entries = (int32_t)out->count;
     return TF_STATUS_OK;
 }
 
@@ -73,13 +117,11 @@ tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const c
     if (strcmp(type, "Unigram") == 0) return tfi_read_unigram_model(t, model, whole, out);
     const int is_pieces = strcmp(type, "WordPiece") == 0;
     if (!is_pieces && strcmp(type, "WordLevel") != 0) return refuse(root, "the model", type);
-    const json_t *vocab = json_object_get(model.object, "vocab");
     t->model = is_pieces ? TFI_MODEL_WORDPIECE : TFI_MODEL_WORDLEVEL;
-    if ((status = expect(vocab, JSON_OBJECT, root.file, "model.vocab", "an object")) < 0) return status;
     if (!is_pieces) *unk = "<unk>";
     if (!is_pieces && (status = tfi_json_string(model, "unk_token", unk)) < 0) return status;
     if (is_pieces && whole && (status = read_model_settings(t, model, unk)) < 0) return status;
-    return tfi_read_vocab_json(t, vocab, root.file, out);
+    return tfi_read_vocab_json(t, root.file, out);
 }
 
 /* Normalizer, pre-tokenizer, decoder. */

@@ -60,21 +60,6 @@ static double read_number(const tfi_json_pair *pair)
     return n.is_negative ? -value : value;
 }
 
-/* The string of a pair: where the file has it, or what its escapes stand for. */
-static tf_status piece_text(tf_tokenizer *t, const char *file, size_t i, const tfi_json_pair *pair, tfi_entry *out)
-{
-    *out = (tfi_entry){.text = pair->text, .size = (uint32_t)pair->text_size};
-    if (pair->text_size > 6 * TFI_PIECE_SIZE_MAX) return bad_piece(file, i, "is too long");
-    if (pair->has_escapes) {
-        char *text = tfi_arena_alloc(&t->arena, pair->text_size + 1);
-        if (!text) return TF_STATUS_NOMEM;
-        const int64_t size = tfi_json_unescape(pair, text);
-        if (size < 0) return bad_piece(file, i, "has a wrong escape");
-        *out = (tfi_entry){.text = text, .size = (uint32_t)size};
-    }
-    return out->size > TFI_PIECE_SIZE_MAX ? bad_piece(file, i, "is too long") : TF_STATUS_OK;
-}
-
 static tf_status read_pieces(tf_tokenizer *t, const char *file, int whole, tfi_entries *out)
 {
     tfi_json_list list = out->pieces;
@@ -82,15 +67,14 @@ static tf_status read_pieces(tf_tokenizer *t, const char *file, int whole, tfi_e
     tfi_entry piece;
     size_t i = 0;
     int more;
-    uint32_t bad = 0;
-    tf_status status;
+    tf_status status = tfi_open_list(out, file, 0);
 
-    if (!list.begin) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an array", file);
-    const size_t size = (size_t)(list.end - list.begin), good = tfi_utf8_valid((const uint8_t *)list.begin, size, &bad);
-    if (good != size) return tfi_fail(TF_STATUS_CORRUPT, "%s: model.vocab: not UTF-8 at byte %zu of the array", file, good);
-    if ((status = open_vocab(t, tfi_json_list_bound(&list), out)) < 0) return tfi_fail_prefix(status, "%s: ", file);
+    if (status < 0) return status;
+    if ((status = open_vocab(t, out->capacity, out)) < 0) return tfi_fail_prefix(status, "%s: ", file);
     for (; (more = tfi_json_list_next(&list, &pair)) > 0; i++) {
-        if ((status = piece_text(t, file, i, &pair, &piece)) < 0) return status;
+        if ((status = tfi_pair_text(t, &pair, &piece)) < 0)
+            return tfi_fail_prefix(status, "%s: model.vocab: piece %zu: ", file, i);
+        if (piece.size > TFI_PIECE_SIZE_MAX) return bad_piece(file, i, "is too long");
         const double score = whole ? read_number(&pair) : tfi_json_number_nearest(pair.number, pair.number_size);
         if (!isfinite(score)) return bad_piece(file, i, "has a score that no double holds");
         status = add_piece(t, out, piece.text, piece.size, score);

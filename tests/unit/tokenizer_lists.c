@@ -1,4 +1,4 @@
-/* The array that is read without a tree, its numbers against the C library's, its strings against jansson's; and stems against
+/* The list that is read without a tree, its numbers against the C library's, its strings against jansson's; and stems against
  * the tries they are made of. */
 #include <float.h>
 #include <inttypes.h>
@@ -68,7 +68,14 @@ static void test_lists(void)
         {"{\"model\":{\"vocab\":[[\"a\",1]}}", -2},
         {"{\"model\":{\"vocab\":[[\"a\",1]],\"vocab\":[]}}", -2},
         {"{\"model\":{\"vocab\":[[\"a\",1]]}", -2},
-        {"{\"model\":{\"vocab\":{\"a\":1}}}", -1},
+        {"{\"model\":{\"vocab\":{\"a\":1 , \"}:\\\"\" : 2.5}}}", 2},
+        {"{\"model\":{\"vocab\":{\"a\":1,}}}", -1},
+        {"{\"model\":{\"vocab\":{\"a\":[1]}}}", -1},
+        {"{\"model\":{\"vocab\":{\"a\",1}}}", -1},
+        {"{\"model\":{\"vocab\":{[\"a\",1]}}}", -1},
+        {"{\"model\":{\"vocab\":[\"a\":1]}}", -1},
+        {"{\"model\":{\"vocab\":{\"a\":1]}}", -2},
+        {"{\"model\":{\"vocab\":7}}", -1},
         {"[]", -1}};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
