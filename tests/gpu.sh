@@ -21,20 +21,40 @@ export TFINFER_DEVICE=cuda TFINFER_LIBRARY=$build/src/libtfinfer.so.0 TFINFER_DU
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=1
 pytest="$python -m pytest -q -p no:cacheprovider --device cuda --rootdir $here/conformance"
 ran=0
-failed=()
+failed=() begun=()
 
-step() { # NAME SECONDS COMMAND...
-    local name=$1 limit=$2 begin=$SECONDS code last
-    shift 2
-    case ",$steps," in *",${name%%-*},"*) ;; *) return ;; esac
-    echo "==== $name: $*" >>"$log"
-    timeout "$limit" "$@" >"$log.step" 2>&1
-    code=$?
-    cat "$log.step" >>"$log"
-    last=$(grep -E 'passed|failed|mismatches|ERROR SUMMARY|hazard' "$log.step" | tail -4 | tr '\n' ' ')
+is_wanted() { # NAME
+    case ",$steps," in *",${1%%-*},"*) ;; *) return 1 ;; esac
+}
+run() { # NAME SECONDS COMMAND...
+    local begin=$SECONDS to=$log.$1
+    echo "==== $1: ${*:3}" >"$to"
+    timeout "$2" "${@:3}" >>"$to" 2>&1
+    echo "$? $((SECONDS - begin))" >"$to.end"
+}
+report() { # NAME
+    local code seconds last
+    read -r code seconds <"$log.$1.end"
+    last=$(grep -E 'passed|failed|mismatches|ERROR SUMMARY|hazard' "$log.$1" | tail -4 | tr '\n' ' ')
     ran=$((ran + 1))
-    [ $code = 0 ] || failed+=("$name")
-    echo "gpu: $name: $([ $code = 0 ] && echo passed || echo "FAILED ($code)") in $((SECONDS - begin)) s | ${last:-$(tail -1 "$log.step")}"
+    [ "$code" = 0 ] || failed+=("$1")
+    echo "gpu: $1: $([ "$code" = 0 ] && echo passed || echo "FAILED ($code)") in $seconds s | ${last:-$(tail -1 "$log.$1")}"
+    cat "$log.$1" >>"$log"
+    rm "$log.$1" "$log.$1.end"
+}
+step() { # NAME SECONDS COMMAND...
+    is_wanted "$1" || return
+    run "$@"
+    report "$1"
+}
+begin() { # NAME SECONDS COMMAND...; several at once, each mostly the reference on the CPU
+    is_wanted "$1" || return
+    (export OMP_NUM_THREADS=$((($(nproc) + 3) / 4)) && run "$@") &
+    begun+=("$1")
+}
+end() {
+    wait
+    for name in "${begun[@]}"; do report "$name"; done
 }
 
 conformance=$here/conformance
@@ -44,14 +64,15 @@ step device 60 "$build/tests/bin/api_device"
 step gemm_file 60 "$build/tests/bin/api_gemm_file"
 step api 120 "$build/tests/bin/api_generate"
 step on_device 90 "$build/tests/bin/api_on_device"
-step encode 240 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
-step source 60 $pytest "$conformance/test_open_source.py"
-step fp16 60 $pytest "$conformance/test_fp16.py"
-step choices 60 $pytest "$conformance/test_gemm_file.py"
-step steps 100 $pytest "$conformance/test_steps.py"
-[ -e "$conformance/test_generate.py" ] && step generate 200 $pytest "$conformance/test_generate.py"
-step equality 120 $pytest "$conformance/test_equality.py"
-step tasks 120 $pytest "$conformance/test_tasks.py"
+begin encode 300 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
+begin source 120 $pytest "$conformance/test_open_source.py"
+begin fp16 120 $pytest "$conformance/test_fp16.py"
+begin choices 120 $pytest "$conformance/test_gemm_file.py"
+begin steps 200 $pytest "$conformance/test_steps.py"
+[ -e "$conformance/test_generate.py" ] && begin generate 260 $pytest "$conformance/test_generate.py"
+begin equality 240 $pytest "$conformance/test_equality.py"
+begin tasks 240 $pytest "$conformance/test_tasks.py"
+end
 
 # The sanitizers over the tests of the ops, each kind a process with a limit of its own. memcheck's go all at once; racecheck's, which take
 # the longer the less of the device they have, one after the other, and of many cases only some. A name that is part of another one runs that too.
@@ -87,6 +108,5 @@ if command -v compute-sanitizer >/dev/null; then
         step $tool-ops 1800 bash -c 'sanitize_ops "$@"' - $tool 150 "$build/tests/bin/cuda_ops"
     done
 fi
-rm -f "$log.step"
 echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
 [ ${#failed[@]} = 0 ]
