@@ -125,10 +125,12 @@ struct chain_ring {
         phase ^= 1;
     }
 
-    /* The producer: when the stage is empty, so many bytes are going to come. */
+    /* The producer: when the stage is empty, so many bytes are going to come. Consumers have asked for what they read of it, but
+     * copies do not queue behind loads that are on their way: without the fence some brought the bytes of the next stage. */
     __device__ void expect(int bytes) const
     {
         barrier_wait(empty(), phase ^ 1);
+        before_copies();
         if (threadIdx.x % WARP == 0) barrier_expect(full, bytes);
         __syncwarp();
     }

@@ -136,8 +136,9 @@ __device__ inline void stores_are_done()
     asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
-/* What this thread wrote to shared memory is seen by the copy engine once a barrier has been passed. */
-__device__ inline void show_to_copies()
+/* Loads and stores of shared memory that come before are over when copies that come after begin: this thread's, and those of
+ * threads that have arrived at a barrier it has waited for. */
+__device__ inline void before_copies()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

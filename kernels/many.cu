@@ -201,7 +201,7 @@ __device__ void end_block(const waiting<WIDTH> &t, int block, uint32_t chunk, in
 template <int WIDTH>
 __device__ void end_chunk(const many_call &c, const waiting<WIDTH> &t, int column, uint32_t chunk)
 {
-    show_to_copies();
+    before_copies();
     if (threadIdx.x % WARPGROUP == 0) stores_have_read();
     asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / WARPGROUP + 1) : "memory");
     if (threadIdx.x % WARPGROUP == 0) store_tile(&c.y, t.column + column, t.row, chunk);

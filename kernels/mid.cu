@@ -153,7 +153,7 @@ __device__ void init_barriers(const mid_call &c, const mid_block<S> &b)
     }
     if (S::CLUSTER) barrier_init(b.met(), 1);
     barriers_are_there();
-    show_to_copies();
+    before_copies();
     if (S::SPLIT) barrier_expect(b.met(), c.parts * c.owned * UNIT_BYTES);
     if (S::NORM) barrier_expect(b.met(), S::STATISTICS_BYTES);
 }

@@ -387,19 +387,16 @@ static void check_link(chain_case *c, int i)
 
 /* ---- kinds ---- */
 
-static void run_chain(chain_case *c)
+/* The `run`th, with words' tags of its own. */
+static void run_chain(chain_case *c, const tfi_cuda_launch *l, int run)
 {
-    const tfi_cuda_launch l = device_launch(&c->live, device_capability, 0);
+    const uint32_t tag = 0xfffffff0u - 40 * RUNS + (uint32_t)(40 * run);
 
-    for (int run = 0; run < RUNS; run++) {
-        const uint32_t tag = 0xfffffff0u - 40 * RUNS + (uint32_t)(40 * run);
-        device_ok(
-            cudaMemcpy((char *)(uintptr_t)l.live + offsetof(tfi_cuda_live, tag), &tag, sizeof tag, cudaMemcpyHostToDevice),
-            "cudaMemcpy");
-        device_begin();
-        CHECK_OK(tfi_cuda_chain(&l, &c->a));
-        device_run();
-    }
+    device_ok(cudaMemcpy((char *)(uintptr_t)l->live + offsetof(tfi_cuda_live, tag), &tag, sizeof tag, cudaMemcpyHostToDevice),
+              "cudaMemcpy");
+    device_begin();
+    CHECK_OK(tfi_cuda_chain(l, &c->a));
+    device_run();
 }
 
 static void chain(void)
@@ -409,8 +406,36 @@ static void chain(void)
     if (device_capability < 90) return;
     for (int i = 0; i < 24; i++) {
         make_case(&c);
-        run_chain(&c);
+        const tfi_cuda_launch l = device_launch(&c.live, device_capability, 0);
+        for (int run = 0; run < RUNS; run++) run_chain(&c, &l, run);
         for (int k = 0; k < c.a.count; k++) check_link(&c, k);
+        device_end();
+    }
+}
+
+/* The same bits in every run, with weights that come from memory: blocks wait for them, and for one another, differently each
+ * time. */
+static void chain_again(void)
+{
+    enum { CASES = 12, AGAIN = 100, SPOIL = 128 << 20 };
+    static chain_case c;
+
+    if (device_capability < 90) return;
+    for (int i = first_case(); i < CASES; i += case_step) {
+        void *spoil = device_bytes(SPOIL), *first[LINKS_MAX];
+        make_case(&c);
+        const tfi_cuda_launch l = device_launch(&c.live, device_capability, 0);
+        for (int run = 0; run < AGAIN; run++) {
+            device_ok(cudaMemset(spoil, run, SPOIL), "cudaMemset");
+            run_chain(&c, &l, run);
+            for (int k = 0; k < c.a.count; k++) {
+                const tfi_link *link = &c.links[k];
+                const int64_t live = c.live.rows[link->rows] * columns_of(link);
+                void *now = device_result(&c.of[k].y, (tfi_dtype)link->y.dtype, live);
+                if (run == 0) first[k] = now;
+                else CHECK_INT(memcmp(now, first[k], (size_t)live * tfi_dtype_size((tfi_dtype)link->y.dtype)), 0);
+            }
+        }
         device_end();
     }
 }
@@ -462,6 +487,7 @@ static void chain_meets(void)
 void check_chain_kernels(int argc, char **argv)
 {
     check_kind(argc, argv, "chain", chain);
+    check_kind(argc, argv, "chain_again", chain_again);
     check_kind(argc, argv, "chain_unfit", chain_unfit);
     check_kind(argc, argv, "chain_meets", chain_meets);
 }
