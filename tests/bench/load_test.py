@@ -79,9 +79,8 @@ def tokenizer_of(route):
     if route == "/complete":
         gpt2 = tokenizers.ByteLevelBPETokenizer(str(folder / "gpt2/encoder.json"), str(folder / "gpt2/vocab.bpe"))
         return transformers.PreTrainedTokenizerFast(tokenizer_object=gpt2._tokenizer, eos_token="<|endoftext|>")
-    name = {"/entities": "bert-base-uncased", "/rewrite": "t5-small"}[route]
-    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "hf-json" / name / "tokenizer.json"), pad_token="[PAD]"
-        if route == "/entities" else "<pad>")  # fmt: skip
+    name, padding = {"/entities": ("bert-base-uncased", "[PAD]"), "/rewrite": ("t5-small", "<pad>")}[route]
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "hf-json" / name / "tokenizer.json"), pad_token=padding)
 
 
 def save_checkpoint(route, tiny, dtype, path):
@@ -231,7 +230,8 @@ def measure(servers, texts, a, folder):
         for server in servers:
             server.settle()
             rate, median, late, failures = figures[server.name] = load(server, route, bodies, a)
-            log(f"{route} {server.name}: {rate:.1f}/s, p50 {median:.1f} ms, p99 {late:.1f} ms, {failures} failed, load {os.getloadavg()[0]:.1f}")
+            times = f"p50 {median:.1f} ms, p99 {late:.1f} ms"
+            log(f"{route} {server.name}: {rate:.1f}/s, {times}, {failures} failed, load {os.getloadavg()[0]:.1f}")
             if failures:
                 log(server.log.read_text()[-3000:])
             server.settle()
@@ -274,7 +274,8 @@ def main():
         print(machine(a), flush=True)
         rows = measure(servers, texts, a, pathlib.Path(folder))
     header = ["", "tfinfer, requests/s", "transformers", "times as many", "p50, ms", "transformers", "p99, ms", "transformers", "failed"]
-    print(f"{USERS} users, warm-up {a.warmup} s, then {a.seconds} s; {time.monotonic() - begin:.0f} s in all\n\n{table(header, rows)}", flush=True)
+    print(f"{USERS} users, warm-up {a.warmup} s, then {a.seconds} s; {time.monotonic() - begin:.0f} s in all\n")
+    print(table(header, rows), flush=True)
 
 
 if __name__ == "__main__":
