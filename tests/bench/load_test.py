@@ -7,8 +7,8 @@ BERT-base with 45 labels and texts of 5 to 40 tokens; T5-base v1.1 with a vocabu
 greedy, the end token barred; weights drawn at random, fp32 on the CPU and fp16 on a GPU, made once and kept in --cache. This library is one
 process with threads, as examples/web has it; transformers are four processes, each with all models (load/peer.py). wrk is the
 load generator: 16 users on connections of their own, without a pause between an answer and the next request, which is one of 300 texts
-drawn at random. Both servers are up from the beginning and take turns, a route at a time; a turn begins when nothing computes any
-more and has its own warm-up, which does not count. What they answer is compared first.
+drawn at random. The servers take turns, a route at a time; a turn begins when nothing computes any more and has its own warm-up, which does
+not count. What they answer is compared.
 
 Wants wrk, the packages of tests/requirements.txt, and the folder with vocabularies and texts that TFINFER_TEST_DATA names. --tiny: models of
 two narrow layers, to try the script.
@@ -25,6 +25,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -45,10 +46,11 @@ USERS, TEXTS, TOKENS, WORKERS = 16, 300, 40, 4
 ROUTES = {"/entities": "BERT-base, 45 labels", "/rewrite": "T5-base v1.1, 40 + 40", "/complete": "GPT-2 medium, 40 + 40"}
 VARIABLES = {"/entities": "ENTITIES_MODEL", "/rewrite": "REWRITE_MODEL", "/complete": "COMPLETE_MODEL"}
 OURS, PEER = "tfinfer", "transformers"
+BEGIN = time.monotonic()
 
 
 def log(*words):
-    print(*words, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - BEGIN:4.0f} s:", *words, file=sys.stderr, flush=True)
 
 
 # ---- checkpoints and texts; each in a process of its own, so that torch is not in this one ----
@@ -83,13 +85,14 @@ def tokenizer_of(route):
     return transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "hf-json" / name / "tokenizer.json"), pad_token=padding)
 
 
-def save_checkpoint(route, tiny, dtype, path):
+def save_checkpoint(route, tiny, dtype, device, path):
     """The word table is a tenth as large as transformers draws it: else GPT-2 repeats its last word, whatever the layers say."""
     import torch
 
     kind, config = configuration(route, tiny)
     torch.manual_seed(1)
-    model = kind(config)
+    with torch.device(device):
+        model = kind(config)
     model.get_input_embeddings().weight.data.mul_(0.1)
     if route != "/entities":
         lengths = dict(min_new_tokens=TOKENS, max_new_tokens=TOKENS, do_sample=False)
@@ -113,10 +116,9 @@ def draw_texts(route):
     return found
 
 
-def prepare(route, tiny, dtype, cache):
-    path = cache / f"{'tiny' if tiny else 'load'}-{route[1:]}-{dtype}"
-    make(path, lambda part: save_checkpoint(route, tiny, dtype, part))
-    return path, draw_texts(route)
+def prepare(route, tiny, dtype, device, path):
+    make(path, lambda part: save_checkpoint(route, tiny, dtype, device, part))
+    return draw_texts(route)
 
 
 # ---- servers ----
@@ -135,17 +137,20 @@ class Server:
         with open(self.log, "w") as out:
             self.process = subprocess.Popen(list(map(str, command)), env=environment, stdout=out, stderr=subprocess.STDOUT)
 
-    def wait(self, limit):
+    def wait(self, limit=300):
         """Until all of its processes answer."""
         end = time.monotonic() + limit
         while time.monotonic() < end and self.process.poll() is None:
-            time.sleep(0.2)
-            text = self.log.read_text()
-            if self.name == PEER and text.count("a worker is ready") < WORKERS:
-                continue
-            with contextlib.suppress(OSError), urllib.request.urlopen(self.url + "/health", timeout=limit):
-                return
+            with contextlib.suppress(OSError):
+                if self.ready() < math.inf and urllib.request.urlopen(self.url + "/health", timeout=limit).status == 200:
+                    return
+            time.sleep(0.1)
         raise SystemExit(f"{self.name} did not start:\n{self.log.read_text()[-4000:]}")
+
+    def ready(self):
+        """When the last of the peer's processes was; infinity while one is not."""
+        times = re.findall(r"a worker is ready at (\S+)", self.log.read_text())
+        return 0 if self.name == OURS else float(times[-1]) if len(times) >= WORKERS else math.inf
 
     def post(self, route, body):
         request = urllib.request.Request(self.url + route, body.encode(), {"Content-Type": "application/json"})
@@ -199,15 +204,22 @@ def load(server, route, bodies, a):
 
 
 def compare(servers, route, texts):
-    """How many answers to the same texts are the same; scores apart."""
-    same = 0
-    for text in texts:
-        answers = [server.post(route, json.dumps({"text": text})) for server in servers]
-        for answer in answers:
-            for entity in answer.get("entities", []):
-                entity.pop("score")
-        same += answers[0] == answers[1]
-    return same
+    """How many answers to the same texts are the same, scores apart; the first difference is shown."""
+    bodies = [json.dumps({"text": text}) for text in texts]
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        asked = [[pool.submit(server.post, route, body) for body in bodies] for server in servers]
+        pairs = [tuple(one.result() for one in pair) for pair in zip(*asked)]
+    different = [pair for pair in pairs if without_scores(pair[0]) != without_scores(pair[1])]
+    for pair in different[:1]:
+        parts = zip(*(answer.get("entities", [answer]) for answer in pair))
+        log("a difference:", json.dumps([both for both in parts if without_scores(both[0]) != without_scores(both[1])][:2])[:800])
+    return len(pairs) - len(different)
+
+
+def without_scores(answer):
+    if isinstance(answer, list):
+        return [without_scores(one) for one in answer]
+    return {key: without_scores(value) if key == "entities" else value for key, value in answer.items() if key != "score"}
 
 
 def machine(a):
@@ -219,23 +231,33 @@ def machine(a):
     return f"{datetime.date.today()}, {text}; {a.device}, {a.dtype}"
 
 
-def measure(servers, texts, a, folder):
+def turn(server, servers, route, bodies, a):
+    """Of one server, when nobody computes."""
+    for one in servers:
+        one.settle()
+    figures = rate, median, late, failures = load(server, route, bodies, a)
+    times = f"p50 {median:.1f} ms, p99 {late:.1f} ms"
+    log(f"{route} {server.name}: {rate:.1f}/s, {times}, {failures} failed, load {os.getloadavg()[0]:.1f}")
+    if failures:
+        log(server.log.read_text()[-3000:])
+    return figures
+
+
+def measure(ours, peer, texts, a, folder):
     rows = []
     for route in a.routes:
         bodies = folder / "bodies.txt"
         bodies.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[route]))
-        same = compare(servers, route, texts[route][:8])
-        log(f"{route}: {same} of 8 answers are the same")
-        figures = {}
-        for server in servers:
-            server.settle()
-            rate, median, late, failures = figures[server.name] = load(server, route, bodies, a)
-            times = f"p50 {median:.1f} ms, p99 {late:.1f} ms"
-            log(f"{route} {server.name}: {rate:.1f}/s, {times}, {failures} failed, load {os.getloadavg()[0]:.1f}")
-            if failures:
-                log(server.log.read_text()[-3000:])
-            server.settle()
-        (rate, median, late, lost), (slow, slow_median, slow_late, slow_lost) = (figures[server.name] for server in servers)
+        begin = time.monotonic()
+        figures = turn(ours, [ours], route, bodies, a)
+        if peer.ready() > begin + a.warmup:
+            peer.wait()
+            log("again: the peer was not up before the warm-up was over")
+            figures = turn(ours, [ours, peer], route, bodies, a)
+        log(f"{route}: {compare([ours, peer], route, texts[route][:8])} of 8 answers are the same")
+        rate, median, late, lost = figures
+        slow, slow_median, slow_late, slow_lost = turn(peer, [ours, peer], route, bodies, a)
+        peer.settle()
         values = (rate, slow, rate / slow if slow else math.nan, median, slow_median, late, slow_late)
         cells = [f"{v:.0f}" if v >= 1000 else f"{v:.3g}" for v in values]
         rows.append([ROUTES[route], *cells, lost + slow_lost])
@@ -257,24 +279,25 @@ def main():
     a = arguments.parse_args()
     a.dtype = a.dtype or ("fp32" if a.device == "cpu" else "fp16")
     a.cache.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
-        made = {route: pool.submit(prepare, route, a.tiny, a.dtype, a.cache.resolve()) for route in ROUTES}
-        made = {route: one.result() for route, one in made.items()}
-    paths, texts = ({route: one[i] for route, one in made.items()} for i in (0, 1))
-    log(f"checkpoints and texts: {time.monotonic() - begin:.0f} s")
+    size = "tiny" if a.tiny else "load"
+    paths = {route: a.cache.resolve() / f"{size}-{route[1:]}-{a.dtype}" for route in ROUTES}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        servers = []
-        for name, port in ((PEER, a.port), (OURS, a.port + 1)):
-            servers.insert(0, Server(name, port, a, paths, pathlib.Path(folder)))
-            stack.callback(servers[0].close)
-        for server in servers:
-            server.wait(240)
-            log(f"{server.name} is up: {time.monotonic() - begin:.0f} s")
+        peer = Server(PEER, a.port, a, paths, pathlib.Path(folder))  # waits for its models by itself
+        stack.callback(peer.close)
+        with concurrent.futures.ProcessPoolExecutor(len(ROUTES), multiprocessing.get_context("spawn")) as pool:
+            made = {route: pool.submit(prepare, route, a.tiny, a.dtype, a.device, path) for route, path in paths.items()}
+            texts = {route: one.result() for route, one in made.items()}
+        log("checkpoints and texts are there")
+        ours = Server(OURS, a.port + 1, a, paths, pathlib.Path(folder))
+        stack.callback(ours.close)
+        ours.wait()
+        log(f"{OURS} is up")
+        if a.device == "cpu":  # the peer's start takes the processor for longer than a warm-up
+            peer.wait()
         print(machine(a), flush=True)
-        rows = measure(servers, texts, a, pathlib.Path(folder))
+        rows = measure(ours, peer, texts, a, pathlib.Path(folder))
     header = ["", "tfinfer, requests/s", "transformers", "times as many", "p50, ms", "transformers", "p99, ms", "transformers", "failed"]
-    print(f"{USERS} users, warm-up {a.warmup} s, then {a.seconds} s; {time.monotonic() - begin:.0f} s in all\n")
+    print(f"{USERS} users, warm-up {a.warmup} s, then {a.seconds} s; {time.monotonic() - BEGIN:.0f} s in all\n")
     print(table(header, rows), flush=True)
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "examples/web"))
 
@@ -10,6 +11,7 @@ import app
 import torch
 import transformers
 
+MODELS = ("ENTITIES_MODEL", "REWRITE_MODEL", "COMPLETE_MODEL")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,7 +44,17 @@ class Generation:
         return {"text": self.tokenizer.decode(new, skip_special_tokens=True), "finish": finish}
 
 
+def wait_for_models():
+    """load_test.py makes them while the processes start; what takes long and needs no model comes first."""
+    torch.zeros(1, device=os.environ["DEVICE"])
+    for name in ("pipeline", "BertForTokenClassification", "T5ForConditionalGeneration", "GPT2LMHeadModel"):
+        getattr(transformers, name)  # is imported now
+    while not all(os.path.exists(os.environ[name]) for name in MODELS):
+        time.sleep(0.1)
+
+
 def create():
+    wait_for_models()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ["WORKERS"])))
     transformers.utils.logging.set_verbosity_error()
     options = dict(device=os.environ["DEVICE"], dtype=DTYPES[os.environ["DTYPE"]])
@@ -52,5 +64,5 @@ def create():
         "/complete": Generation(transformers.GPT2LMHeadModel, os.environ["COMPLETE_MODEL"], **options),
     }
     service = app.create(tasks)
-    print("a worker is ready", flush=True)
+    print(f"a worker is ready at {time.monotonic()}", flush=True)
     return service
