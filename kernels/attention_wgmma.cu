@@ -11,7 +11,7 @@
  *           exponentials at 16 a clock and multiprocessor are 63 us; 302 MB of x and y are 66 us
  * Measured  H200, CUDA 13.0, fp16, each in a chain of its kind: 128x384, H=12, D=64: 169 us, 342 TFLOP/s; 128 sequences of 1 to
  *           345: 72 us, 216; 32x384 with bias: 57 us, 252; 8x1024, causal: 50 us, 258; 32x384, H=16, D=128: 124 us, 311;
- *           1x512, H=12: 6.8 us; 1x40, H=12: 2.4 us; 1x16, H=32, D=128, with bias: 2.7 us
+ *           1x512, H=12: 6.9 us; 1x40, H=12: 2.4 us; 1x16, H=32, D=128, with bias: 2.7 us
  * Tried     128x384: two warpgroups a block, 128 keys a step: 186 us; 64 keys: 195 us; four blocks of one: 190 us; three
  *           warpgroups: 272 us. Queries kept in registers: nvcc 13.0 gives weights the same registers, and the second step is
  *           wrong. A profile shows half of the issue slots used and no one stall that matters: more warps, fewer instructions.
@@ -29,7 +29,7 @@ enum { GROUP = 4 * WARP, GROUP_ROWS = 64, LINE = 64, LINE_BYTES = 128, ALIGNMENT
 template <int SIZE_, int GROUPS_, bool SPLIT_, int KEYS_, int STAGES_, int BLOCKS_, bool PLAIN_ = false>
 struct shape_of {
     static constexpr int SIZE = SIZE_, GROUPS = GROUPS_, KEYS = KEYS_, STAGES = STAGES_, BLOCKS = BLOCKS_;
-    static constexpr bool SPLIT = SPLIT_, PLAIN = PLAIN_; /* PLAIN: no bias, keys and values in x; takes fewer registers */
+    static constexpr bool SPLIT = SPLIT_, PLAIN = PLAIN_; /* PLAIN: no bias, keys and values in x: fewer registers, shorter */
     static constexpr int threads = GROUPS * GROUP, panels = SIZE / LINE;
     static constexpr int rows = SPLIT ? GROUP_ROWS : GROUPS * GROUP_ROWS, step = SPLIT ? GROUPS * KEYS : KEYS;
     static constexpr int query_bytes = rows * panels * LINE_BYTES, tile_bytes = step * panels * LINE_BYTES;
@@ -233,6 +233,23 @@ __device__ void write_lines(const attention_call &c, const attention_item &item,
     }
 }
 
+/* What write_rows() does where y has 16 bits, in little code. */
+template <int COLUMNS>
+__device__ void write_pairs(const attention_call &c, const attention_item &item, int head, int row, int column,
+                            const float (&total)[2], const float (*sums)[4])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float factor = total[half] == 0 ? 0 : 1 / total[half]; /* no keys: zeros */
+        const int r = row + threadIdx.x % WARP / 4 + half * 8, d = column + threadIdx.x % 4 * 2;
+        uint16_t *const to = (uint16_t *)c.a.y + output_element(c, item, r, head) + d;
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 8; n++)
+            if (r < item.rows && d + n * 8 < c.a.D)
+                *(uint32_t *)(to + n * 8) = float_to_halves(sums[n][2 * half] * factor, sums[n][2 * half + 1] * factor, c.t.y);
+    }
+}
+
 /* The warpgroups' softmaxes over parts of the keys become one; each writes its share of the columns. */
 template <class SHAPE>
 __device__ void meet_groups(const attention_call &c, const attention_item &item, int head, float *shared,
@@ -266,7 +283,8 @@ __device__ void meet_groups(const attention_call &c, const attention_item &item,
         for (int i = 0; i < COLUMNS / 2; i++)
             out[i / 4][i % 4] += factors[i % 4 / 2] * number(g, 4 + group * (COLUMNS / 2) + i);
     }
-    write_rows<COLUMNS>(c, item, head, thread / WARP * 16, group * COLUMNS, total, out);
+    if constexpr (SHAPE::PLAIN) write_pairs<COLUMNS>(c, item, head, thread / WARP * 16, group * COLUMNS, total, out);
+    else write_rows<COLUMNS>(c, item, head, thread / WARP * 16, group * COLUMNS, total, out);
 }
 
 template <tfi_dtype T, class SHAPE>
@@ -393,6 +411,9 @@ tf_status launch_sized(const tfi_cuda_launch *l, const attention_call *c, int64_
 {
     const int64_t blocks = (c->a.R + GROUP_ROWS - 1) / GROUP_ROWS * c->a.H;
 
+    if (SIZE == 64 && max_keys > 64 && blocks <= l->multiprocessors && !c->kv.blocks && !c->a.bias && c->t.y != TFI_F32 &&
+        (uintptr_t)c->a.y % 16 == 0)
+        return launch<T, shape_of<64, 4, true, 64, 3, 1, true>>(l, c, max_keys);
     if (max_keys > 64 && blocks <= l->multiprocessors)
         return launch<T, shape_of<SIZE, SIZE == 64 ? 4 : 2, true, 64, 3, 1>>(l, c, max_keys);
     if (SIZE > 64 || c->kv.blocks || c->a.bias || blocks <= 4 * l->multiprocessors)

@@ -6,26 +6,33 @@
  * Parallel  a block has 64 or 128 rows and 96 columns, and of K all or, in a cluster, a part: so that most multiprocessors
  *           have a block even where N is small. One thread has the copy engine fill a ring of slices of x and w, 64 columns
  *           each, with as much of w as it holds ahead of the results of the kernel before; a warpgroup for each 64 rows
- *           multiplies. Blocks of a cluster send each other partial sums: each finishes some of the tile. With a norm, a
- *           cluster of 8 blocks has whole rows (so N is 768 or 1024): blocks tell each other their columns' mean and squares.
+ *           multiplies; a warp rehearses the end of the tile meanwhile. Blocks of a cluster send each other partial sums: each
+ *           finishes some of the tile. With a norm, a cluster of 8 blocks has whole rows (so N is 768 or 1024): blocks tell
+ *           each other their columns' mean and squares. Multiprocessors without a tile get a block that only waits.
  * Needs     9.0 exactly (wgmma); K % 8 == 0, N % 8 == 0, 16-byte aligned buffers
  * Floor     M=512, N=3072, K=768: 2.4 GFLOP / 790 TFLOP/s = 3.1 us, and about 1.3 us from kernel to kernel: 0.55 to see the
  *           results of the one before, 0.45 for the first slice of x, the rest for the end. A multiprocessor takes in 64 bytes
  *           a clock: tiles of 128 x 96 over 768 columns are 3.0 us of that
- * Measured  H200, CUDA 13.0, fp16, other weights each time: 128 x 2304 x 768: 3.8 us, 128 x 768 x 768: 3.6, 128 x 3072 x 768
- *           with GELU: 5.1, 128 x 768 x 3072: 5.2 (the matrix library in BERT: 5.2, 4.4, 7.2 and 10.5); 256 rows: 5.0, 3.7,
- *           6.1, 7.3; 512 rows: 6.4, 3.7, 7.9, 9.7. 768 x 768 with a norm: 512 rows 5.8, 256 rows 5.2; 128 rows 5.1, where NORM
- *           alone takes 2.2. A layer of BERT-base in a chain of layers, with and without the norm inside: 512 rows 43.6 and
- *           45.9, 384 rows 39.7 and 42.4, 256 rows 35.3 and 36.7, 128 rows 31.3 and 30.3. BERT-base of 1 x 512: 0.52 to 0.55,
- *           with the library's products 0.54 to 0.61, 1 x 384: 0.49 in place of 0.55
+ * Measured  H200, CUDA 13.0, fp16, other weights each time, chains of one kind: 512 x 2304 x 768: 6.1 us, 512 x 3072 x 768
+ *           with GELU: 7.7, 512 x 768 x 768 with a norm: 5.4, 512 x 768 x 3072: 10.8. (The matrix library in BERT, 128 rows:
+ *           5.2, 7.2, 4.4 without a norm, 10.5.) A layer of BERT-base in a chain of layers, norms included: 512 rows 39.3 us,
+ *           384 rows 36.6, 256 rows 33.6; before there were rehearsals, rolled loops, blocks that only wait and shorter
+ *           attention and norms: 42.1, 38.9 and 36.2. Blocks that only wait are 0.7 us of that. BERT-base of 1 x 512: 0.494 to
+ *           0.499 ms, then 0.520 to 0.526; of 1 x 384: 0.461, then 0.482.
+ * Clocks    of a layer of 512 rows, from the end of the kernel before: results are seen after 0.8 us, the first slices are
+ *           there after 1.3, or 2.5 to 3.6 where blocks had no room until then (behind attention, which takes all registers,
+ *           and half of those that do GELU). Products take 2.8 us of Q, K and V, 1.8 with the norm, 3.0 with GELU, 4.0 of 3072
+ *           columns; ends 1.3, 2.0, 2.0 and 2.6.
  * Tried     512 x 768 x 3072: a block sends 32 KB of parts in 1.2 us; 4 parts 14.1 us: clusters of 4 blocks that fill a
  *           multiprocessor each do not all find room at once (31 of 32), and of blocks with room for two, which have 4 stages,
  *           11.9; the same with a norm in clusters of 16: 20.6, 17 with two blocks on a multiprocessor (7 find room at once);
  *           in clusters of 8 and K in one part 13.8; the matrix library instead: 1 x 512 takes 0.57 ms. Fewer stages so that
- *           the next kernel's blocks have room: a layer 48 to 49 us. Blocks that share x by multicast: no gain. Asking for the
- *           weights of the next product, or the one after it, early: a layer 46.1 and 46.3 us, where with weights that are in
- *           the cache it takes 45.0. Ends of whole tiles by way of shared memory as fp32: 1.7 us in place of 1.0; lanes that
- *           swap columns: 1.6. 192 blocks of 64 x 96: 512 x 2304 x 768 in 7.5 us. */
+ *           the next kernel's blocks have room: a layer 48 to 49 us; 4 stages, 5 with a norm, 48, and no less with attention in
+ *           half the registers, which takes 2.4 us more. Blocks of a cluster that share x or w by multicast, 2 to 8 of them:
+ *           products take 1 to 3 us longer. Asking for the weights of the next product, or the one after it, early: a layer
+ *           46.1 and 46.3 us, where with weights that are in the cache it takes 45.0. Ends of whole tiles by way of shared
+ *           memory as fp32: 1.7 us in place of 1.0; lanes that swap columns: 1.6. 192 blocks of 64 x 96: 512 x 2304 x 768 in
+ *           7.5 us. Rehearsals by the warps that multiply: blocks that come late are held up by 3.5 us. */
 #include "hopper.cuh"
 
 #include "activation.cuh"
@@ -58,7 +65,8 @@ struct mid_call {
     tfi_rows rows;
     tfi_dtype out;
     tfi_activation activation;
-    int N, slices, across; /* across: tiles beside one another */
+    int N, tiles;   /* beside one another or, with a norm, one below the other: blocks beyond those have none */
+    int each, more; /* slices of a part; those of the first `more` have one more */
     int parts, stages;
     int owned; /* units of a tile that a block finishes */
 };
@@ -68,33 +76,52 @@ template <int GROUPS_, bool SPLIT_, bool NORM_ = false, int WIDTH_ = USUAL_WIDTH
 struct shape_of {
     static constexpr int GROUPS = GROUPS_, WIDTH = WIDTH_;
     static constexpr bool SPLIT = SPLIT_, NORM = NORM_, CLUSTER = SPLIT || NORM;
-    static constexpr int ROWS = 64 * GROUPS, WARPS = 4 * GROUPS, THREADS = GROUPS * WARPGROUP + 32;
+    static constexpr int ROWS = 64 * GROUPS, WARPS = 4 * GROUPS, THREADS = GROUPS * WARPGROUP + 64;
     static constexpr int X_BYTES = ROWS * ROW_BYTES, STAGE_BYTES = X_BYTES + WIDTH * ROW_BYTES;
     static constexpr int ACROSS = WIDTH / 16, UNITS = WARPS * ACROSS, MEETING_BYTES = SPLIT ? UNITS * UNIT_BYTES : 0;
     static constexpr int STATISTICS_BYTES = NORM ? ROWS * NORMED_TILES * 8 : 0, COLUMN_BYTES = (NORM ? 3 : 1) * WIDTH * 4;
     static constexpr int FIXED_BYTES = MEETING_BYTES + STATISTICS_BYTES + COLUMN_BYTES + (2 * STAGES_MOST + 1) * 8;
+    static constexpr int REHEARSED_BYTES = STATISTICS_BYTES + COLUMN_BYTES;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* Addresses in a block's shared memory, and what is the block's. */
+/* Who a warp is: it multiplies and ends a tile, has the copy engine bring slices, or rehearses the end. */
+enum { COPIES = -1, REHEARSES = -2 };
+
+/* Addresses in a block's shared memory, and what is the block's or the warp's. */
 template <class S>
 struct mid_block {
     uint32_t shared, fixed;
-    int part, row, column; /* which of K's; of its tile */
-    int beside;            /* the tile's number in its row */
-    int first, count;      /* slices */
+    int role;                      /* the number among those that multiply, or COPIES or REHEARSES */
+    int part, beside, row, column; /* which of K's; the tile's number in its row; its first of each */
+    int first, count;              /* slices */
     __device__ mid_block(const mid_call &c, uint32_t memory)
     {
-        const int tile = blockIdx.x / c.parts;
+        const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0); /* known to be the same for a warp */
+        role = warp < S::WARPS ? warp : warp == S::WARPS ? COPIES : REHEARSES;
         shared = memory;
         fixed = memory + c.stages * S::STAGE_BYTES;
-        part = blockIdx.x % c.parts;
-        beside = tile % c.across;
-        row = tile / c.across * S::ROWS;
+        if (role == REHEARSES) fixed += S::FIXED_BYTES - S::MEETING_BYTES; /* statistics and columns that nobody writes */
+        part = S::NORM ? 0 : blockIdx.x;
+        beside = S::NORM ? blockIdx.x : blockIdx.y;
+        row = blockIdx.z * S::ROWS;
         column = beside * S::WIDTH;
-        first = part * c.slices / c.parts;
-        count = (part + 1) * c.slices / c.parts - first;
+        first = part * c.each + min(part, c.more);
+        count = c.each + (part < c.more);
+    }
+    /* Without a tile: it keeps a multiprocessor from the next kernel's blocks, which then are spread over all of them. */
+    __device__ bool is_spare(const mid_call &c) const
+    {
+        return (int)(S::NORM ? blockIdx.z : blockIdx.y) >= c.tiles;
+    }
+    __device__ bool ends() const
+    {
+        return role >= 0;
+    }
+    __device__ int warp() const /* who rehearses does what the first does */
+    {
+        return max(role, 0);
     }
     __device__ uint32_t x(int stage) const
     {
@@ -147,6 +174,7 @@ __device__ void cluster_wait()
 template <class S>
 __device__ void init_barriers(const mid_call &c, const mid_block<S> &b)
 {
+#pragma unroll 1
     for (int i = 0; i < c.stages; i++) {
         barrier_init(b.full(i), 1);
         barrier_init(b.empty(i), S::WARPS);
@@ -171,8 +199,10 @@ template <class S>
 __device__ void load_early(const mid_call &c, const mid_block<S> &b)
 {
     const int early = min(c.stages, b.count);
+#pragma unroll 1
     for (int i = 0; i < early; i++) load_w(c, b, i, i);
     prefetch_map(&c.x);
+#pragma unroll 1
     for (int i = early; i < b.count; i++) prefetch_tile(&c.w, (b.first + i) * SLICE, b.column);
 }
 
@@ -182,6 +212,7 @@ __device__ void load_late(const mid_call &c, const mid_block<S> &b)
     ring_place at;
 
     wait_for_results();
+#pragma unroll 1
     for (int i = 0; i < b.count; i++, at.next(c.stages)) {
         if (i >= c.stages) {
             barrier_wait(b.empty(at.stage), at.phase ^ 1);
@@ -194,14 +225,15 @@ __device__ void load_late(const mid_call &c, const mid_block<S> &b)
 /* ---- products ---- */
 
 template <bool bf16, class S>
-__device__ void multiply_slices(const mid_call &c, const mid_block<S> &b, int group, float (&sums)[S::WIDTH / 2])
+__device__ void multiply_slices(const mid_call &c, const mid_block<S> &b, float (&sums)[S::WIDTH / 2])
 {
     ring_place at;
     int before = 0;
 
+#pragma unroll 1
     for (int i = 0; i < b.count; i++) {
         barrier_wait(b.full(at.stage), at.phase);
-        const uint64_t x = tile_descriptor(b.x(at.stage) + group * 64 * ROW_BYTES), w = tile_descriptor(b.w(at.stage));
+        const uint64_t x = tile_descriptor(b.x(at.stage) + b.role / 4 * 64 * ROW_BYTES), w = tile_descriptor(b.w(at.stage));
         products_begin();
 #pragma unroll
         for (int k = 0; k < SLICE / 16; k++) multiply<bf16>(sums, x + 2 * k, w + 2 * k, i | k); /* 32 bytes on */
@@ -273,21 +305,24 @@ __device__ inline void write_pair(const mid_call &c, int64_t at, float low, floa
 }
 
 /* A unit, rounded, by way of `stage` in shared memory so that a lane writes 8 columns. */
-__device__ inline void write_unit(const mid_call &c, int row, int column, int live, const float (&v)[8], uint32_t stage)
+__device__ inline void write_unit(const mid_call &c, int row, int column, int live, const float (&v)[8], uint32_t stage,
+                                  bool ends)
 {
     const int lane = threadIdx.x % 32;
     const uint32_t put = stage + lane % 16 * STAGED_ROW_BYTES + lane / 16 * 16;
-    uint4 line;
+    uint4 line = {};
 
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(put),
-                 "r"(float_to_halves(v[0], v[1], c.out)), "r"(float_to_halves(v[2], v[3], c.out)),
-                 "r"(float_to_halves(v[4], v[5], c.out)), "r"(float_to_halves(v[6], v[7], c.out))
-                 : "memory");
+    if (ends)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(put),
+                     "r"(float_to_halves(v[0], v[1], c.out)), "r"(float_to_halves(v[2], v[3], c.out)),
+                     "r"(float_to_halves(v[4], v[5], c.out)), "r"(float_to_halves(v[6], v[7], c.out))
+                     : "memory");
     __syncwarp();
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(line.x), "=r"(line.y), "=r"(line.z), "=r"(line.w)
-                 : "r"(stage + lane / 2 * STAGED_ROW_BYTES + lane % 2 * 16)
-                 : "memory");
+    if (ends)
+        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(line.x), "=r"(line.y), "=r"(line.z), "=r"(line.w)
+                     : "r"(stage + lane / 2 * STAGED_ROW_BYTES + lane % 2 * 16)
+                     : "memory");
     if (row + lane / 2 < live && column + lane % 2 * 8 < c.N)
         *(uint4 *)((uint16_t *)c.y + (int64_t)(row + lane / 2) * c.N + column + lane % 2 * 8) = line;
 }
@@ -313,7 +348,7 @@ __device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row,
         }
         return;
     }
-    write_unit(c, row, column, live, v, stage);
+    write_unit(c, row, column, live, v, stage, b.ends());
 }
 
 /* 16 bytes to the shared memory of any block of the cluster, counted at a barrier of it. */
@@ -328,7 +363,7 @@ __device__ inline void send_four(uint32_t to, uint32_t barrier, const float *v)
 template <class S>
 __device__ void send_sums(const mid_call &c, const mid_block<S> &b, const float (&sums)[S::WIDTH / 2])
 {
-    const int first = threadIdx.x / 32 * S::ACROSS;
+    const int first = b.warp() * S::ACROSS;
     const uint32_t lane_at = b.meeting() + b.part * c.owned * UNIT_BYTES + threadIdx.x % 32 * 16;
     int owner = first / c.owned, number = first % c.owned;
 
@@ -347,7 +382,7 @@ __device__ void send_sums(const mid_call &c, const mid_block<S> &b, const float 
 template <ending END, class S>
 __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
 {
-    const int warp = threadIdx.x / 32, step = S::SPLIT ? S::WARPS : 1, end = S::SPLIT ? c.owned : (warp + 1) * S::ACROSS;
+    const int warp = b.warp(), step = S::SPLIT ? S::WARPS : 1, end = S::SPLIT ? c.owned : (warp + 1) * S::ACROSS;
     const int parts = S::SPLIT ? c.parts : 1, first = S::SPLIT ? b.part * c.owned : 0;
 
     for (int i = S::SPLIT ? warp : warp * S::ACROSS; i < end; i += step) {
@@ -356,6 +391,7 @@ __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
 #pragma unroll 3
         for (int part = 0; part < parts; part++) {
             const uint32_t at = from + part * c.owned * UNIT_BYTES;
+            if (!b.ends()) break; /* others may be writing there */
             const float4 low = read_four(at), high = read_four(at + HALF_UNIT_BYTES);
             v[0] += low.x, v[1] += low.y, v[2] += low.z, v[3] += low.w;
             v[4] += high.x, v[5] += high.y, v[6] += high.z, v[7] += high.w;
@@ -369,7 +405,7 @@ __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
 template <ending END, class S>
 __device__ void end_own(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[S::WIDTH / 2])
 {
-    const int warp = threadIdx.x / 32;
+    const int warp = b.warp();
 #pragma unroll
     for (int unit = 0; unit < S::ACROSS; unit++) {
         float v[8];
@@ -382,7 +418,7 @@ __device__ void end_own(const mid_call &c, const mid_block<S> &b, int live, cons
 template <class S>
 __device__ void keep_sums(const mid_block<S> &b, const float (&sums)[S::WIDTH / 2])
 {
-    const uint32_t at = b.meeting() + threadIdx.x / 32 * (S::ACROSS * UNIT_BYTES) + threadIdx.x % 32 * 16;
+    const uint32_t at = b.meeting() + b.warp() * (S::ACROSS * UNIT_BYTES) + threadIdx.x % 32 * 16;
 #pragma unroll
     for (int i = 0; i < S::WIDTH / 8; i++)
         asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(at + i * HALF_UNIT_BYTES), "f"(sums[4 * i]),
@@ -399,7 +435,7 @@ __device__ void end_tile(const mid_call &c, const mid_block<S> &b, int live, con
     if constexpr (!S::SPLIT) {
         if (c.activation == TFI_ACT_NONE && rounds && !c.residual) return end_own<PLAIN>(c, b, live, sums);
         if (c.activation == TFI_ACT_GELU && rounds && !c.residual) return end_own<GELU_FOR_HALF>(c, b, live, sums);
-        keep_sums(b, sums);
+        if (b.ends()) keep_sums(b, sums);
         __syncwarp();
     }
     if (c.activation == TFI_ACT_NONE) end_units<PLAIN>(c, b, live);
@@ -417,7 +453,7 @@ __device__ void load_residual(const mid_call &c, const mid_block<S> &b, int live
 
 #pragma unroll
     for (int i = 0; i < S::WIDTH / 4; i++) {
-        const int row = b.row + threadIdx.x / 32 * 16 + lane / 4 + i % 2 * 8, column = b.column + i / 2 * 8 + lane % 4 * 2;
+        const int row = b.row + b.warp() * 16 + lane / 4 + i % 2 * 8, column = b.column + i / 2 * 8 + lane % 4 * 2;
         const uint16_t *const from = (const uint16_t *)c.residual + (int64_t)row * c.N + column;
         added[i] = c.residual && row < live ? *(const uint32_t *)from : 0;
     }
@@ -479,8 +515,8 @@ __device__ void end_normed(const mid_call &c, const mid_block<S> &b, int live, f
                            const uint32_t (&added)[S::WIDTH / 4])
 {
     const tfi_dtype type = bf16 ? TFI_BF16 : TFI_F16;
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16;
-    const uint32_t columns = b.bias() + lane % 4 * 8, stage = b.shared + threadIdx.x / 32 * UNIT_BYTES;
+    const int lane = threadIdx.x % 32, warp_row = b.warp() * 16;
+    const uint32_t columns = b.bias() + lane % 4 * 8, stage = b.shared + b.warp() * UNIT_BYTES;
     float2 s[2];
 
 #pragma unroll
@@ -492,8 +528,9 @@ __device__ void end_normed(const mid_call &c, const mid_block<S> &b, int live, f
 #pragma unroll
     for (int half = 0; half < 2; half++) s[half] = tile_statistics<S>(v, half);
 #pragma unroll
-    for (int half = 0; half < 2; half++) send_statistics(b, warp_row + lane / 4 + half * 8, s[half]);
-    barrier_wait_for_cluster(b.met(), 0);
+    for (int half = 0; half < 2; half++)
+        if (b.ends()) send_statistics(b, warp_row + lane / 4 + half * 8, s[half]);
+    if (b.ends()) barrier_wait_for_cluster(b.met(), 0);
 #pragma unroll
     for (int half = 0; half < 2; half++) s[half] = row_statistics(c, b, warp_row + lane / 4 + half * 8);
 #pragma unroll
@@ -507,7 +544,7 @@ __device__ void end_normed(const mid_call &c, const mid_block<S> &b, int live, f
             z[2 * k + 1] = (v[unit * 8 + 2 * k + 1] - s[k % 2].x) * s[k % 2].y * gain.y + shift.y;
         }
         __syncwarp(); /* all have read what was staged here */
-        write_unit(c, b.row + warp_row, b.column + unit * 16, live, z, stage);
+        write_unit(c, b.row + warp_row, b.column + unit * 16, live, z, stage, b.ends());
     }
 }
 
@@ -528,22 +565,31 @@ __device__ void stage_columns(const mid_call &c, const mid_block<S> &b)
     }
 }
 
-/* A consumer thread's part. */
+/* Sums that are whole, or all parts of those that this block finishes. */
 template <bool bf16, class S>
-__device__ void consume(const mid_call &c, const mid_block<S> &b, int group)
+__device__ void multiply_tile(const mid_call &c, const mid_block<S> &b, int live, float (&sums)[S::WIDTH / 2],
+                              uint32_t (&added)[S::WIDTH / 4])
 {
-    const int live = c.live->rows[c.rows];
-    float sums[S::WIDTH / 2];
-    uint32_t added[S::WIDTH / 4];
-
     stage_columns(c, b);
     wait_for_results();
     if constexpr (S::NORM) load_residual(c, b, live, added);
-    multiply_slices<bf16>(c, b, group, sums);
+    multiply_slices<bf16>(c, b, sums);
     if constexpr (S::CLUSTER) cluster_wait();
     if constexpr (S::SPLIT) send_sums(c, b, sums);
     asm volatile("bar.sync 1, %0;" ::"n"(S::WARPS * 32) : "memory"); /* columns are there, and all are done with the ring */
     if constexpr (S::SPLIT) barrier_wait_for_cluster(b.met(), 0);
+}
+
+/* A tile; or, by a warp of its own, a rehearsal of its end, which reads and writes nothing: instructions that a kernel has not
+ * run yet come from memory, about 3 ns each. So they are there when sums are, and nobody has waited for them. */
+template <bool bf16, class S>
+__device__ void do_tile(const mid_call &c, const mid_block<S> &b)
+{
+    const int live = b.ends() ? c.live->rows[c.rows] : 0;
+    float sums[S::WIDTH / 2] = {};
+    uint32_t added[S::WIDTH / 4] = {};
+
+    if (b.ends()) multiply_tile<bf16>(c, b, live, sums, added);
     if constexpr (S::NORM) end_normed<bf16>(c, b, live, sums, added);
     else end_tile(c, b, live, sums);
 }
@@ -555,22 +601,21 @@ __global__ void __launch_bounds__(S::THREADS, 2) mid(const __grid_constant__ mid
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     extern __shared__ __align__(1024) unsigned char memory[];
-    const mid_block<S> b(c, shared_address(memory));
-    const int group = __shfl_sync(0xffffffffu, threadIdx.x / WARPGROUP, 0); /* known to be the same for a warp */
-    const bool loads = group == S::GROUPS && one_of_warp();
 
     follow();
+    const mid_block<S> b(c, shared_address(memory));
+    if (b.is_spare(c)) return wait_for_results();
+    const bool loads = b.role == COPIES && one_of_warp();
     if (loads) init_barriers(c, b);
     __syncwarp();
     if (S::CLUSTER) cluster_arrive(); /* others may send when this block's barriers are there */
     __syncthreads();
+    if (b.role != COPIES) do_tile<bf16>(c, b);
     if (loads) {
         load_early(c, b);
         load_late(c, b);
-    } else if (group < S::GROUPS) {
-        consume<bf16>(c, b, group);
     }
-    if (S::CLUSTER && group == S::GROUPS) {
+    if (S::CLUSTER && !b.ends()) {
         __syncwarp();
         cluster_wait();
     }
@@ -582,7 +627,7 @@ __global__ void __launch_bounds__(S::THREADS, 2) mid(const __grid_constant__ mid
 template <bool bf16, class S>
 tf_status launch(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows, const mid_plan &p)
 {
-    const int bytes = p.stages * S::STAGE_BYTES + S::FIXED_BYTES;
+    const int bytes = p.stages * S::STAGE_BYTES + S::FIXED_BYTES + S::REHEARSED_BYTES;
     mid_call c = {};
     c.bias = a->bias;
     c.gain = a->gain;
@@ -595,8 +640,8 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows,
     c.out = a->out;
     c.activation = a->activation;
     c.N = (int)a->N;
-    c.slices = (int)blocks_of(a->K, SLICE);
-    c.across = (int)blocks_of(a->N, S::WIDTH);
+    c.each = (int)blocks_of(a->K, SLICE) / p.parts;
+    c.more = (int)blocks_of(a->K, SLICE) % p.parts;
     c.parts = p.parts;
     c.stages = p.stages;
     c.owned = S::UNITS / p.parts;
@@ -606,9 +651,12 @@ tf_status launch(const tfi_cuda_launch *l, const tfi_mid_args *a, tfi_rows rows,
                         (long long)a->M, (long long)a->K, (long long)a->N, (long long)a->K);
     const cudaError_t error = cudaFuncSetAttribute(mid<bf16, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error != cudaSuccess) return started("LINEAR", error);
-    const unsigned cluster = !S::CLUSTER ? 1 : S::NORM ? NORMED_TILES : (unsigned)p.parts;
-    return start_clusters(l, "LINEAR", cluster, mid<bf16, S>, blocks_of(a->M, S::ROWS) * (unsigned)(c.across * p.parts),
-                          S::THREADS, (size_t)bytes, c);
+    const unsigned across = blocks_of(a->N, S::WIDTH), down = blocks_of(a->M, S::ROWS), beside = S::NORM ? across : p.parts;
+    const unsigned tiles = S::NORM ? down : across, filled = (unsigned)l->multiprocessors / (S::NORM ? across : p.parts * down);
+    const unsigned launched = filled > tiles ? filled : tiles;
+    c.tiles = (int)tiles;
+    return start_clusters(l, "LINEAR", S::CLUSTER ? beside : 1, mid<bf16, S>,
+                          S::NORM ? dim3(beside, 1, launched) : dim3(beside, launched, down), S::THREADS, (size_t)bytes, c);
 }
 
 template <bool bf16, int WIDTH>

@@ -39,6 +39,19 @@ static shape any_tall_shape(int i)
     return s;
 }
 
+/* Where kernels have a form for some rows of one type. */
+static shape any_middling_shape(int i)
+{
+    static const int32_t widths[] = {8, 312, 512, 520, 768, 768, 776, 1024};
+    static const tfi_dtype types[] = {TFI_F16, TFI_BF16, TFI_F32};
+    const tfi_dtype t = types[i % 5 == 4 ? 2 : i % 2];
+    shape s = {.cols = widths[pick(0, 7)], .t = {t, pick(0, 4) ? t : TFI_F32, t}, .m = any_magnitude()};
+
+    s.made = pick(300, 1100);
+    s.live = pick(i % 4 ? (int32_t)s.made / 2 : 0, (int32_t)s.made);
+    return s;
+}
+
 static tfi_cuda_live live_rows(tfi_rows rows, int64_t count)
 {
     tfi_cuda_live live = {.draws = 0};
@@ -68,8 +81,8 @@ static const int32_t *any_rows_of(const shape *s, const float *x, const void **p
 
 static void norm(void)
 {
-    for (int i = 0; i < 27 * 8 + 12; i++) {
-        const shape s = i < 27 * 8 ? any_shape(i) : any_tall_shape(i);
+    for (int i = 0; i < 27 * 8 + 32; i++) {
+        const shape s = i < 27 * 8 ? any_shape(i) : i < 27 * 8 + 12 ? any_tall_shape(i) : any_middling_shape(i);
         const int64_t n = s.made * s.cols;
         const tfi_rows rows = any_rows();
         const tfi_cuda_live live = live_rows(rows, s.live);
