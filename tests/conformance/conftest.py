@@ -39,8 +39,9 @@ class Tally:
     @property
     def fp32_invariance(self):
         """Relative L2 error between a row in one batch and in another. A device's products of other numbers of rows are other
-        kernels, which add up in another order: that much rounding differs there, whereas a processor adds in one order."""
-        return 6e-6 if (tfi.DEVICE or b"").startswith(b"cuda") else 2e-6
+        kernels, which add up in another order: that much rounding differs there, whereas a processor adds in one order. Logits of
+        a few labels were seen 1e-5 apart."""
+        return 2e-5 if (tfi.DEVICE or b"").startswith(b"cuda") else 2e-6
 
     def invariance(self, dtype):
         """The same for a dtype. In bf16 a device's other kernels round other numbers on the way: two logits of a row were seen 2.5e-2
