@@ -163,7 +163,7 @@ class Server:
 
     def settle(self):
         """Until what clients have left behind is computed: two looks half a second apart find nothing done."""
-        end, before = time.monotonic() + 300, None
+        end, before = time.monotonic() + 1200, None
         while before is None or self.ticks() - before > 2:
             before = self.ticks()
             time.sleep(0.5)
@@ -231,10 +231,11 @@ def machine(a):
     return f"{datetime.date.today()}, {text}; {a.device}, {a.dtype}"
 
 
-def turn(server, servers, route, bodies, a):
-    """Of one server, when nobody computes."""
-    for one in servers:
-        one.settle()
+def turn(server, other, route, bodies, a):
+    """Of one server, when neither computes; the peer may not be up yet in the first one."""
+    for one in (server, other):
+        if one.ready() < math.inf:
+            one.settle()
     figures = rate, median, late, failures = load(server, route, bodies, a)
     times = f"p50 {median:.1f} ms, p99 {late:.1f} ms"
     log(f"{route} {server.name}: {rate:.1f}/s, {times}, {failures} failed, load {os.getloadavg()[0]:.1f}")
@@ -249,15 +250,14 @@ def measure(ours, peer, texts, a, folder):
         bodies = folder / "bodies.txt"
         bodies.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[route]))
         begin = time.monotonic()
-        figures = turn(ours, [ours], route, bodies, a)
+        figures = turn(ours, peer, route, bodies, a)
         if peer.ready() > begin + a.warmup:
             peer.wait()
             log("again: the peer was not up before the warm-up was over")
-            figures = turn(ours, [ours, peer], route, bodies, a)
+            figures = turn(ours, peer, route, bodies, a)
         log(f"{route}: {compare([ours, peer], route, texts[route][:8])} of 8 answers are the same")
         rate, median, late, lost = figures
-        slow, slow_median, slow_late, slow_lost = turn(peer, [ours, peer], route, bodies, a)
-        peer.settle()
+        slow, slow_median, slow_late, slow_lost = turn(peer, ours, route, bodies, a)
         values = (rate, slow, rate / slow if slow else math.nan, median, slow_median, late, slow_late)
         cells = [f"{v:.0f}" if v >= 1000 else f"{v:.3g}" for v in values]
         rows.append([ROUTES[route], *cells, lost + slow_lost])
