@@ -64,8 +64,7 @@ static void find_list(const char *data, size_t size, const char *outer, const ch
     if (outer && ((p = find_member(p, end, inner)) == end || (*p != '[' && *p != '{'))) return;
     const int is_object = *p == '{';
     const char *close = list_end(p, end);
-    if (close < end && *close == (is_object ? '}' : ']'))
-        *list = (tfi_json_list){.begin = p + 1, .end = close, .at = p + 1, .is_object = is_object};
+    if (close < end) *list = (tfi_json_list){.begin = p + 1, .end = close, .at = p + 1, .is_object = is_object};
 }
 
 tf_status tfi_json_parse_around(const char *data, size_t size, const char *file, const char *outer, const char *inner,

@@ -458,6 +458,9 @@ static void test_bad_json(void)
     refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
     refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":99999999}}}", TF_STATUS_CORRUPT, "\"a\"");
     refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":-1}}}", TF_STATUS_CORRUPT, "\"a\"");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":1e0}}}", TF_STATUS_CORRUPT, "\"a\"");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":1.0}}}", TF_STATUS_CORRUPT, "\"a\"");
+    refuse_text("a.json", "{\"model\":{\"vocab\":{\"\\ud800\":1}}}", TF_STATUS_CORRUPT, "escape");
     refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":\"b\"}}}", TF_STATUS_CORRUPT, "\"a\"");
     refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":0}}}", TF_STATUS_CORRUPT, "unknown token");
     refuse_text("a.json", "{\"normalizer\":{\"type\":\"NFX\"},\"model\":{\"vocab\":{\"[UNK]\":0}}}", TF_STATUS_UNSUPPORTED,
