@@ -181,9 +181,9 @@ def long_texts(rng):
     """Texts whose sums of scores grow so large, some times over, that the reference takes them off: prose, what is known from the last time,
     and runs of what is unknown."""
     prose = "\n".join(lines_of(DATA / "text/botchan.txt") + lines_of(DATA / "text/wagahaiwa_nekodearu.txt")[:600])
-    unknown = "".join(rng.choice("\u2603\ua66f\u2603 a\u2604") for _ in range(60_000))
+    unknown = "\u2603\ua66f" * rng.randrange(9_000, 20_000) + "".join(rng.choice("\u2603\ua66f\u2603 a\u2604") for _ in range(20_000))
     known = "\u4f60 the " * rng.randrange(20_000, 40_000)
-    return [prose[rng.randrange(1000) :], known + prose[:300_000], unknown + prose[:100_000], "".join(rng.sample(prose[:150_000], 150_000))]
+    return [prose[rng.randrange(1000) :], known + prose[:300_000], unknown + prose[:300_000], "".join(rng.sample(prose[:150_000], 150_000))]
 
 
 def spm_texts(rng, files):
