@@ -20,31 +20,49 @@ static inline tf_status reserve_points(tfi_scratch *s, size_t count)
 
 /* Words as they are. */
 
-/* A short word as numbers. */
+/* A short word as numbers: its bytes, zeros behind them. */
 typedef struct key {
-    uint32_t text[TFI_WORD_BYTES / 4];
+    uint64_t a, b;
+    uint32_t c;
 } key;
 
-/* The place of a word in the table of known ones. */
-static inline tfi_word *word_place(const tfi_reading *x, uint32_t at, uint32_t size, key *k)
+/* The lowest bytes of a number. */
+static inline uint64_t low_bytes(uint64_t number, int64_t bytes)
 {
-    uint64_t a = 0, b = 0, hash;
-    uint32_t c = 0;
+    return bytes >= 8 ? number : bytes <= 0 ? 0 : number & (((uint64_t)1 << 8 * bytes) - 1);
+}
 
-    memset(k, 0, sizeof *k);
-    memcpy(k, x->text + at, size);
-    memcpy(&a, k->text, 8);
-    memcpy(&b, k->text + 2, 8);
-    memcpy(&c, k->text + 4, 4);
-    hash = (a ^ size) * 0x9e3779b97f4a7c15u;
-    hash = (hash ^ hash >> 29 ^ b) * 0x9e3779b97f4a7c15u;
-    hash = (hash ^ hash >> 29 ^ c) * 0x9e3779b97f4a7c15u;
-    return &x->s->words[hash >> 40 & (TFI_WORDS - 1)];
+/* `left`: bytes that may be read from text on. Where they are enough all are read at once, which is not waited for. */
+static inline key read_key(const uint8_t *text, uint32_t size, uint32_t left)
+{
+    uint8_t copy[TFI_WORD_BYTES];
+    uint64_t a, b;
+    uint32_t c;
+
+    if (left < TFI_WORD_BYTES) {
+        memset(copy, 0, sizeof copy);
+        memcpy(copy, text, size);
+        text = copy;
+    }
+    memcpy(&a, text, 8);
+    memcpy(&b, text + 8, 8);
+    memcpy(&c, text + 16, 4);
+    return (key){low_bytes(a, size), low_bytes(b, (int64_t)size - 8), (uint32_t)low_bytes(c, (int64_t)size - 16)};
+}
+
+/* The place of a word in the table of known ones. */
+static inline tfi_word *word_place(const tfi_scratch *s, const key *k, uint32_t size)
+{
+    uint64_t hash = (k->a ^ size) * 0x9e3779b97f4a7c15u;
+
+    hash = (hash ^ hash >> 29 ^ k->b) * 0x9e3779b97f4a7c15u;
+    hash = (hash ^ hash >> 29 ^ k->c) * 0x9e3779b97f4a7c15u;
+    return &s->words[hash >> 40 & (TFI_WORDS - 1)];
 }
 
 static inline int is_same(const tfi_word *known, const key *k, uint32_t size)
 {
-    return known->size == size && memcmp(known->text, k->text, TFI_WORD_BYTES) == 0;
+    return known->size == size && known->a == k->a && known->b == k->b && known->c == k->c;
 }
 
 /* Empty the table if it is another tokenizer's. */
@@ -63,6 +81,7 @@ typedef struct word {
     uint32_t begin, end, prefix, gap, gap_chars;
     uint32_t chars;  /* code points in the text */
     uint32_t points; /* and as the map leaves them, the prefix counted */
+    uint32_t left;   /* bytes from `begin` to where the text ends */
 } word;
 
 /* What the map has for the code point at `at` if it changes it, else NULL; *size gets its bytes. */
@@ -135,7 +154,9 @@ static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const wo
         to->ends[i] = (uint8_t)(tokens[i].byte_end - w->begin);
         to->char_ends[i] = (uint8_t)(tokens[i].char_end - x->chars);
     }
-    memcpy(to->text, k->text, TFI_WORD_BYTES);
+    to->a = k->a;
+    to->b = k->b;
+    to->c = k->c;
     to->size = (uint8_t)(w->end - w->begin);
     to->count = (uint8_t)count;
     to->prefix = (uint8_t)w->prefix;
@@ -177,7 +198,8 @@ static tf_status put_word(tfi_reading *x, const word *w)
     tf_status status;
 
     if (is_short(w)) {
-        known = word_place(x, w->begin, size, &k);
+        k = read_key(x->text + w->begin, size, w->left);
+        known = word_place(x->s, &k, size);
         if (is_same(known, &k, size) && known->prefix == w->prefix) return put_known(x, known, w);
     }
     status = find_word(x, w, &score, &margin);
@@ -215,7 +237,8 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
     double margin;
 
     if (is_short(w)) {
-        known = word_place(x, w->begin, size, &k);
+        k = read_key(x->text + w->begin, size, w->left);
+        known = word_place(x->s, &k, size);
         if (is_same(known, &k, size) && tfi_sum_is_small(&x->t->unigram, before, w->points)) {
             const double after = score_after(&x->t->unigram, known, before);
             if (known->margin > doubt(before, after)) return *score = after, put_known(x, known, w);
@@ -440,6 +463,7 @@ static tf_status read_word(const tfi_reading *x, uint32_t at, uint32_t end, word
     if (status < 0) return status;
     s->points[0] = x->t->unigram.mark;
     w->begin = w->end = at;
+    w->left = end - at;
     for (; stop < end; before = stop, stop += size, chars++) {
         const uint32_t c = tfi_utf8_decode(text + stop, &size);
         int taken = 1;

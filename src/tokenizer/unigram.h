@@ -62,7 +62,8 @@ typedef struct tfi_unigram {
 /* Words whose tokens are known, for one thread and one tokenizer: a table in which a word has one place. */
 enum { TFI_WORDS = 2048, TFI_WORD_BYTES = 20, TFI_WORD_TOKENS = 6 }; /* a word is a line of cache */
 typedef struct tfi_word {
-    uint32_t text[TFI_WORD_BYTES / 4]; /* its bytes, zeros behind them */
+    uint64_t a, b; /* its bytes, zeros behind them */
+    uint32_t c;
     int32_t ids[TFI_WORD_TOKENS];
     uint8_t ends[TFI_WORD_TOKENS], char_ends[TFI_WORD_TOKENS]; /* of each token in the word, without the mark before it */
     uint8_t size, count, prefix;                               /* size 0: a free place. prefix: bytes of the mark */
