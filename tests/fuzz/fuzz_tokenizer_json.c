@@ -17,6 +17,19 @@ static void must(tf_status status)
     if (status != TF_STATUS_OK && status != TF_STATUS_INVALID) abort();
 }
 
+/* Every id is a token, every range lies in the texts, the longer of which has `size` bytes. */
+static void check_rows(const tf_encoding *e, int32_t vocab_size, int64_t size)
+{
+    tf_encoding_data d;
+
+    tf_encoding_data_init(&d);
+    must(tf_encoding_get(e, &d));
+    for (int64_t i = 0; i < d.tokens; i++)
+        if (d.ids[i] < 0 || d.ids[i] >= vocab_size || d.byte_begin[i] < 0 || d.byte_begin[i] > d.byte_end[i] ||
+            d.byte_end[i] > size)
+            abort();
+}
+
 static void use(const tf_tokenizer *t)
 {
     static const char text[] = "Fox [MASK] \xc3\x89t\xc3\xa9 \xe4\xbd\xa0!  a\xcc\x81 \xe2\x96\x81\xef\xac\x81\r\n";
@@ -34,13 +47,15 @@ static void use(const tf_tokenizer *t)
     for (int32_t i = 0; i < info.vocab_size && i < 100; i++)
         if (tf_tokenizer_token(t, i, &token) < 0) abort();
     if (tf_encoding_open(t, &e) < 0) abort();
-    must(tf_tokenizer_encode(t, texts, NULL, 2, NULL, e));
-    must(tf_tokenizer_encode(t, texts, texts, 2, NULL, e));
+    for (int is_pair = 0; is_pair < 2; is_pair++) {
+        const tf_status status = tf_tokenizer_encode(t, texts, is_pair ? texts : NULL, 2, NULL, e);
+        must(status);
+        if (status == TF_STATUS_OK) check_rows(e, info.vocab_size, (int64_t)sizeof text - 1);
+    }
     (void)tf_tokenizer_decode(t, ids, info.vocab_size < 4 ? info.vocab_size : 4, NULL, out, sizeof out, &out_size);
     tf_encoding_close(e);
     if (tf_stream_open(t, NULL, &stream) < 0) abort();
-    for (int32_t i = 0; i < info.vocab_size && i < 300; i++)
-        must(tf_stream_push(stream, i, &token, &out_size));
+    for (int32_t i = 0; i < info.vocab_size && i < 300; i++) must(tf_stream_push(stream, i, &token, &out_size));
     must(tf_stream_finish(stream, &token, &out_size));
     tf_stream_close(stream);
 }
