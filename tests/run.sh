@@ -115,7 +115,7 @@ ctests() { # PRESET [PREFIX COMMAND...]
     local preset=$1 leave_out='^$'
     shift
     [ "$preset" = release ] || leave_out='^(abi|install|tree)/'
-    [ "$preset" = tsan ] && leave_out='^(abi|install|tree)/|^ops/opcheck$' # one thread, and ten minutes of it
+    [ "$preset" = tsan ] && leave_out='^(abi|install|tree)/|^ops/opcheck$|^unit/tokenizer_(long|parts)$' # one thread, and minutes of it
     "$@" ctest --test-dir "build/$preset" -E "$leave_out" -j "$jobs" --output-junit "$reports/ctest-$preset.xml"
 }
 
