@@ -85,8 +85,9 @@ sanitize_ops() { # TOOL SECONDS PROGRAM
     local kinds kind bad=() each code seconds
     kinds=${TFINFER_GPU_KINDS:-$("$3" --list | awk 'NF == 1 { name[n++] = $1 }
         END { for (i = 0; i < n; i++) { for (k = 0; k < n && (k == i || !index(name[i], name[k])); k++); if (k == n) print name[i] } }')}
-    # What a chain's warps hand one another by barriers in shared memory racecheck takes for races; chain_again looks for real ones.
-    [ "$1" = memcheck ] || kinds=$(grep -vx chain <<<"$kinds")
+    # What a chain's warps hand one another by barriers in shared memory racecheck reports in every run, so it has to be asked for by
+    # name; chain_again looks for races that have effects.
+    [ "$1" = memcheck ] || [ -n "${TFINFER_GPU_KINDS:-}" ] || kinds=$(grep -vx chain <<<"$kinds")
     each=$(mktemp -d)
     for kind in $kinds; do
         sanitize_kind "$1" "$2" "$3" "$kind" "$each/$kind" &
