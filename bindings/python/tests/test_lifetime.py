@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -272,22 +273,12 @@ def test_after_fork(gpt2, embedder):
     request.close()
 
 
-def test_fork_while_the_lock_is_held(embedder):
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold():
-        with Handle.lock:
-            held.set()
-            go_on.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    try:
-        assert in_child(lambda: embedder.tokenizer("a cat")) == 0
-    finally:
-        go_on.set()
-        thread.join()
+@pytest.mark.parametrize("ids", [[10**6], np.array([10**6], np.int32)])
+def test_an_exception_that_is_kept_keeps_nothing_open(minilm, ids):
+    with opened(minilm) as model, pytest.raises(errors.InvalidError) as kept:
+        session = weakref.ref(model._session.open)
+        model.embed(ids)
+    assert kept and session() is None  # though the frames live
 
 
 PROGRAMS = {

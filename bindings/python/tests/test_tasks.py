@@ -1,5 +1,8 @@
 """Every task through Model, against transformers and sentence-transformers on the same directory."""
 
+import subprocess
+import sys
+
 import make
 import numpy as np
 import pytest
@@ -185,3 +188,14 @@ def test_progress_and_log(made):
         model.classify(["the cat"] * 40, progress=lambda *at: seen.append(at))
         assert seen and all(0 <= done <= total for done, total in seen)
     assert all(level in ("debug", "info", "warning") and isinstance(text, str) for level, text in lines)
+
+
+def test_numpy_is_imported_when_it_is_needed(minilm):
+    program = f"""
+import sys, tfinfer
+assert tfinfer.Tokenizer.open({str(minilm)!r})("a cat").input_ids and "numpy" not in sys.modules
+assert tfinfer.options.ModelOptions and not hasattr(tfinfer, "nothing_of_the_kind")
+model = tfinfer.Model.open({str(minilm)!r}, device="cpu")
+assert model.embed("a cat").shape == (384,)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,13 +9,19 @@ Model has the tasks, Tokenizer is a tokenizer by itself; options says what keywo
 raised.
 """
 
-from . import errors, options, records
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
+from . import errors, records
 from ._library import lib as _lib
 from .encoding import BatchEncoding
 from .errors import Error
 from .model import Model, plan
 from .request import Request
 from .tokenizer import TextStream, Tokenizer
+
+if TYPE_CHECKING:
+    from . import options
 
 __version__: str = _lib.tf_version().decode()
 __all__ = [
@@ -30,3 +36,11 @@ __all__ = [
     "plan",
     "records",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name != "options":  # of use to type checkers and readers: no import of it in every start
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module(".options", __name__)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from . import _c
+from ._numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_INT32 = np.iinfo(np.int32)
+# As an argument a pointer to what an array holds, which must be contiguous and no constant.
+pointer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 
 
 def integer(value: Any, what: str, bits: int) -> int:
@@ -44,10 +45,13 @@ def c_string(text: Any, what: str) -> bytes:
 
 
 def text_array(texts: Sequence[Any], what: str) -> Any:
-    """tf_text[len(texts)]; it keeps the texts' bytes alive."""
+    """tf_text[len(texts)], a tf_text for one; it keeps the texts' bytes alive."""
+    if len(texts) == 1:
+        data = utf8(texts[0], what)
+        return _c.Text(data, len(data))
     array = (_c.Text * len(texts))()
     for i, text in enumerate(texts):
-        data = utf8(text, what if len(texts) == 1 else f"{what}[{i}]")
+        data = utf8(text, f"{what}[{i}]")
         array[i] = _c.Text(data, len(data))
     return array
 
@@ -70,9 +74,17 @@ def int32(value: Any, what: str) -> NDArray[np.int32]:
         raise OverflowError(f"{what}: a number is out of range") if _all_integers(array) else TypeError(f"{what} must be integers")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{what} must be integers, not {array.dtype}")
-    if array.max() > _INT32.max or array.min() < _INT32.min:
+    if array.max() >= 2**31 or array.min() < -(2**31):
         raise OverflowError(f"{what}: a number is out of range")
     return np.ascontiguousarray(array, np.int32)
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where its first number lies."""
+    try:
+        return ctypes.addressof(pointer(array))
+    except TypeError:  # read-only, or not contiguous
+        return array.ctypes.data  # takes three times as long
 
 
 def float32(value: Any, what: str) -> NDArray[np.float32]:

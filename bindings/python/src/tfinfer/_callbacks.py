@@ -16,9 +16,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
 from . import _c
+from ._numpy import np
 
 T = TypeVar("T")
 _LEVELS = {value: name for name, value in _c.LOG_LEVEL.items()}
@@ -75,10 +74,10 @@ class Callbacks:
         if error is not None:
             raise error
 
-    def run(self, work: Callable[[], T]) -> T:
-        """The result of `work`, C calls that call these functions back."""
+    def run(self, work: Callable[[], T], meanwhile: Callable[[], object] = lambda: None) -> T:
+        """The result of `work`, C calls that call these functions back. meanwhile: what the main thread does instead of waiting at once."""
         if threading.current_thread() is threading.main_thread():
-            return self._run_beside(work)
+            return self._run_beside(work, meanwhile)
         try:
             return work()
         except Exception as error:
@@ -86,7 +85,7 @@ class Callbacks:
         self.raise_error()  # in place of the cancellation it caused
         raise failure
 
-    def _run_beside(self, work: Callable[[], T]) -> T:
+    def _run_beside(self, work: Callable[[], T], meanwhile: Callable[[], object]) -> T:
         results: list[T] = []
         errors: list[BaseException] = []
         done = threading.Event()
@@ -100,6 +99,7 @@ class Callbacks:
 
         threading.Thread(target=body, name="tfinfer call", daemon=True).start()
         try:
+            meanwhile()
             done.wait()
         except BaseException as interrupt:
             self.error = interrupt  # the next callback ends the call

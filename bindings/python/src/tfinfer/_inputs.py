@@ -6,13 +6,57 @@ import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import _arrays, _c
 from ._library import unset
+from ._numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class One:
+    """A tf_input of one text, or of one row of ids: what most calls have, with no more to do than they must."""
+
+    __slots__ = ("_length", "_of_ids", "_of_text", "_text", "c")
+
+    c: _c.Input
+
+    def __init__(self) -> None:
+        self._text, self._length = _c.Text(), ctypes.c_int32()
+        self._of_text, self._of_ids = unset(_c.Input), unset(_c.Input)
+        self._of_text.texts, self._of_text.count = ctypes.addressof(self._text), 1
+        self._of_ids.lens, self._of_ids.count = ctypes.addressof(self._length), 1
+
+    @staticmethod
+    def take(inputs: Any) -> One | None:
+        """The caller's own until given back; `inputs` must live as long. None: they are something else, which Inputs takes."""
+        if type(inputs) is str:
+            data = inputs.encode()
+            one = _one()
+            one._text.data, one._text.size = data, len(data)
+            one.c = one._of_text
+            return one
+        if type(inputs) is np.ndarray and inputs.ndim == 1 and inputs.dtype == np.int32:
+            try:
+                address = ctypes.addressof(_arrays.pointer(inputs))
+            except TypeError:  # read-only, or not contiguous
+                return None
+            one = _one()
+            one._of_ids.ids, one._length.value = address, len(inputs)
+            one.c = one._of_ids
+            return one
+        return None
+
+
+_ones: list[One] = []  # made, and not in use
+give_back = _ones.append
+
+
+def _one() -> One:
+    try:
+        return _ones.pop()
+    except IndexError:
+        return One()
 
 
 class Inputs:
@@ -115,7 +159,7 @@ class Inputs:
 
     def _array_address(self, array: NDArray[Any]) -> int:
         self._alive.append(array)
-        return array.ctypes.data
+        return _arrays.address(array)
 
 
 def _moved(address: int | None, size: int) -> int | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pathlib
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from . import _c, errors
 
@@ -17,7 +15,7 @@ _ERRORS = {_c.STATUS[name]: error for name, error in errors.BY_STATUS.items()}
 
 def _load() -> ctypes.CDLL:
     """The library that TFINFER_LIBRARY names, else the one that was installed with this package."""
-    path = os.environ.get("TFINFER_LIBRARY") or str(pathlib.Path(__file__).with_name("libtfinfer.so"))
+    path = os.environ.get("TFINFER_LIBRARY") or os.path.join(os.path.dirname(__file__), "libtfinfer.so")
     try:
         library = ctypes.CDLL(path)
     except OSError as error:
@@ -37,74 +35,60 @@ def check(status: int) -> None:
         raise _ERRORS.get(status, errors.Error)(lib.tf_last_error().decode("utf-8", "replace"))
 
 
+class _Open(ctypes.c_void_p):
+    """What C opened. It closes when nothing refers to it any more; until then it holds what it came from, and what C refers to."""
+
+    def __init__(self, close: Callable[[Any], None], parent: _Open | None, keep: Any) -> None:
+        super().__init__()
+        self.plain = ctypes.c_void_p()  # the same as an argument, but holds nothing
+        self._close, self._parent, self._keep = close, parent, keep
+
+    def close(self) -> None:
+        address, self.value = self.value, None
+        if address:
+            self._close(ctypes.c_void_p(address))
+        self._parent = None
+
+    __del__ = close
+
+
 class Handle:
     """A C handle. `with handle as pointer:` keeps it open that long, whoever closes it meanwhile; it keeps its parent open likewise.
+    So does `handle.open or handle.refuse()` as an argument of a C call, at less cost.
 
     open_call: of C, takes where the pointer is to be written and gives a status; it is called here, so that an interrupt behind it loses
     nothing. keep: what C refers to as long as the handle is open.
     """
 
-    __slots__ = ("_close", "_keep", "_open", "_parent", "_pointer", "_users")
-    lock = threading.RLock()  # of all handles; re-entered where the collector finalizes a handle inside
+    __slots__ = ("_held", "open")
 
     def __init__(
         self, open_call: Callable[[Any], int], close: Callable[[Any], None], parent: Handle | None = None, keep: Any = None
     ) -> None:
-        self._pointer, self._close, self._keep = ctypes.c_void_p(), close, keep
-        self._open, self._users = True, 0
-        self._parent: Handle | None = None
-        if parent is not None:
-            parent.__enter__()
-            self._parent = parent
+        opened = _Open(close, None if parent is None else parent.open or parent.refuse(), keep)
         try:
-            check(open_call(ctypes.byref(self._pointer)))
+            check(open_call(ctypes.byref(opened)))
         except BaseException:
-            self._free()
+            opened.close()  # the exception holds this frame, and so holds it
             raise
+        opened.plain.value = opened.value
+        self.open: _Open | None = opened
+        self._held: list[_Open] = []  # one for each that is inside
 
     def __enter__(self) -> ctypes.c_void_p:
-        with self.lock:
-            if not self._open:
-                raise errors.ClosedError("it was closed")
-            self._users += 1
-        return self._pointer
+        opened = self.open or self.refuse()
+        self._held.append(opened)
+        return opened.plain
 
     def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self._users -= 1
-            last = not self._open and not self._users
-        if last:
-            self._free()
+        self._held.pop()
 
     def close(self) -> None:
-        """Refuse further use; free it now or when the last call inside has left."""
-        with self.lock:
-            last = self._open and not self._users
-            self._open = False
-        if last:
-            self._free()
+        """Refuse further use; what is open closes now or when the last call inside has left."""
+        self.open = None
 
-    @property
-    def closed(self) -> bool:
-        return not self._open
-
-    def _free(self) -> None:
-        pointer, self._pointer = self._pointer, ctypes.c_void_p()
-        parent, self._parent = self._parent, None
-        if pointer:
-            self._close(pointer)
-        if parent is not None:
-            parent.__exit__()
-
-    def __del__(self) -> None:
-        self._free()  # nobody holds the handle any more, so nobody is inside
-
-
-def _renew_lock() -> None:
-    Handle.lock = threading.RLock()  # a thread that the child does not have may have held it
-
-
-os.register_at_fork(after_in_child=_renew_lock)
+    def refuse(self) -> NoReturn:
+        raise errors.ClosedError("it was closed")
 
 
 S = TypeVar("S", bound=ctypes.Structure)

@@ -13,7 +13,7 @@ from ._library import S, unset
 def integers(struct: ctypes.Structure, pointer: str, count: str, value: Any, what: str) -> Any:
     """Point two fields at an array of ids; returns what must be kept alive."""
     array = _arrays.ids(value, what)
-    setattr(struct, pointer, array.ctypes.data)
+    setattr(struct, pointer, _arrays.address(array))
     setattr(struct, count, len(array))
     return array
 

@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from . import _c
 from ._arrays import c_string
 from ._library import STATUS, lib, unset
+from ._numpy import np
 
 _FIELDS = ("name", "data", "dtype", "rank", "shape", "stride", "device")
 _DTYPES = {

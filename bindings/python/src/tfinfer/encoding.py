@@ -7,15 +7,13 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import _c
+from ._numpy import np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _INT32 = ("ids", "type_ids", "sequence", "word")
-_INT64 = ("char_begin", "char_end")
 _COLUMNS = {
     "input_ids": "ids",
     "token_type_ids": "type_ids",
@@ -26,16 +24,42 @@ _COLUMNS = {
 
 
 class Rows:
-    """A copy of a tf_encoding: columns over the tokens of all rows, and where each row begins. Columns are made arrays when asked for."""
+    """A copy of a tf_encoding: columns over the tokens of all rows, and where each row begins. Made lists or arrays when asked for."""
 
     def __init__(self, data: _c.EncodingData) -> None:
-        tokens = data.tokens
-        self._bytes = {name: ctypes.string_at(getattr(data, name) or 0, 4 * tokens) for name in _INT32}
-        self._bytes.update({name: ctypes.string_at(getattr(data, name) or 0, 8 * tokens) for name in _INT64})
+        small, large = 4 * data.tokens, 8 * data.tokens
+        copy = ctypes.string_at
+        self._bytes = {
+            "ids": copy(data.ids or 0, small),
+            "type_ids": copy(data.type_ids or 0, small),
+            "sequence": copy(data.sequence or 0, small),
+            "word": copy(data.word or 0, small),
+            "char_begin": copy(data.char_begin or 0, large),
+            "char_end": copy(data.char_end or 0, large),
+        }
         self._arrays: dict[str, NDArray[Any]] = {}
-        starts = memoryview(ctypes.string_at(data.row_start or 0, 8 * (data.rows + 1))).cast("q").tolist()
-        self.bounds = list(itertools.pairwise(starts))
-        self.row_text = np.frombuffer(ctypes.string_at(data.row_text or 0, 8 * data.rows), np.int64)
+        self.bounds, self.row_text = [(0, data.tokens)], [0]  # of one text
+        if data.rows != 1:
+            starts = memoryview(copy(data.row_start or 0, 8 * (data.rows + 1))).cast("q").tolist()
+            self.bounds = list(itertools.pairwise(starts))
+            self.row_text = memoryview(copy(data.row_text or 0, 8 * data.rows)).cast("q").tolist()
+
+    def numbers(self, name: str) -> list[Any]:
+        """A column as a list."""
+        data = self._bytes.get(name)
+        if data is not None:
+            numbers: list[Any] = memoryview(data).cast("i" if name in _INT32 else "q").tolist()
+        elif name in self._arrays:
+            numbers = self._arrays[name].tolist()
+            if name == "offsets":
+                numbers = list(map(tuple, numbers))
+        elif name == "mask":
+            numbers = [1] * (self.bounds[-1][1] if self.bounds else 0)
+        elif name == "special":
+            numbers = [int(number < 0) for number in self.numbers("sequence")]
+        else:
+            numbers = list(zip(self.numbers("char_begin"), self.numbers("char_end")))
+        return numbers
 
     def array(self, name: str) -> NDArray[Any]:
         """A column: one of tf_encoding_data's, or offsets [tokens, 2], mask, special."""
@@ -78,16 +102,26 @@ class Rows:
             new = np.full((starts[-1], *old.shape[1:]), value, old.dtype)
             new[at] = old
             self._arrays[name] = new
+            self._bytes.pop(name, None)
         self.bounds = list(zip(starts[:-1].tolist(), starts[1:].tolist()))
 
-    def column(self, key: str) -> list[NDArray[Any]] | NDArray[Any]:
-        """What stands under a name: an array a row, or one array over the rows."""
+    def lists(self, key: str) -> list[Any]:
+        """What stands under a name: a list a row, or a number a row."""
         if key == "overflow_to_sample_mapping":
             return self.row_text
         if key == "length":
-            return np.array([end - begin for begin, end in self.bounds], np.int64)
-        array = self.array(_COLUMNS[key])
-        return [array[begin:end] for begin, end in self.bounds]
+            return [end - begin for begin, end in self.bounds]
+        numbers = self.numbers(_COLUMNS[key])
+        return [numbers[begin:end] for begin, end in self.bounds] if len(self.bounds) != 1 else [numbers]
+
+    def rectangle(self, key: str) -> NDArray[Any]:
+        """The same as an array [rows, ...]."""
+        if key not in _COLUMNS:
+            return np.array(self.lists(key), np.int64)
+        array, lengths = self.array(_COLUMNS[key]), {end - begin for begin, end in self.bounds}
+        if len(lengths) > 1:
+            raise ValueError(f"{key}: rows of different lengths make no array; padding=True and truncation=True make them equal")
+        return array.reshape(len(self.bounds), *lengths or (0,), *array.shape[1:]).astype(np.int64)
 
 
 class BatchEncoding(dict[str, Any]):
@@ -100,15 +134,10 @@ class BatchEncoding(dict[str, Any]):
         super().__init__({key: self._value(key, tensors, single) for key in keys})
 
     def _value(self, key: str, tensors: str | None, single: bool) -> Any:
-        column = self._rows.column(key)
         if tensors is None:
-            values = [list(map(tuple, v.tolist())) if key == "offset_mapping" else v.tolist() for v in column]
+            values = self._rows.lists(key)
             return values[0] if single and isinstance(values[0], list) else values
-        if isinstance(column, list):
-            if len({len(row) for row in column}) > 1:
-                raise ValueError(f"{key}: rows of different lengths make no array; padding=True and truncation=True make them equal")
-            column = np.stack(column) if column else np.zeros((0, 0), np.int64)
-        array = column.astype(np.int64)
+        array = self._rows.rectangle(key)
         if tensors == "np":
             return array
         import torch  # the caller asked for its tensors
@@ -137,4 +166,4 @@ class BatchEncoding(dict[str, Any]):
 
     def _numbers(self, column: str, row: int) -> list[int | None]:
         begin, end = self._rows.bounds[row]
-        return [None if value < 0 else value for value in self._rows.array(column)[begin:end].tolist()]
+        return [None if value < 0 else value for value in self._rows.numbers(column)[begin:end]]

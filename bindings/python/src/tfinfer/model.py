@@ -9,14 +9,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import numpy as np
-
 from . import _arrays, _c, errors
 from ._asyncio import stream_in_threads, threaded
 from ._callbacks import Callbacks, log_callback
 from ._cuda import library_folder
-from ._inputs import Inputs
+from ._inputs import Inputs, One, give_back
 from ._library import Handle, check, lib, unset
+from ._numpy import np
 from ._options import choice, fill, integers
 from ._source import Source
 from .records import Answer, Classification, Encoded, Entity, Fill, Generated, ModelInfo, Plan, Stats, Token
@@ -110,7 +109,7 @@ class Model:
                 session = Handle(lambda out: lib.tf_session_open(opened, session_options, out), lib.tf_session_close, model)
             return model, session
 
-        return cls(*callbacks.run(work))
+        return cls(*callbacks.run(work, meanwhile=lambda: np.ndarray))
 
     def close(self) -> None:
         """Refuse further calls; calls and requests that are under way end as they would have."""
@@ -170,9 +169,9 @@ class Model:
         c_out = unset(_c.EncodeOutput)
         for name in ("hidden", "pooled", "token_logits", "sequence_logits"):
             array = getattr(out, name)
-            setattr(c_out, name, None if array is None else array.ctypes.data)
+            setattr(c_out, name, None if array is None else _arrays.address(array))
         if len(wanted):
-            c_out.layers, c_out.layer_count = wanted.ctypes.data, len(wanted)
+            c_out.layers, c_out.layer_count = _arrays.address(wanted), len(wanted)
         self._run(callbacks, lambda session: check(lib.tf_encode(session, given_inputs.c, c_out)))
         return out
 
@@ -183,12 +182,19 @@ class Model:
 
         out: [n, at least E] float32 to write to; its rows may lie apart.
         """
+        width = self.info.embedding_width
+        if out is None and not options and (one := One.take(inputs)) is not None:
+            vector = np.empty(width, np.float32)
+            status = lib.tf_embed(self._session.open or self._session.refuse(), one.c, None, _arrays.pointer(vector), width)
+            give_back(one)
+            if status:
+                check(status)
+            return vector
         given: dict[str, Any] = dict(options)
         prepared, callbacks = self._prepare(inputs, given)
         c_options = fill(_c.EmbedOptions, given, {}, {}) if given else None
-        width = self.info.embedding_width
         vectors = np.empty((prepared.count, width), np.float32) if out is None else _output(out, prepared.count, width)
-        pointer, stride = vectors.ctypes.data, vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
+        pointer, stride = _arrays.address(vectors), vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
         self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, pointer, stride)))
         return vectors[0] if prepared.single and out is None else vectors
 
@@ -204,7 +210,7 @@ class Model:
         prepared, callbacks = self._prepare(inputs, given)
         c_options = fill(_c.ClassifyOptions, given, {}, {"activation": _c.ACTIVATION})
         logits, scores = np.empty((2, prepared.count, self.info.sequence_logits), np.float32)
-        pointers = logits.ctypes.data, scores.ctypes.data
+        pointers = _arrays.address(logits), _arrays.address(scores)
         self._run(callbacks, lambda session: check(lib.tf_classify(session, prepared.c, c_options, *pointers)))
         names = self.info.labels
         found = [
@@ -252,7 +258,7 @@ class Model:
             ranges = np.ascontiguousarray(_arrays.int32(contexts, "contexts"), np.int64)
             if ranges.size != 2 * prepared.count:
                 raise ValueError(f"contexts must have the shape [{prepared.count}, 2], not {list(ranges.shape)}")
-            c_options.contexts = ranges.ctypes.data
+            c_options.contexts = _arrays.address(ranges)
 
         def answer(s: _c.Span, i: int) -> Answer:
             text = pairs[i][s.char_begin : s.char_end] if pairs else ""

@@ -3,8 +3,6 @@
 Shapes: L labels, N new tokens, P prompt tokens, T tokens, E width.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -93,8 +91,8 @@ class Classification(NamedTuple):
 
     label: str
     score: float
-    logits: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    logits: "NDArray[np.float32]"
+    scores: "NDArray[np.float32]"
 
 
 class Entity(NamedTuple):
@@ -142,11 +140,11 @@ class Encoded(NamedTuple):
     [inputs, sequence_logits]; starts [inputs + 1]: input i has the tokens starts[i] to starts[i + 1].
     """
 
-    hidden: NDArray[np.float32] | None
-    pooled: NDArray[np.float32] | None
-    token_logits: NDArray[np.float32] | None
-    sequence_logits: NDArray[np.float32] | None
-    starts: NDArray[np.int64]
+    hidden: "NDArray[np.float32] | None"
+    pooled: "NDArray[np.float32] | None"
+    token_logits: "NDArray[np.float32] | None"
+    sequence_logits: "NDArray[np.float32] | None"
+    starts: "NDArray[np.int64]"
 
 
 class Token(NamedTuple):
@@ -169,12 +167,12 @@ class Generated(NamedTuple):
     the text a stop string begins, in characters, -1 if none ended it; stop_index: which one.
     """
 
-    ids: NDArray[np.int32]
+    ids: "NDArray[np.int32]"
     text: str
     score: float
     finish: str
     cumulative_logprob: float
-    logprobs: NDArray[np.float32] | None
-    prompt_logprobs: NDArray[np.float32] | None
+    logprobs: "NDArray[np.float32] | None"
+    prompt_logprobs: "NDArray[np.float32] | None"
     stop_begin: int
     stop_index: int

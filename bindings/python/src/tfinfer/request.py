@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import _arrays, _c, errors
 from ._callbacks import Callbacks
 from ._inputs import Inputs
 from ._library import STATUS, Handle, check, lib, unset
+from ._numpy import np
 from ._options import fill, integers
 from .records import Generated, Token
 
@@ -63,7 +62,7 @@ class _Settings:
         packed = np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
         lengths = np.array([len(array) for array in arrays], np.int32)
         self.alive += [packed, lengths]
-        return _c.IdLists(packed.ctypes.data, lengths.ctypes.data, len(arrays))
+        return _c.IdLists(_arrays.address(packed), _arrays.address(lengths), len(arrays))
 
     def _bad_words(self, value: Any) -> None:
         self.c.bad_words = self._lists(value, "bad_words_ids")
@@ -73,12 +72,13 @@ class _Settings:
         self.c.sequence_bias = self._lists([ids for ids, _ in pairs], "sequence_bias")
         biases = np.array([_arrays.number(bias, "sequence_bias") for _, bias in pairs], np.float32)
         self.alive.append(biases)
-        self.c.sequence_bias_values = biases.ctypes.data
+        self.c.sequence_bias_values = _arrays.address(biases)
 
     def _stop_strings(self, value: Any) -> None:
-        array = _arrays.text_array([value] if isinstance(value, str) else value, "stop_strings")
+        strings = [value] if isinstance(value, str) else value
+        array = _arrays.text_array(strings, "stop_strings")
         self.alive.append(array)
-        self.c.stop_strings, self.c.stop_string_count = ctypes.addressof(array), len(array)
+        self.c.stop_strings, self.c.stop_string_count = ctypes.addressof(array), len(strings)
 
     def _early_stopping(self, value: Any) -> None:
         if not isinstance(value, (bool, str)) or value not in _EARLY:
@@ -169,7 +169,7 @@ class Request:
             if kept is None:
                 raise ValueError(f"kind must be one of {', '.join(_c.SCORES)}, not {kind!r}")
             step, sequence = _arrays.integer(step, "step", 64), _arrays.integer(sequence, "sequence", 32)
-            check(lib.tf_generate_scores(pointer, kept, step, sequence, out.ctypes.data, out.size))
+            check(lib.tf_generate_scores(pointer, kept, step, sequence, _arrays.address(out), out.size))
         return out
 
     def cancel(self) -> None:

@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import _arrays, _c, errors
 from ._callbacks import log_callback
 from ._library import STATUS, Handle, check, lib, unset
+from ._numpy import np
 from ._options import choice, fill
 from .encoding import BatchEncoding, Rows
 from .records import TokenizerInfo
@@ -117,18 +116,20 @@ class Tokenizer:
         pairs = [text_pair] if isinstance(text_pair, str) else text_pair
         if truncation is None:
             truncation = max_length is not None and padding is False
-        options = unset(_c.TokenizeOptions)
-        options.add_special_tokens = bool(add_special_tokens)
-        options.truncation = choice(_c.TRUNCATION, _TRUNCATION.get(truncation, truncation), "truncation")
-        if options.truncation and max_length is not None:
-            options.max_length = _arrays.integer(max_length, "max_length", 32)
-        if truncation_side is not None:
-            options.truncation_side = choice(_c.SIDE, truncation_side, "truncation_side")
-        options.overflow = bool(return_overflowing_tokens)
-        if return_overflowing_tokens:
-            options.stride = _arrays.integer(stride, "stride", 32)
-        if threads != 1:
-            options.threads = _arrays.integer(threads, "threads", 32)
+        options = None  # as C has it
+        if truncation or truncation_side or not add_special_tokens or return_overflowing_tokens or threads != 1:
+            options = unset(_c.TokenizeOptions)
+            options.add_special_tokens = bool(add_special_tokens)
+            options.truncation = choice(_c.TRUNCATION, _TRUNCATION.get(truncation, truncation), "truncation")
+            if options.truncation and max_length is not None:
+                options.max_length = _arrays.integer(max_length, "max_length", 32)
+            if truncation_side is not None:
+                options.truncation_side = choice(_c.SIDE, truncation_side, "truncation_side")
+            options.overflow = bool(return_overflowing_tokens)
+            if return_overflowing_tokens:
+                options.stride = _arrays.integer(stride, "stride", 32)
+            if threads != 1:
+                options.threads = _arrays.integer(threads, "threads", 32)
 
         rows = self._encode(texts, pairs, options)
         if padding is not False:
@@ -137,8 +138,9 @@ class Tokenizer:
             return_token_type_ids = self.info.model == "WordPiece"
         keys = ["input_ids"]
         keys += ["token_type_ids"] * return_token_type_ids + ["attention_mask"] * return_attention_mask
-        keys += ["special_tokens_mask"] * return_special_tokens_mask + ["offset_mapping"] * return_offsets_mapping
-        keys += ["length"] * return_length + ["overflow_to_sample_mapping"] * return_overflowing_tokens
+        if return_special_tokens_mask or return_offsets_mapping or return_length or return_overflowing_tokens:
+            keys += ["special_tokens_mask"] * return_special_tokens_mask + ["offset_mapping"] * return_offsets_mapping
+            keys += ["length"] * return_length + ["overflow_to_sample_mapping"] * return_overflowing_tokens
         return BatchEncoding(rows, keys, return_tensors, single and not return_overflowing_tokens, self.convert_ids_to_tokens)
 
     def encode(self, text: str, text_pair: str | None = None, **options: Any) -> list[int]:
@@ -165,7 +167,9 @@ class Tokenizer:
             while status == STATUS["too_small"]:
                 if size.value > len(text):
                     text = ctypes.create_string_buffer(size.value)
-                status = lib.tf_tokenizer_decode(self._pointer, ids.ctypes.data, ids.size, options, text, len(text), ctypes.byref(size))
+                status = lib.tf_tokenizer_decode(
+                    self._pointer, _arrays.address(ids), ids.size, options, text, len(text), ctypes.byref(size)
+                )
             check(status)
         return text.raw[: size.value].decode("utf-8", "replace")
 
@@ -227,7 +231,7 @@ class Tokenizer:
     bos_token, bos_token_id = _special("bos")
     eos_token, eos_token_id = _special("eos")
 
-    def _encode(self, texts: Any, pairs: Any, options: _c.TokenizeOptions) -> Rows:
+    def _encode(self, texts: Any, pairs: Any, options: _c.TokenizeOptions | None) -> Rows:
         for given in (texts, pairs):
             if given is not None and not isinstance(given, (list, tuple)):
                 raise TypeError(f"text must be a string or a list of strings, not {type(given).__name__}")
