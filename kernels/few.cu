@@ -7,18 +7,22 @@
  *           products have their weights by then. Each block norms x for itself. In mma.sync the rows of w are the columns of B
  *           and the rows of x are rows of A: tensor cores are idle anyway, and 1 to 8 rows cost the same. A row's sums do not
  *           depend on how many rows there are.
- * Needs     9.0; rows of a multiple of 64 bytes, 16-byte aligned; rows of x that fit in shared memory; with a norm up to 4 rows
+ * Needs     9.0; rows of a multiple of 64 bytes, 16-byte aligned; rows of x that fit in shared memory; with a norm up to 2 rows
  *           of 2048 columns, in F32 or the type of w. Otherwise few_tiles.cu or the matrix library does it
  * Floor     bytes of w: [2304, 768] in 2 bytes 3.5 MB / 4.3 TB/s = 0.8 us, and in a chain of kernels what follows one another:
  *           the wait, x, the norm, the sums, about 1.2 us. A kernel that only passes a word on takes 0.7 to 0.8 us in a chain.
- * Measured  on an H200, F16, chains of one product over rotating weights, 1 row: GPT-2's with norm [2304, 768] 3.2 us,
- *           [3072, 768] 3.4, without [768, 768] 1.9, [768, 3072] 2.8, its head 21 (3.6 TB/s); XL [4800, 1600] 6.4,
- *           [6400, 1600] 7.3, [1600, 6400] 8.6; T5-3B [16384, 1024] 10.2 (3.3 TB/s). 4 rows of GPT-2: 4.3, 4.7, 2.1, 4.3, 23.
- *           Without dependent launch each takes 0.5 to 1.3 us more. Time goes to the instructions between the wait and the
- *           end, about 5 cycles each, not to bytes.
+ * Measured  on an H200, F16, chains of one product over rotating weights, 1 row: GPT-2's with norm [2304, 768] 3.1 us,
+ *           [3072, 768] 3.3, without [768, 768] 2.1, [768, 3072] 2.7, its head 20 (3.8 TB/s); XL [4800, 1600] 6.0,
+ *           [6400, 1600] 7.3, [1600, 6400] 8.6; T5-3B [16384, 1024] 10.1 (3.3 TB/s). 4 rows: [2304, 768] 2.9, [768, 768] 2.1,
+ *           [768, 3072] 2.8. Time goes to the instructions between the wait and the end, about 5 cycles each, not to bytes.
+ *           A layer of T5-base's decoder for 4 beams, in a chain of layers: 23.9 us. It was 28.7: norms of 3 and 4 rows as
+ *           kernels of their own are 2.8 of the difference, places of x that are known ahead of the wait, all of x asked for at
+ *           once 0.5, more registers 1.0, weights that leave the cache first 0.2 (without the others 0.8), the next kernel at
+ *           once and a third block 0.3. What comes once a step finds its instructions in the cache then.
  * Lost      cp.async by each lane: 1 to 2 us more where blocks have several tiles. The norm after the sums, from sums of w gain
  *           and w bias: then each warp needs all of x, and 8 lanes of it the same. Weights beyond the ring prefetched to the
- *           cache: the heads 2 us slower. Deeper rings: rows of x queue behind them. A switch's table: 0.3 us from memory. */
+ *           cache: the heads 2 us slower. Deeper rings: rows of x queue behind them. A switch's table: 0.3 us from memory.
+ *           Norms of 4 rows here, side by side: 1 us more a layer than in front. Those rows by few_wgmma.cu: 0.4 to 2 us */
 #include "few.cuh"
 
 namespace
@@ -27,8 +31,8 @@ namespace
 enum { WARPS = 8, ROWS = 8, TILE = 8, CHUNK = 64 /* bytes of a row of w that a warp takes at a time */ };
 
 /* Rows that a norm here costs less than one in front would; columns up to which the next kernel may come at once: its copies
- * then are in the way of longer rows of x, and of x that is read in one go. */
-enum { NORMED_ROWS = 4, EARLY = 1024 };
+ * then are in the way of longer rows of x. */
+enum { NORMED_ROWS = 2, EARLY = 1024 };
 
 struct stream_call {
     few_call c;
@@ -69,12 +73,18 @@ __device__ void expect(uint32_t barrier, int bytes)
 #endif
 }
 
+/* Of what is read once a step: it goes from the cache of the device before anything else does. */
 __device__ void copy(uint32_t to, const void *from, int bytes, uint32_t barrier)
 {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
-                 "r"(bytes), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "{\n"
+        ".reg .b64 policy;\n"
+        "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], policy;\n"
+        "}\n" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
 #endif
 }
 
@@ -215,26 +225,47 @@ __device__ float total_of(const float *sums)
 
 /* ---- x ---- */
 
+/* Rows of x on their way to shared memory, 16 bytes at a time. A thread knows where its first ones go before they are there. */
 template <tfi_dtype T>
-__device__ void stage_rows(const tfi_few_args &a, char *z, int z_stride, int bytes, int rows)
-{
-    enum { HELD = 4 };
-    uint4 v[HELD];
-    int to[HELD];
+struct staging {
+    enum { HELD = 6, ROUND = HELD * WARPS * WARP * 16 };
+    const tfi_few_args &a;
+    int z_stride, bytes, rows, m, i, left;
+    uint32_t from[HELD]; /* in 16 bytes of x */
+    int to[HELD];        /* -1: nowhere */
 
-    for (int m = 0, i = threadIdx.x * 16; m < rows;) {
+    __device__ staging(const tfi_few_args &args, int stride, int row_bytes, int count)
+        : a(args), z_stride(stride), bytes(row_bytes), rows(count), m(0), i((int)threadIdx.x * 16), left(count * row_bytes)
+    {
+        place();
+    }
+    __device__ void place()
+    {
 #pragma unroll
         for (int k = 0; k < HELD; k++) {
             for (; m < rows && i >= bytes; i -= bytes) m++;
             to[k] = m < rows ? m * z_stride + i : -1;
-            if (m < rows) v[k] = *(const uint4 *)((const char *)a.x + few_source(a, m) * bytes + i);
+            from[k] = m < rows ? (uint32_t)((few_source(a, m) * bytes + i) / 16) : 0;
+            asm volatile("" : "+r"(to[k]), "+r"(from[k])); /* computed now, not when they are needed */
             i += WARPS * WARP * 16;
         }
-#pragma unroll
-        for (int k = 0; k < HELD; k++)
-            if (to[k] >= 0) *(uint4 *)(z + to[k]) = T == TFI_F32 ? v[k] : in_order(v[k]);
     }
-}
+    __device__ void copy(char *z)
+    {
+        for (;;) {
+            uint4 v[HELD];
+#pragma unroll
+            for (int k = 0; k < HELD; k++)
+                if (to[k] >= 0) v[k] = ((const uint4 *)a.x)[from[k]];
+#pragma unroll
+            for (int k = 0; k < HELD; k++)
+                if (to[k] >= 0) *(uint4 *)(z + to[k]) = T == TFI_F32 ? v[k] : in_order(v[k]);
+            left -= ROUND;
+            if (left <= 0) return;
+            place();
+        }
+    }
+};
 
 template <tfi_dtype T>
 __device__ void put_row(char *z, int i, const float (&v)[8])
@@ -366,7 +397,7 @@ __device__ raw_elements<1> load_residual(const tfi_few_args &a, int m, int n, bo
 
 /* X: the type of the norm's x, TFI_DTYPE_COUNT where there is no norm. */
 template <tfi_dtype T, tfi_dtype X>
-__global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
+__global__ void __launch_bounds__(WARPS *WARP, 3) stream(stream_call s)
 {
     constexpr bool NORMED = X != TFI_DTYPE_COUNT;
     extern __shared__ __align__(128) char shared[];
@@ -375,7 +406,7 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
     const int columns = (int)few_columns(a), width = a.gated ? TILE / 2 : TILE;
     const uint32_t barriers = shared_address(shared), gain_barrier = barriers + DEPTH_MAX * 8;
     supply more = {s, barriers, shared_address(shared + s.ring_at), bytes, columns, width, (int)blockIdx.x * width, 0, 0, NULL};
-    const bool early = NORMED && a.K <= EARLY;
+    const bool early = a.K <= EARLY;
 
     if (early) follow();
     if (warp == WARPS - 1 && lane == 0) open_barriers(barriers);
@@ -402,15 +433,18 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
     int from = whole * warp / WARPS * CHUNK, to = whole * (warp + 1) / WARPS * CHUNK;
     asm volatile("" : "+l"(at), "+r"(w), "+r"(z), "+r"(from), "+r"(to)); /* computed now, not when they are needed */
 
-    wait_for_results();
-    if (!early) follow();
     raw_elements<1> residual;
     if constexpr (NORMED) {
+        wait_for_results();
+        if (!early) follow();
         norm_rows<T, X>(s, shared, rows, gain_barrier, at);
         residual = load_residual(a, m, n, m < rows && n < columns);
     } else {
+        staging<T> x(a, s.z_stride, bytes, rows);
+        wait_for_results();
+        if (!early) follow();
         residual = load_residual(a, m, n, m < rows && n < columns);
-        stage_rows<T>(a, shared + s.z_at, s.z_stride, bytes, rows);
+        x.copy(shared + s.z_at);
     }
     __syncthreads();
 
@@ -456,7 +490,7 @@ __global__ void __launch_bounds__(WARPS *WARP, 4) stream(stream_call s)
 
 /* ---- host ---- */
 
-enum { RING = 44 * 1024, PART = 3200, ONE_PART = 8192, SINGLE = 132 * TILE, COLUMNS_MAX = WARPS * WARP * 8 };
+enum { FEWER_ROWS = 4, RING = 44 * 1024, PART = 3200, ONE_PART = 8192, SINGLE = 132 * TILE, COLUMNS_MAX = WARPS * WARP * 8 };
 
 int64_t aligned(int64_t bytes)
 {
@@ -496,7 +530,7 @@ int64_t lay_out(const tfi_few_args *a, stream_call *s)
 /* Two a multiprocessor; three where that saves a second round and each has few rows of x to make ready. */
 int64_t blocks_for(const tfi_cuda_launch *l, int64_t M, int64_t tiles)
 {
-    const int64_t each = M <= 2 && tiles <= 3 * (int64_t)l->multiprocessors ? 3 : 2, most = each * l->multiprocessors;
+    const int64_t each = M <= FEWER_ROWS && tiles <= 3 * (int64_t)l->multiprocessors ? 3 : 2, most = each * l->multiprocessors;
     return tiles < most ? tiles : most;
 }
 

@@ -30,7 +30,7 @@ static void put_x(few_case *c, float m)
     float *values, *gain, *bias = NULL, *residual = NULL;
 
     if (pick(0, 2) == 0 || K > 2048 ||
-        a->M > 4) { /* plain; in 16 bits sums of numbers that are not small need as many digits as they have */
+        a->M > 2) { /* plain; in 16 bits sums of numbers that are not small need as many digits as they have */
         a->x = device_values(a->type, SOURCES * K, -m, m, 0, &values);
         h->x = values;
         return;
