@@ -157,7 +157,7 @@ class Ours:
         import tfi
         import tfi_generate
 
-        self.tfi, self.generate = tfi, tfi_generate.Generate
+        self.tfi, self.generate, self.options_of = tfi, tfi_generate.Generate, tfi_generate.GenerateOptions
         self.model = tfi.Model(path, dtype=dtype, device=device.encode(), **library_folder())
 
     def prepare(self, case, prompts):
@@ -167,7 +167,8 @@ class Ours:
         self.session = self.tfi.Session(
             self.model, max_step_tokens=max(2048, sum(case.lengths)), max_sequences=max(64, rows), **room
         )
-        self.settings = dict(max_new_tokens=case.new, min_new_tokens=case.new, num_beams=case.beams, do_sample=0)
+        lengths = dict(max_new_tokens=case.new, min_new_tokens=case.new)
+        self.options = self.options_of(**lengths, num_beams=case.beams, do_sample=0)
         inputs = self.tfi.Inputs
         self.inputs = [inputs(ids=[ids]) for ids in prompts] if case.new else inputs(ids=prompts)
         if not case.new:
@@ -180,8 +181,8 @@ class Ours:
             self.tfi.check(self.tfi.lib.tf_encode(*arguments))
             return self.pooled
         with contextlib.ExitStack() as stack:
-            requests = [stack.enter_context(self.generate(self.session, one, **self.settings)) for one in self.inputs]
-            return [request.wait().result().ids for request in requests]
+            requests = [stack.enter_context(self.generate(self.session, one, self.options)) for one in self.inputs]
+            return [request.wait().ids() for request in requests]
 
     def finish(self):
         self.session.close()

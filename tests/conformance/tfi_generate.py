@@ -118,12 +118,12 @@ class Result:
 class Generate:
     """A request. Settings are those of tf_generate_options as Python values: lists of ids (eos_ids, suppress_ids,
     begin_suppress_ids, forced_eos_ids, decoder_ids), lists of lists (bad_words), [(ids, bias)] (sequence_bias), strings
-    (stop_strings), a function of (sequence, ids, logits as a writable array) (logits)."""
+    (stop_strings), a function of (sequence, ids, logits as a writable array) (logits); or GenerateOptions in their place."""
 
-    def __init__(self, session, inputs, **settings):
+    def __init__(self, session, inputs, options=None, **settings):
         self.session, self.inputs, self.alive = session, inputs, []
         self.handle = C.c_void_p()
-        self.options = GenerateOptions(**self.convert(settings))
+        self.options = options or GenerateOptions(**self.convert(settings))
         check(lib.tf_generate_open(session.handle, C.byref(inputs.c), C.byref(self.options), C.byref(self.handle)))
 
     def keep(self, value):
@@ -181,6 +181,13 @@ class Generate:
         r = Generated()
         check(lib.tf_generate_result(self.handle, sequence, C.byref(r)))
         return Result(r)
+
+    def ids(self):
+        """The first result's, and nothing else of it."""
+        r = Generated.__new__(Generated)
+        r.struct_size = C.sizeof(Generated)
+        check(lib.tf_generate_result(self.handle, 0, C.byref(r)))
+        return r.ids[: r.count]
 
     def results(self):
         n = self.options.num_return_sequences
