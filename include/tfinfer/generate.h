@@ -209,6 +209,7 @@ typedef struct tf_generated {
     int32_t finish;                /**< tf_finish */
     int64_t stop_begin;            /**< where in text a stop string begins, -1: none did; texts are not trimmed */
     int64_t stop_index;            /**< which of stop_strings, -1 */
+    const int32_t *beams;          /**< [count] the beam that each token was drawn from, numbered as in tf_generate_scores(); else NULL */
 } tf_generated;
 
 static inline void tf_generated_init(tf_generated *r)

@@ -280,6 +280,7 @@ struct generated {
     float score;
     tf_finish finish;
     std::int64_t stop_begin, stop_index;
+    span<const std::int32_t> beams; /**< the beam that each token was drawn from; empty without beams */
 };
 
 /** tf_logits_fn; false ends the request with TF_STATUS_CANCELLED. */
@@ -315,7 +316,8 @@ class request : public handle<tf_generate, tf_generate_close>
                              r.score,
                              static_cast<tf_finish>(r.finish),
                              r.stop_begin,
-                             r.stop_index};
+                             r.stop_index,
+                             detail::view(r.beams, r.beams ? r.count : 0)};
         });
     }
     /** Wait, and give a sequence's text. */

@@ -128,7 +128,8 @@ tf_status tfi_request_result(tf_generate *g, int32_t sequence, tf_generated *out
                       .score = r->score,
                       .finish = r->finish,
                       .stop_begin = r->stop_begin,
-                      .stop_index = r->stop_index};
+                      .stop_index = r->stop_index,
+                      .beams = r->beams};
     for (int64_t i = 0; r->logprobs && i < r->count; i++) t.cumulative_logprob += (double)r->logprobs[i];
     if ((st = decode(g, r, &t.text_bytes)) < 0) return st;
     t.text = g->text;

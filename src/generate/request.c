@@ -161,14 +161,15 @@ static int is_eos(const tf_generate *g, int32_t token)
     return 0;
 }
 
-/* The new tokens of the sequence that was beam `beam` before step `step`, into ids [step]; and their log-probabilities. */
-static void walk_back(const tf_generate *g, int32_t step, int32_t beam, int32_t *ids, float *logprobs)
+/* The new tokens of the sequence that was beam `beam` before step `step`, into ids [step]; their log-probabilities and beams. */
+static void walk_back(const tf_generate *g, int32_t step, int32_t beam, int32_t *ids, float *logprobs, int32_t *beams)
 {
     while (step-- > 0) {
         const tfi_beam_trace *t = &g->trace[(int64_t)step * g->settings.slots + beam];
         ids[step] = t->token;
         if (logprobs) logprobs[step] = t->logprob;
         beam = t->parent;
+        if (beams) beams[step] = beam;
     }
 }
 
@@ -192,8 +193,9 @@ static void fill_result(tf_generate *g, tfi_generated_sequence *r, const tfi_fin
     r->score = f->score;
     r->finish = finish == FINISH_BY_ITSELF ? TF_FINISH_LENGTH : finish;
     if (f->step < 0) return; /* all that could have taken this place was impossible */
-    walk_back(g, f->step, f->parent, ids, r->logprobs);
+    walk_back(g, f->step, f->parent, ids, r->logprobs, r->beams);
     ids[f->step] = f->token;
+    r->beams[f->step] = f->parent;
     if (r->logprobs) r->logprobs[f->step] = f->logprob;
     r->count = f->step + 1;
     const int stopped = search_stop(g, r);
@@ -364,6 +366,6 @@ int32_t tfi_request_callback_ids(tf_generate *g, int32_t row, int32_t *count)
         if (g->sequences[i].slot >= 0 && ++seen == row) break;
     *count = g->prompt + g->step;
     memcpy(g->callback_ids, g->sequences[i].tokens, (size_t)(has_beams(g) ? g->prompt : *count) * sizeof(int32_t));
-    if (has_beams(g)) walk_back(g, g->step, i, g->callback_ids + g->prompt, NULL);
+    if (has_beams(g)) walk_back(g, g->step, i, g->callback_ids + g->prompt, NULL, NULL);
     return i;
 }

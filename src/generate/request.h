@@ -34,6 +34,7 @@ typedef struct tfi_sequence {
 typedef struct tfi_generated_sequence {
     const int32_t *ids;    /* new tokens */
     float *logprobs;       /* [new tokens] or NULL */
+    int32_t *beams;        /* [new tokens] which beam each was drawn from; NULL without beams */
     int64_t count, delivered;
     int32_t finish;        /* tf_finish */
     int32_t finish_delivered;

@@ -77,11 +77,12 @@ static tf_status make_results(tf_generate *g)
     o.skip_special_tokens = g->settings.skip_special_tokens;
     o.clean_up = g->settings.clean_up;
     for (int32_t i = 0; i < g->settings.results; i++) {
+        const int has_beams = g->settings.sampling.num_beams > 1;
         tfi_generated_sequence *r = &g->results[i];
         r->stop_index = -1;
         r->stop_begin = -1;
-        r->ids = g->settings.sampling.num_beams > 1 ? copy_ids(&g->arena, NULL, 0, g->max_new) : g->sequences[i].tokens + g->prompt;
-        if (!r->ids) return TF_STATUS_NOMEM;
+        r->ids = has_beams ? copy_ids(&g->arena, NULL, 0, g->max_new) : g->sequences[i].tokens + g->prompt;
+        if (!r->ids || (has_beams && !(r->beams = copy_ids(&g->arena, NULL, 0, g->max_new)))) return TF_STATUS_NOMEM;
         if (g->settings.sampling.logprobs && !(r->logprobs = floats(&g->arena, g->max_new, 1))) return TF_STATUS_NOMEM;
         if (g->tokenizer && (st = tf_stream_open(g->tokenizer, &o, &r->stream)) < 0) return st;
     }

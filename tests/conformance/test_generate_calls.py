@@ -315,6 +315,19 @@ def assert_drawn_from(wanted, counts):
     assert z < 5.3, (statistic, freedom)
 
 
+def test_beams_lead_to_scores(tiny, rng):
+    """What the beams that a sequence came along gave for its tokens adds up to its own score."""
+    for more in ({}, dict(do_sample=1, top_k=0, temperature=2.0, seed=int(rng.integers(2**40))), dict(eos_ids=[int(rng.integers(64))])):
+        settings = dict(max_new_tokens=12, num_beams=5, num_return_sequences=4, length_penalty=0.5, eos_ids=[]) | more
+        with Generate(tiny, inputs_of([1, 2, 3]), keep_scores=1, **settings) as request:
+            results = request.wait().results()
+            for r in results:
+                steps = [request.scores(step, beam)[token] for step, (beam, token) in enumerate(zip(r.beams, r.ids))]
+                assert sum(steps) / len(steps) ** 0.5 == pytest.approx(r.score, abs=1e-4)
+        assert not more.get("do_sample") or len({beam for r in results for beam in r.beams}) > 1
+    assert generate(tiny, [1, 2, 3], max_new_tokens=3)[0].beams is None
+
+
 # ---- bad input: a status that says why, and the session goes on ----
 
 

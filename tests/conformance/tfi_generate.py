@@ -89,7 +89,8 @@ class Generated(Struct):
         i64 prompt_count""") + [("cumulative_logprob", C.c_double)] + fields("""
         f32 score
         i32 finish
-        i64 stop_begin stop_index""")
+        i64 stop_begin stop_index
+        ints beams""")
 
 
 lib.tf_generate_close.restype = None
@@ -111,6 +112,7 @@ class Result:
         self.score, self.cumulative_logprob = r.score, r.cumulative_logprob
         self.finish = next(name for name, value in FINISH.items() if value == r.finish)
         self.stop_begin, self.stop_index = r.stop_begin, r.stop_index
+        self.beams = r.beams[: r.count] if r.beams else None
         self.logprobs = r.logprobs[: r.count] if r.logprobs else None
         self.prompt_logprobs = r.prompt_logprobs[: r.prompt_count] if r.prompt_logprobs else None
 

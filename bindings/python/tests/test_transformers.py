@@ -449,8 +449,31 @@ def test_generate_gives_scores(rng):
                 assert g.shape == w.shape
                 np.testing.assert_allclose(g[running], w[running], atol=1e-4, rtol=1e-4)
                 running &= ~torch.isin(want.sequences[:, start + step], torch.tensor(model.generation_config.eos_token_id))
-        beams = accelerated.generate(**given, num_beams=2)
-        assert type(beams) is type(model.generate(**given, num_beams=2)) and beams.sequences.shape[0] == len(batch["input_ids"])
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+@pytest.mark.parametrize("cls", ["GPT2LMHeadModel", "T5ForConditionalGeneration"])
+def test_generate_gives_scores_of_beams(cls, prompts, rng):
+    model = draw_generator(cls, rng)
+    accelerated = accelerate(model, fallback="raise")
+    batch = {name: value[:prompts] for name, value in draw_batch(model, rng, "left").items()}
+    settings = dict(num_beams=4, num_return_sequences=3, length_penalty=0.5, repetition_penalty=1.2, max_new_tokens=8)
+    given = dict(**batch, do_sample=False, return_dict_in_generate=True, **settings)
+    got, want = (m.generate(**given, output_scores=True, output_logits=True) for m in (accelerated, model))
+    assert type(got) is type(want) and got.keys() == want.keys() - {"past_key_values", "encoder_attentions", "encoder_hidden_states"}
+    same_ids(model, batch, got.sequences, want.sequences, **{"eos": model.generation_config.eos_token_id, **settings})
+    if torch.equal(got.sequences, want.sequences):
+        assert torch.equal(got.beam_indices, want.beam_indices) and got.beam_indices.dtype == want.beam_indices.dtype
+        np.testing.assert_allclose(got.sequences_scores, want.sequences_scores, atol=1e-4, rtol=1e-4)
+        moves = [m.compute_transition_scores(r.sequences, r.scores, r.beam_indices) for m, r in ((accelerated, got), (model, want))]
+        np.testing.assert_allclose(*moves, atol=1e-4, rtol=1e-4)
+        assert len(got.scores) == len(got.logits) == len(want.scores)
+        for g, w in zip((*got.scores, *got.logits), (*want.scores, *want.logits)):
+            assert g.shape == w.shape and g.dtype == w.dtype
+            if prompts == 1:  # of several one ends before the others
+                np.testing.assert_allclose(g, w, atol=1e-4, rtol=1e-4)
+    plain = accelerated.generate(**given)
+    assert torch.equal(plain.beam_indices, got.beam_indices) and plain.scores is plain.sequences_scores is None
 
 
 def test_sampling(demo):
@@ -574,7 +597,6 @@ def test_generate_falls_back(demo, rng):
         )
         falls_back(accelerated, model, "stopping criteria", call(stopping_criteria=[Never()]))
         falls_back(accelerated, model, "stop_strings with more", call(stop_strings=["q"], tokenizer=tokenizer, num_beams=2))
-        falls_back(accelerated, model, "beam_indices", call(num_beams=2, output_scores=True, return_dict_in_generate=True))
         falls_back(accelerated, model, "output_hidden_states", call(output_hidden_states=True, return_dict_in_generate=True))
         if name == "gpt2":
             falls_back(accelerated, model, "no_repeat_ngram_size with padding", call(no_repeat_ngram_size=2))
@@ -596,8 +618,8 @@ def test_generate_falls_back(demo, rng):
             call()(accelerated)
         accelerated.eval()  # its modules are the model's
         strict = accelerate(model, fallback="raise")
-        with pytest.raises(errors.UnsupportedError, match="beam_indices"):
-            call(num_beams=2, output_scores=True, return_dict_in_generate=True)(strict)
+        with pytest.raises(errors.UnsupportedError, match="output_attentions"):
+            call(num_beams=2, output_attentions=True, return_dict_in_generate=True)(strict)
         with pytest.raises(ValueError, match="not used by the model"):
             call(num_beam=2)(strict)
         with pytest.raises(ValueError):

@@ -873,6 +873,7 @@ class Generated(C.Structure):
     finish: int
     stop_begin: int
     stop_index: int
+    beams: int | None
     _fields_ = [
         ("struct_size", C.c_uint64),
         ("ids", C.c_void_p),
@@ -887,6 +888,7 @@ class Generated(C.Structure):
         ("finish", C.c_int32),
         ("stop_begin", C.c_int64),
         ("stop_index", C.c_int64),
+        ("beams", C.c_void_p),
     ]
 
 

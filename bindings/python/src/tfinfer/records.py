@@ -164,7 +164,8 @@ class Generated(NamedTuple):
     """One generated sequence: its new tokens alone.
 
     ids [N] int32; score: of beams, else 0; logprobs [N] and prompt_logprobs [P] where they were asked for, else None. stop_begin: where in
-    the text a stop string begins, in characters, -1 if none ended it; stop_index: which one.
+    the text a stop string begins, in characters, -1 if none ended it; stop_index: which one. beams [N] int32: the beam each token was drawn
+    from, as Request.scores counts them; None without beams.
     """
 
     ids: "NDArray[np.int32]"
@@ -176,3 +177,4 @@ class Generated(NamedTuple):
     prompt_logprobs: "NDArray[np.float32] | None"
     stop_begin: int
     stop_index: int
+    beams: "NDArray[np.int32] | None"

@@ -161,7 +161,7 @@ class Request:
     def scores(self, step: int, sequence: int = 0, kind: str = "processed") -> NDArray[np.float32]:
         """[V] logits that new token number `step` was drawn from, "processed" (with output_scores) or raw "logits" (with output_logits).
 
-        With beams `sequence` is the beam as it ran, before reordering.
+        With beams `sequence` is the beam as it ran, before reordering. NotFoundError: the step has not been, or nothing was kept.
         """
         out = np.empty(self._vocab_size, np.float32)
         with self._alone() as pointer:
@@ -217,6 +217,7 @@ class Request:
             prompt_logprobs=_copy(r.prompt_logprobs, r.prompt_count, ctypes.c_float) if r.prompt_logprobs else None,
             stop_begin=len(data[: r.stop_begin].decode("utf-8", "replace")) if r.stop_begin >= 0 else -1,
             stop_index=r.stop_index,
+            beams=_copy(r.beams, r.count, ctypes.c_int32) if r.beams else None,
         )
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from transformers.generation import utils
 
+from .. import errors
 from .._inputs import Inputs
 from ..model import Model
+from ..records import Generated
 from ..request import Request
 from ._engine import RefusedError
 from ._padding import Padding, numpy_of
@@ -100,10 +102,6 @@ class Loop:
             for name in ("output_attentions", "output_hidden_states"):
                 if getattr(self.config, name):
                     raise RefusedError(name)
-            if self.config.output_scores and self.config.num_beams > 1:
-                raise RefusedError("output_scores with beams, which needs beam_indices")
-            if self.config.output_logits and self.config.num_beams > 1:
-                raise RefusedError("output_logits with beams, which needs beam_indices")
         cache = given.get("past_key_values")
         if cache is not None and (cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False)):
             raise RefusedError("past_key_values of the caller's")
@@ -210,14 +208,21 @@ class Loop:
         found = self.model._each(self.inputs, self._given, lambda request: self._finish(request, next(rows)), patient=True)
         if self.streamer is not None:
             self.streamer.end()
-        sequences = self._sequences([ids for row in found for ids in row[0]])
+        results = [result for row in found for result in row[0]]
+        fields = {"sequences": self._sequences([result.ids for result in results])}
         if not self.config.return_dict_in_generate:
-            return sequences
+            return fields["sequences"]
+        if self.config.output_scores:
+            fields["scores"] = self._steps([row[1] for row in found])
+        if self.config.output_logits:
+            fields["logits"] = self._steps([row[2] for row in found])
+        if self.config.num_beams > 1:
+            fields["beam_indices"] = self._beam_indices([result.beams for result in results])
+            if self.config.output_scores:
+                fields["sequences_scores"] = self.prompts.new_tensor([result.score for result in results], dtype=torch.float)
         beam = "Beam" if self.config.num_beams > 1 else ""
         kind = "EncoderDecoder" if self.model.info.has_encoder else "DecoderOnly"
-        scores = self._steps([row[1] for row in found]) if self.config.output_scores else None
-        logits = self._steps([row[2] for row in found]) if self.config.output_logits else None
-        return getattr(utils, f"Generate{beam}{kind}Output")(sequences=sequences, scores=scores, logits=logits)
+        return getattr(utils, f"Generate{beam}{kind}Output")(**fields)
 
     def _given(self, row: int) -> dict[str, Any]:
         """The options of a prompt's request."""
@@ -247,15 +252,28 @@ class Loop:
 
         return process
 
-    def _finish(self, request: Request, row: int) -> tuple[list[Any], Any, Any]:
-        """New ids of each result, and the logits of each step and result that were asked for."""
+    def _finish(self, request: Request, row: int) -> tuple[list[Generated], Any, Any]:
+        """The results, and of each sequence that ran, or beam, the steps' logits that were asked for."""
         count = self._watch(request, row) if self.watching or self.streamer is not None else None
-        results = [result.ids[:count] for result in request.results()]
-        kept = []
+        results = [result._replace(ids=result.ids[:count]) for result in request.results()]
+        kept: list[list[list[NDArray[np.float32]]] | None] = []
         for wanted, kind in ((self.config.output_scores, "processed"), (self.config.output_logits, "logits")):
-            wanted = wanted and self.config.return_dict_in_generate
-            kept.append([[request.scores(s, i, kind) for s in range(len(ids))] for i, ids in enumerate(results)] if wanted else None)
+            if not (wanted and self.config.return_dict_in_generate):
+                kept.append(None)
+            elif self.config.num_beams > 1:
+                kept.append([self._of_beam(request, beam, kind) for beam in range(self.config.num_beams)])
+            else:
+                kept.append([[request.scores(s, i, kind) for s in range(len(result.ids))] for i, result in enumerate(results)])
         return results, kept[0], kept[1]
+
+    def _of_beam(self, request: Request, beam: int, kind: str) -> list[NDArray[np.float32]]:
+        """Of all steps of the search, which may go on when the best sequences have ended."""
+        steps: list[NDArray[np.float32]] = []
+        try:
+            while True:
+                steps.append(request.scores(len(steps), beam, kind))
+        except errors.NotFoundError:
+            return steps
 
     def _watch(self, request: Request, row: int) -> int:
         """Token by token, until a criterion ends it: how many there were."""
@@ -279,6 +297,13 @@ class Loop:
             row[: len(ids)] = torch.from_numpy(ids)
         return torch.cat([self.prompts.repeat_interleave(self.results, 0), full], dim=1)
 
+    def _beam_indices(self, beams: list[Any]) -> Any:
+        """[B * R, the most new ids]: which row of a step's scores each id was drawn from; -1 behind those that ended sooner."""
+        full = self.prompts.new_full((len(beams), max(map(len, beams))), -1, dtype=torch.int32)
+        for i, (row, own) in enumerate(zip(full, beams)):
+            row[: len(own)] = torch.from_numpy(own) + i // self.results * self.config.num_beams
+        return full
+
     def _padding_id(self) -> int:
         """transformers' beam search takes a padding token 0 for none."""
         pad = self.config._pad_token_tensor
@@ -287,7 +312,7 @@ class Loop:
         return int(pad)
 
     def _steps(self, kept: list[list[list[NDArray[np.float32]]]]) -> tuple[Any, ...]:
-        """[B * R, V] for each step; where a sequence had ended, the padding token has probability 1."""
+        """[B * R, V] for each step, of beams [B * beams, V]; where a sequence had ended, the padding token has probability 1."""
         rows = [steps for row in kept for steps in row]
         ended = np.full(self.model.info.vocab_size, -np.inf, np.float32)
         ended[self._padding_id()] = 0
