@@ -1,5 +1,6 @@
 """Model.open_source: checkpoints in memory, from torch tensors, arrays and files; wrong ones."""
 
+import ctypes
 import gc
 import json
 import weakref
@@ -10,7 +11,8 @@ import tfinfer
 import torch
 import transformers
 from conftest import MODELS
-from tfinfer import errors
+from tfinfer import _c, errors
+from tfinfer._source import Source
 
 TEXT = "the lord said unto moses where is thy brother"
 
@@ -113,3 +115,12 @@ def test_wrong_sources(parts):
 
     gc.collect()
     assert not _source._living
+
+
+def test_names_outlive_the_callback():
+    """C reads them when the callback has returned: they must be the ones that the source holds."""
+    source = Source({}, {"weight": np.zeros(3, np.float32)}, False, None)
+    out = ctypes.pointer(_c.Tensor())
+    assert source.tensor(0, out) == 0 and source.tensor(1, out) == _c.STATUS["end"]
+    places = [ctypes.addressof(record) + _c.Tensor.name.offset for record in (out[0], source._tensors[0])]
+    assert len({ctypes.c_void_p.from_address(place).value for place in places}) == 1 and out[0].name == b"weight"

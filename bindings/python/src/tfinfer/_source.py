@@ -11,7 +11,6 @@ from ._arrays import c_string
 from ._library import STATUS, lib, unset
 from ._numpy import np
 
-_FIELDS = ("name", "data", "dtype", "rank", "shape", "stride", "device")
 _DTYPES = {
     "float32": _c.DTYPE["fp32"],
     "float64": _c.DTYPE["fp64"],
@@ -88,8 +87,7 @@ class Source:
     def tensor(self, index: int, out: Any) -> int:
         if index >= len(self._tensors):
             return STATUS["end"]
-        for field in _FIELDS:
-            setattr(out[0], field, getattr(self._tensors[index], field))
+        out[0] = self._tensors[index]  # the struct as it is: its name's bytes live as long as this object
         return STATUS["ok"]
 
 
