@@ -3,6 +3,7 @@ back, and how; wrong calls."""
 
 import copy
 import gc
+import inspect
 import pickle
 import threading
 import warnings
@@ -135,8 +136,20 @@ def test_masks(rng):
         same(silent(accelerated, **batch, position_ids=positions), gpt2(**batch, position_ids=positions), batch["attention_mask"])
         same(silent(accelerated, batch["input_ids"], logits_to_keep=2), gpt2(batch["input_ids"], logits_to_keep=2))
         batch["attention_mask"][0, 0] = 0
-        falls_back(accelerated, gpt2, "padding on the left", **batch, use_cache=False)
+        strict = accelerate(gpt2, fallback="raise")
+        with pytest.raises(errors.UnsupportedError, match="positions other than"):
+            strict(**batch)
+        batch = draw_batch(roberta, rng, "left")
+        batch["attention_mask"][0, -1] = 0
+        falls_back(accelerate(roberta), roberta, "position_ids of", **batch, position_ids=torch.arange(batch["input_ids"].shape[1])[None])
+        batch["attention_mask"][0] = batch["input_ids"][0] = 1
+        batch["attention_mask"][0, 0] = 0
+        batch["input_ids"][0, 0] = 7
+        falls_back(accelerate(roberta), roberta, "that is not config.pad_token_id", **batch)
     accelerated = accelerate(bert)
+    batch = draw_batch(bert, rng, "left")
+    batch["attention_mask"][0, 0] = 0
+    falls_back(accelerated, bert, "reads the first column", **batch)
     batch = draw_batch(bert, rng)
     batch["attention_mask"][:] = 1
     batch["attention_mask"][0, 1] = 0
@@ -147,6 +160,24 @@ def test_masks(rng):
     falls_back(accelerated, bert, "attention_mask of shape", **batch)
 
 
+@pytest.mark.parametrize("cls", ["GPT2LMHeadModel", "GPT2ForSequenceClassification", "BertForMaskedLM", "DistilBertModel", "ElectraModel"])
+def test_positions(cls, rng):
+    """Padding on the left where columns are positions; position_ids of any kind."""
+    model = draw(cls, rng)
+    accelerated = accelerate(model)
+    batch = draw_batch(model, rng, "left")
+    size = batch["input_ids"].shape
+    forms = [dict(), dict(output_hidden_states=True)]
+    if "position_ids" in inspect.signature(type(model).forward).parameters:
+        forms += [dict(position_ids=torch.from_numpy(rng.integers(0, 30, (rows, size[1])))) for rows in (1, size[0])]
+    with torch.no_grad():
+        for more in forms:
+            same(silent(accelerated, **batch, **more), model(**batch, **more), batch["attention_mask"])
+        if cls != "GPT2ForSequenceClassification":
+            batch["inputs_embeds"] = model.get_input_embeddings()(batch.pop("input_ids"))
+            same(silent(accelerated, **batch), model(**batch), batch["attention_mask"])
+
+
 def test_what_falls_back(rng):
     model = draw("BertForSequenceClassification", rng)
     accelerated = accelerate(model)
@@ -155,8 +186,6 @@ def test_what_falls_back(rng):
     model.set_attn_implementation("eager")
     falls_back(accelerated, model, "labels", **batch, labels=labels)
     falls_back(accelerated, model, "output_attentions", **batch, output_attentions=True)
-    positions = torch.arange(batch["input_ids"].shape[1])[None] + 1
-    falls_back(accelerated, model, "position_ids", **batch, position_ids=positions)
     accelerated.train()
     torch.manual_seed(5)
     with pytest.warns(FallbackWarning, match="training mode"):

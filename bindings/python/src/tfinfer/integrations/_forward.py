@@ -68,7 +68,8 @@ class Call:
         if self.main.dim() != (2 if self.ids is not None else 3):
             raise RefusedError(f"input of shape {list(self.main.shape)}")
         self.padding = Padding(tuple(self.main.shape[:2]), given.pop("attention_mask", None))
-        self._check_positions(given.pop("position_ids", None))
+        self.moved: Any = None  # [B, S, E] in place of the tokens, where their positions are not those that the library gives them
+        self._read_positions(hf, given.pop("position_ids", None))
         if self.types is not None and not model.info.type_count:
             raise RefusedError(f"token_type_ids of {kind.__name__}")
         if kind.__name__ == "GPT2ForSequenceClassification":
@@ -78,18 +79,33 @@ class Call:
             if value is not False:
                 raise RefusedError(name)
 
-    def _check_positions(self, positions: Any) -> None:
-        """The library counts a sequence's tokens from 0, or as RoBERTa does; so must the call."""
-        family = self.model.info.family
+    def _read_positions(self, hf: Any, positions: Any) -> None:
+        """The library counts a sequence's tokens from 0, or as RoBERTa does. Without position_ids most classes count columns."""
+        info, family = self.model.info, self.model.info.family
+        if self.padding.left and family != "gpt2" and (info.pooled_width or info.sequence_logits):
+            raise RefusedError(f"padding on the left of {self.kind.__name__}, whose head reads the first column")
         if family in _NO_POSITIONS:
             return
-        if positions is not None:
-            if family in _POSITIONS_BY_IDS or not self.padding.counts(positions):
-                raise RefusedError("position_ids other than 0, 1, 2, ... from the first token on")
+        if family in _POSITIONS_BY_IDS:
+            if positions is not None:
+                raise RefusedError(f"position_ids of {self.kind.__name__}")
+            if self.padding.left and (self.ids is None or not self.padding.padding_is(self.ids, self.config.pad_token_id)):
+                raise RefusedError(f"padding on the left of {self.kind.__name__} that is not config.pad_token_id")
+        elif positions is not None:
+            if not self.padding.counts(positions):
+                self._move(hf, positions)
         elif self.padding.left:
-            by_ids = family in _POSITIONS_BY_IDS and self.ids is not None
-            if not by_ids or not self.padding.padding_is(self.ids, self.config.pad_token_id):
-                raise RefusedError("padding on the left, where columns are positions unless position_ids say otherwise")
+            self._move(hf, torch.arange(self.padding.shape[1]))
+
+    def _move(self, hf: Any, positions: Any) -> None:
+        """What the wanted positions have more than the library's is added to the tokens' embeddings. positions: [B or 1, S] or [S]."""
+        tables = [module for name, module in hf.named_modules() if name.endswith(("position_embeddings", "wpe"))]
+        if not tables:
+            raise RefusedError("positions other than 0, 1, 2, ... from the first token on, where no weight of PyTorch's is held")
+        counted = (torch.arange(self.padding.shape[1]) - torch.from_numpy(self.padding.first)[:, None]).clamp(min=0)
+        main, wanted, own = (ids.to(tables[0].weight.device) for ids in (self.main, positions, counted))
+        tokens = main if self.ids is None else hf.get_input_embeddings()(main)
+        self.moved = tokens.float() + tables[0](wanted).float() - tables[0](own).float()
 
     def _check_last_tokens(self) -> None:
         """Its logits are those of the last token that is not the padding token, whatever the mask says."""
@@ -99,8 +115,8 @@ class Call:
 
     def inputs(self) -> dict[str, Any]:
         """Its tokens as arguments of Model.encode and Model.embed."""
-        tokens = self.padding.rows(self.main)
-        inputs = {"inputs": tokens} if self.ids is not None else {"embeddings": tokens}
+        tokens = self.padding.rows(self.main if self.moved is None else self.moved)
+        inputs = {"inputs": tokens} if self.ids is not None and self.moved is None else {"embeddings": tokens}
         if self.types is not None:
             inputs["type_ids"] = self.padding.rows(self.types.expand(self.padding.shape))
         return inputs
