@@ -17,7 +17,6 @@ SPEED the device's figures. --ours-only prints where our time goes, by kernel. -
 
 import argparse
 import collections
-import contextlib
 import ctypes
 import dataclasses
 import datetime
@@ -180,9 +179,14 @@ class Ours:
             arguments = self.session.handle, ctypes.byref(self.inputs.c), ctypes.byref(self.output)
             self.tfi.check(self.tfi.lib.tf_encode(*arguments))
             return self.pooled
-        with contextlib.ExitStack() as stack:
-            requests = [stack.enter_context(self.generate(self.session, one, self.options)) for one in self.inputs]
+        requests = []
+        try:
+            for one in self.inputs:
+                requests.append(self.generate(self.session, one, self.options))
             return [request.wait().ids() for request in requests]
+        finally:
+            for request in requests:
+                request.close()
 
     def finish(self):
         self.session.close()
