@@ -3,15 +3,16 @@
  *
  * Shapes    x, residual, y [R, E] in any mix of types; gain, bias [E] fp32; statistics in fp32
  * Parallel  a block a row. Up to E = 8192 the row stays in registers, 8 to 32 elements a thread, so that x and residual are
- *           read once; gain, bias and the live count are there before the results of the kernel before. Where rows are many,
- *           a warp a row up to E = 1024: no barriers, and 9 loads of 16 bytes a thread are under way. So also from 400 to 1056
- *           rows of one 16-bit type: fewer instructions in all.
+ *           read once; gain, bias and the live count are there before the results of the kernel before. Above 1056 rows,
+ *           a warp a row up to E = 1024: no barriers, and 9 loads of 16 bytes a thread are under way. So also from 400 rows
+ *           of one 16-bit type: fewer instructions in all.
  * Accuracy  the first mean is off by its rounding; the second pass sums differences to it as well as their squares and takes
  *           that error out again, so a mean of 10,000 deviations costs no digits
  * Needs     E % 8 == 0, E <= 8192, 16-byte aligned buffers; otherwise norm_any reads the row three times
  * Floor     bytes of x, residual and y; R=4096, E=768 in bf16 with residual: 18.9 MB / 4.3 TB/s = 4.4 us, less from L2;
  *           R=49152, E=768, fp32 and fp16 giving fp16: 302 MB = 70 us
- * Measured  72 us of those 70 on H200; a block a row took 100. 64 rows in a chain of a decode step's launches: 0.15 us less
+ * Measured  72 us of those 70 on H200; a block a row took 100. 2560 rows of 768, fp32 giving fp16: 6.1 us and 8.6, 1100: 4.4
+ *           and 4.5. 64 rows in a chain of a decode step's launches: 0.15 us less
  *           where few blocks go through it twice. 512 rows of fp16 by a warp each: 2.6 us in a chain of its own kind, in a
  *           layer of BERT-base 2.85; by a block each 2.4 and 3.1. 384 rows: no difference in a layer */
 #include "reduce.cuh"
@@ -20,7 +21,7 @@
 namespace
 {
 
-enum { BLOCK_ROWS = 4, SOME_ROWS = 400, MANY_ROWS = 4096, REHEARSED = 264, ANY = -1 };
+enum { BLOCK_ROWS = 4, SOME_ROWS = 400, REHEARSED = 264, ANY = -1 };
 
 struct norm_call {
     tfi_norm_args a;
@@ -275,8 +276,8 @@ extern "C" tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args
     const unsigned R = (unsigned)a->R;
 
     if (R == 0) return TF_STATUS_OK;
-    if (vectors && a->E <= 1024 && R >= MANY_ROWS) return start_rows<ANY>(l, R, c);
-    if (vectors && a->E <= 1024 && R >= SOME_ROWS && R <= BLOCK_ROWS * REHEARSED) {
+    if (vectors && a->E <= 1024 && R > BLOCK_ROWS * REHEARSED) return start_rows<ANY>(l, R, c);
+    if (vectors && a->E <= 1024 && R >= SOME_ROWS) {
         if (is_of(t, TFI_F16, a->residual)) return start_rows<TFI_F16>(l, R, c);
         if (is_of(t, TFI_BF16, a->residual)) return start_rows<TFI_BF16>(l, R, c);
     }
