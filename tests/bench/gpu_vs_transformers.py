@@ -183,7 +183,7 @@ class Ours:
         try:
             for one in self.inputs:
                 requests.append(self.generate(self.session, one, self.options))
-            return [request.wait().ids() for request in requests]
+            return [request.wait().new_ids() for request in requests]
         finally:
             for request in requests:
                 request.close()

@@ -184,7 +184,7 @@ class Generate:
         check(lib.tf_generate_result(self.handle, sequence, C.byref(r)))
         return Result(r)
 
-    def ids(self):
+    def new_ids(self):
         """The first result's, and nothing else of it."""
         r = Generated.__new__(Generated)
         r.struct_size = C.sizeof(Generated)
