@@ -22,25 +22,29 @@ static const char *skip_string(const char *p, const char *end)
     return p < end ? p + 1 : end;
 }
 
-/* The value of `key` in the object that begins at `p`, or `end`. */
-static const char *find_member(const char *p, const char *end, const char *key)
+/* From inside an object, behind its bracket or a member: *p goes on to the value of the next member that has one of the names. The name's
+ * number, or -1: there is none. */
+static int next_member(const char **p, const char *end, const char *const *names, int count)
 {
-    const size_t size = strlen(key);
+    const char *at = *p;
 
-    for (int depth = 0; p < end; p++) {
-        if (*p == '"') {
-            const char *begin = p + 1, *behind = skip_string(p, end), *colon = skip_spaces(behind, end);
-            if (depth == 1 && (size_t)(behind - begin) == size + 1 && memcmp(begin, key, size) == 0 && colon < end &&
-                *colon == ':')
-                return skip_spaces(colon + 1, end);
-            p = behind - 1;
-        } else if (*p == '{' || *p == '[') {
+    for (int depth = 1; at < end; at++) {
+        if (*at == '"') {
+            const char *begin = at + 1, *behind = skip_string(at, end), *colon = skip_spaces(behind, end);
+            const size_t size = (size_t)(behind - begin) - 1;
+            for (int i = 0; i < count && depth == 1 && colon < end && *colon == ':'; i++) {
+                if (strlen(names[i]) != size || memcmp(begin, names[i], size) != 0) continue;
+                *p = skip_spaces(colon + 1, end);
+                return i;
+            }
+            at = behind - 1;
+        } else if (*at == '{' || *at == '[') {
             depth++;
-        } else if ((*p == '}' || *p == ']') && --depth == 0) {
+        } else if ((*at == '}' || *at == ']') && --depth == 0) {
             break;
         }
     }
-    return end;
+    return -1;
 }
 
 /* The bracket that closes the one at `p`, or `end`. */
@@ -54,35 +58,68 @@ static const char *list_end(const char *p, const char *end)
     return end;
 }
 
-static void find_list(const char *data, size_t size, const char *outer, const char *inner, tfi_json_list *list)
+/* The array or object at *p, if it is one that ends; then *p goes behind it. */
+static void take_list(const char **p, const char *end, tfi_json_list *list)
+{
+    const char *begin = *p, *close;
+
+    if (list->begin || begin == end || (*begin != '{' && *begin != '[') || (close = list_end(begin, end)) == end) return;
+    *list = (tfi_json_list){.begin = begin + 1, .end = close, .at = begin + 1, .is_object = *begin == '{'};
+    *p = close + 1;
+}
+
+static void find_lists(const char *data, size_t size, const char *outer, const char *const *inner, int count,
+                       tfi_json_list *lists)
 {
     const char *end = data + size, *p = skip_spaces(data, end);
 
-    *list = (tfi_json_list){0};
+    memset(lists, 0, (size_t)count * sizeof *lists);
     if (p == end || *p != '{') return;
-    if (outer && ((p = find_member(p, end, outer)) == end || *p != '{')) return;
-    if (outer && ((p = find_member(p, end, inner)) == end || (*p != '[' && *p != '{'))) return;
-    const int is_object = *p == '{';
-    const char *close = list_end(p, end);
-    if (close < end) *list = (tfi_json_list){.begin = p + 1, .end = close, .at = p + 1, .is_object = is_object};
+    if (!outer) {
+        take_list(&p, end, lists);
+        return;
+    }
+    p++;
+    if (next_member(&p, end, &outer, 1) < 0 || p == end || *p != '{') return;
+    p++;
+    for (int i; (i = next_member(&p, end, inner, count)) >= 0;) take_list(&p, end, &lists[i]);
 }
 
-tf_status tfi_json_parse_around(const char *data, size_t size, const char *file, const char *outer, const char *inner,
-                                tfi_memory *memory, json_t **out, tfi_json_list *list)
+/* The text without what is in the lists, to `out`, which has room for all of it; its size. */
+static size_t copy_around(const char *data, size_t size, const tfi_json_list *lists, int count, char *out)
 {
+    const char *from = data, *to;
+    size_t copied = 0;
+
+    do {
+        const tfi_json_list *next = NULL;
+        for (int i = 0; i < count; i++)
+            if (lists[i].begin && lists[i].begin > from && (!next || lists[i].begin < next->begin)) next = &lists[i];
+        to = next ? next->begin : data + size;
+        memcpy(out + copied, from, (size_t)(to - from));
+        copied += (size_t)(to - from);
+        from = next ? next->end : to;
+    } while (to < data + size);
+    return copied;
+}
+
+tf_status tfi_json_parse_around(const char *data, size_t size, const char *file, const char *outer, const char *const *inner,
+                                int count, tfi_memory *memory, json_t **out, tfi_json_list *lists)
+{
+    size_t rest_size = size;
+
     *out = NULL;
-    find_list(data, size, outer, inner, list);
-    if (!list->begin) return tfi_json_parse(data, size, file, out);
-    const size_t before = (size_t)(list->begin - data), after = (size_t)(data + size - list->end);
-    char *rest = tfi_alloc(memory, before + after);
+    find_lists(data, size, outer, inner, count, lists);
+    for (int i = 0; i < count; i++)
+        if (lists[i].begin) rest_size -= (size_t)(lists[i].end - lists[i].begin);
+    if (rest_size == size) return tfi_json_parse(data, size, file, out);
+    char *rest = tfi_alloc(memory, rest_size);
     if (!rest) return TF_STATUS_NOMEM;
-    memcpy(rest, data, before);
-    memcpy(rest + before, list->end, after);
-    tf_status status = tfi_json_parse(rest, before + after, file, out);
-    tfi_free(memory, rest, before + after);
+    tf_status status = tfi_json_parse(rest, copy_around(data, size, lists, count, rest), file, out);
+    tfi_free(memory, rest, rest_size);
     /* Once more for the right line in the error's text. */
     if (status == TF_STATUS_CORRUPT && (status = tfi_json_parse(data, size, file, out)) == TF_STATUS_OK)
-        *list = (tfi_json_list){0};
+        memset(lists, 0, (size_t)count * sizeof *lists);
     return status;
 }
 
@@ -90,11 +127,13 @@ tf_status tfi_json_parse_around(const char *data, size_t size, const char *file,
 
 size_t tfi_json_list_bound(const tfi_json_list *list)
 {
+    const char *first = skip_spaces(list->begin, list->end);
+    const int are_texts = !list->is_object && first < list->end && *first == '"';
+    const char mark = list->is_object ? ':' : are_texts ? '"' : '[';
     size_t count = 0;
 
-    for (const char *p = list->begin; (p = memchr(p, list->is_object ? ':' : '[', (size_t)(list->end - p))) != NULL; p++)
-        count++;
-    return count;
+    for (const char *p = list->begin; (p = memchr(p, mark, (size_t)(list->end - p))) != NULL; p++) count++;
+    return are_texts ? count / 2 : count;
 }
 
 /* Behind the number at `p`, or NULL if it is not written as JSON has it. */
@@ -120,11 +159,10 @@ static const char *read_number(const char *p, const char *end)
 }
 
 /* Behind the string at `p`, or NULL. */
-static const char *read_string(const char *p, const char *end, tfi_json_pair *out)
+static const char *read_string(const char *p, const char *end, tfi_json_text *out)
 {
     if (p == end || *p != '"') return NULL;
-    out->text = ++p;
-    out->has_escapes = 0;
+    *out = (tfi_json_text){.data = ++p};
     for (; p < end && *p != '"'; p++) {
         if ((unsigned char)*p < 0x20) return NULL;
         if (*p != '\\') continue;
@@ -132,7 +170,7 @@ static const char *read_string(const char *p, const char *end, tfi_json_pair *ou
         if (++p == end) return NULL;
     }
     if (p == end) return NULL;
-    out->text_size = (size_t)(p - out->text);
+    out->size = (size_t)(p - out->data);
     return p + 1;
 }
 
@@ -142,7 +180,7 @@ static const char *read_mark(const char *p, const char *end, char mark)
     return p < end && *p == mark ? skip_spaces(p + 1, end) : NULL;
 }
 
-int tfi_json_list_next(tfi_json_list *list, tfi_json_pair *out)
+int tfi_json_list_pair(tfi_json_list *list, tfi_json_pair *out)
 {
     const char *p = skip_spaces(list->at, list->end), *const end = list->end;
 
@@ -150,7 +188,7 @@ int tfi_json_list_next(tfi_json_list *list, tfi_json_pair *out)
     if (p == end) return 0;
     if (list->is_begun && !(p = read_mark(p, end, ','))) return -1;
     if (!list->is_object && !(p = read_mark(p, end, '['))) return -1;
-    if (!(p = read_string(p, end, out)) || !(p = read_mark(p, end, list->is_object ? ':' : ','))) return -1;
+    if (!(p = read_string(p, end, &out->text)) || !(p = read_mark(p, end, list->is_object ? ':' : ','))) return -1;
     out->number = p;
     if (!(p = read_number(p, end))) return -1;
     out->number_size = (size_t)(p - out->number);
@@ -158,6 +196,22 @@ int tfi_json_list_next(tfi_json_list *list, tfi_json_pair *out)
     list->at = p;
     list->is_begun = 1;
     return 1;
+}
+
+int tfi_json_list_texts(tfi_json_list *list, tfi_json_text out[2])
+{
+    const char *p = skip_spaces(list->at, list->end), *const end = list->end;
+
+    if (p == end) return 0;
+    if (list->is_begun && !(p = read_mark(p, end, ','))) return -1;
+    const int is_pair = p < end && *p == '[';
+    if (is_pair) p = skip_spaces(p + 1, end);
+    if (!(p = read_string(p, end, &out[0]))) return -1;
+    if (is_pair && (!(p = read_mark(p, end, ',')) || !(p = read_string(p, end, &out[1])) || !(p = read_mark(p, end, ']'))))
+        return -1;
+    list->at = p;
+    list->is_begun = 1;
+    return 1 + is_pair;
 }
 
 static int hex4(const char *p, const char *end, uint32_t *out)
@@ -205,10 +259,10 @@ static int unescape_point(const char **p, const char *end, uint32_t *c)
     return 1;
 }
 
-int64_t tfi_json_unescape(const tfi_json_pair *pair, char *out)
+int64_t tfi_json_unescape(const tfi_json_text *text, char *out)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    const char *p = pair->text, *end = p + pair->text_size;
+    const char *p = text->data, *end = p + text->size;
     char *begin = out;
     uint32_t c;
 

@@ -75,9 +75,10 @@ static tf_status read_json(tfi_loading *l, const char *name, tfi_json *out)
     return TF_STATUS_OK;
 }
 
-/* The same for a file with a vocabulary, which stays text: root[outer][inner], or the root if they are NULL. */
-static tf_status read_around(tfi_loading *l, const char *name, const char *outer, const char *inner, tfi_json *out)
+/* The same for a file with a vocabulary, which stays text, as merges do: members of `outer`, or the root if it is NULL. */
+static tf_status read_around(tfi_loading *l, const char *name, const char *outer, tfi_json *out)
 {
+    static const char *const inner[TFI_LISTS] = {"vocab", "merges"};
     tfi_file *file = &l->pieces_file;
     json_t *root;
     tf_status status = tfi_files_open(l->files, name, file);
@@ -85,8 +86,8 @@ static tf_status read_around(tfi_loading *l, const char *name, const char *outer
     *out = (tfi_json){.file = name};
     if (status == TF_STATUS_NOT_FOUND) return TF_STATUS_OK;
     if (status < 0) return status;
-    status = tfi_json_parse_around((const char *)file->data, file->size, name, outer, inner, l->t->memory, &root,
-                                   &l->entries.pieces);
+    status = tfi_json_parse_around((const char *)file->data, file->size, name, outer, inner, outer ? TFI_LISTS : 1,
+                                   l->t->memory, &root, l->entries.lists);
     if (status < 0) return tfi_fail_prefix(status, "%s/", l->files->label);
     out->object = root;
     if (!json_is_object(root)) return tfi_fail(TF_STATUS_CORRUPT, "%s/%s: the root is not an object", l->files->label, name);
@@ -529,7 +530,7 @@ static tf_status open_bpe_files(tfi_loading *l)
     tf_status status;
 
     for (int i = l->is_guess; i < 2; i++) {
-        if ((status = read_around(l, names[i][0], NULL, NULL, &l->bpe_vocab)) < 0) return status;
+        if ((status = read_around(l, names[i][0], NULL, &l->bpe_vocab)) < 0) return status;
         if (!l->bpe_vocab.object) continue;
         l->merges_name = names[i][1];
         return tfi_files_need(l->files, names[i][1], &l->merges);
@@ -565,7 +566,7 @@ static tf_status load_directory(tfi_loading *l)
     if ((status = read_json(l, "tokenizer_config.json", &l->config)) < 0 ||
         (status = read_json(l, "config.json", &l->model)) < 0)
         return status;
-    if ((status = read_around(l, "tokenizer.json", "model", "vocab", &l->tokens)) < 0) return status;
+    if ((status = read_around(l, "tokenizer.json", "model", &l->tokens)) < 0) return status;
     if ((status = read_json(l, "special_tokens_map.json", &l->special_map)) < 0) return status;
     if ((status = read_json(l, "added_tokens.json", &l->added)) < 0) return status;
     status = tfi_files_open(l->files, "vocab.txt", &l->vocab);
@@ -596,7 +597,7 @@ static tf_status load_file(tfi_loading *l, const char *name)
 
     l->vocab_name = name;
     if (n >= 5 && strcmp(name + n - 5, ".json") == 0) {
-        if ((status = read_around(l, name, "model", "vocab", &l->tokens)) < 0) return status;
+        if ((status = read_around(l, name, "model", &l->tokens)) < 0) return status;
         l->rules = TFI_RULES_WHOLE;
         return build(l);
     }

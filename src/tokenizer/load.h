@@ -14,11 +14,13 @@ typedef struct tfi_entry {
 } tfi_entry;
 
 /* A vocabulary while it is read. Zero-initialise, set memory. */
+enum { TFI_LIST_VOCAB, TFI_LIST_MERGES, TFI_LISTS };
 typedef struct tfi_entries {
     tfi_memory *memory;
     tfi_entry *data;
     size_t count, capacity;
-    tfi_json_list pieces; /* model.vocab of a tokenizer.json, or all of a vocab.json, which the trees do not have */
+    /* model.vocab of a tokenizer.json, or all of a vocab.json, and model.merges, which the trees do not have. */
+    tfi_json_list lists[TFI_LISTS];
 } tfi_entries;
 
 void tfi_entries_close(tfi_entries *e);
@@ -69,7 +71,7 @@ typedef struct tfi_loading {
     tfi_json config;              /* tokenizer_config.json */
     tfi_json model;               /* config.json */
     tfi_json tokens;              /* tokenizer.json */
-    tfi_file pieces_file;         /* tokenizer.json or vocab.json: entries.pieces and so entries lie in it */
+    tfi_file pieces_file;         /* tokenizer.json or vocab.json: entries.lists and so entries lie in it */
     tfi_json special_map;         /* special_tokens_map.json */
     tfi_json added;               /* added_tokens.json */
     tfi_file vocab;               /* vocab.txt; data NULL if there is none */
@@ -110,13 +112,15 @@ tf_status tfi_add_tokens(tfi_loading *l, int legacy);
  * at a line's end is not part of it. */
 tf_status tfi_read_vocab_txt(tf_tokenizer *t, const tfi_file *file, const char *name, int trims, tfi_entries *out);
 
-/* {"token": id, ...} at out->pieces, a file's root or a member of it. Fills t->vocab too. */
+/* {"token": id, ...}, a file's root or a member of it. Fills t->vocab too. */
 tf_status tfi_read_vocab_json(tf_tokenizer *t, const char *file, tfi_entries *out);
 
-/* out->pieces is valid UTF-8 and an object, or an array; makes room for its members. */
-tf_status tfi_open_list(tfi_entries *out, const char *file, int is_object);
-/* The string of a pair: where the file has it, or what its escapes stand for. */
-tf_status tfi_pair_text(tf_tokenizer *t, const tfi_json_pair *pair, tfi_entry *out);
+/* Is the list there, an object or an array, and valid UTF-8? `key` names it. OK or CORRUPT. */
+tf_status tfi_check_list(const tfi_json_list *list, const char *file, const char *key, int is_object);
+/* The same of the vocabulary; makes room for its members. */
+tf_status tfi_open_vocab(tfi_entries *out, const char *file, int is_object);
+/* A string: where the file has it, or what its escapes stand for. */
+tf_status tfi_list_text(tf_tokenizer *t, const tfi_json_text *text, tfi_entry *out);
 
 /* load_japanese.c: BertJapaneseTokenizer's settings and dictionary. */
 tf_status tfi_read_japanese(tfi_loading *l);

@@ -9,6 +9,8 @@ typedef struct merge_list {
     tf_tokenizer *t;
     const char *where;
     int32_t rank; /* of the next one */
+    char *plain;  /* strings without their escapes */
+    size_t plain_capacity;
 } merge_list;
 
 static tf_status bad_merge(const merge_list *l, const char *what, const char *text, size_t size)
@@ -17,15 +19,11 @@ static tf_status bad_merge(const merge_list *l, const char *what, const char *te
                     (int)(size < 64 ? size : 64), text);
 }
 
-/* The id of two strings written as one, or TFI_TRIE_NONE. */
-static int32_t joined_id(const tfi_trie *vocab, const char *left, size_t left_size, const char *right, size_t right_size)
+/* The id of the string that leads to `node`, with another one behind it, or TFI_TRIE_NONE. */
+static int32_t joined_id(const tfi_trie *vocab, uint32_t node, const char *right, size_t right_size)
 {
-    uint32_t node = TFI_TRIE_ROOT;
-
-    for (size_t i = 0; i < left_size + right_size; i++) {
-        const char c = i < left_size ? left[i] : right[i - left_size];
-        if (!(node = tfi_trie_step(vocab, node, (uint8_t)c))) return TFI_TRIE_NONE;
-    }
+    for (size_t i = 0; i < right_size; i++)
+        if (!(node = tfi_trie_step(vocab, node, (uint8_t)right[i]))) return TFI_TRIE_NONE;
     return vocab->values[node];
 }
 
@@ -34,10 +32,12 @@ static tf_status add_merge(merge_list *l, const char *left, size_t left_size, co
     const tfi_trie *vocab = &l->t->vocab;
     const size_t prefix = l->t->bpe.inner_prefix.size;
     if (right_size < prefix) return bad_merge(l, "no room for continuing_subword_prefix in", right, right_size);
-    const tfi_merge m = {.left = tfi_trie_find(vocab, (const uint8_t *)left, left_size),
+    const uint32_t node = tfi_trie_walk(vocab, (const uint8_t *)left, left_size);
+    const int has_left = node || left_size == 0;
+    const tfi_merge m = {.left = has_left ? vocab->values[node] : TFI_TRIE_NONE,
                          .right = tfi_trie_find(vocab, (const uint8_t *)right, right_size),
                          .rank = l->rank,
-                         .id = joined_id(vocab, left, left_size, right + prefix, right_size - prefix)};
+                         .id = has_left ? joined_id(vocab, node, right + prefix, right_size - prefix) : TFI_TRIE_NONE};
 
     if (m.left == TFI_TRIE_NONE) return bad_merge(l, "the vocabulary has no", left, left_size);
     if (m.right == TFI_TRIE_NONE) return bad_merge(l, "the vocabulary has no", right, right_size);
@@ -82,30 +82,53 @@ tf_status tfi_read_merges_txt(tf_tokenizer *t, const tfi_file *file, const char 
     return TF_STATUS_OK;
 }
 
-/* ["a b", ...] or [["a", "b"], ...] */
-static tf_status read_json_merges(tf_tokenizer *t, const json_t *merges, const char *file)
+/* What the escapes of strings stand for, in the list's own memory until the next member. */
+static tf_status unescape(merge_list *l, tfi_json_text *texts, int count)
 {
-    merge_list l = {.t = t, .where = file};
-    const json_t *value;
-    size_t i;
+    size_t at = 0, size = 0;
+
+    for (int i = 0; i < count; i++) size += texts[i].size;
+    const tf_status status = tfi_reserve(l->t->memory, (void **)&l->plain, &l->plain_capacity, size, 1);
+    for (int i = 0; i < count && status == TF_STATUS_OK; i++) {
+        if (!texts[i].has_escapes) continue;
+        const int64_t plain_size = tfi_json_unescape(&texts[i], l->plain + at);
+        if (plain_size < 0) return bad_merge(l, "a wrong escape in", texts[i].data, texts[i].size);
+        texts[i] = (tfi_json_text){.data = l->plain + at, .size = (size_t)plain_size};
+        at += (size_t)plain_size;
+    }
+    return status;
+}
+
+/* ["a b", ...] or [["a", "b"], ...] */
+static tf_status add_json_merges(merge_list *l, tfi_json_list *list)
+{
+    tfi_json_text texts[2];
+    int count, kind = 0;
     tf_status status;
 
-    if (!json_is_array(merges)) return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.merges\" is not an array", file);
-    if ((status = tfi_bpe_open(&t->bpe, t->memory, json_array_size(merges))) < 0) return tfi_fail_prefix(status, "%s: ", file);
-    json_array_foreach(merges, i, value)
-    {
-        const json_t *left = json_array_get(value, 0), *right = json_array_get(value, 1);
-        if (json_is_string(value)) {
-            status = add_merge_line(&l, json_string_value(value), json_string_length(value));
-        } else if (json_array_size(value) == 2 && json_is_string(left) && json_is_string(right)) {
-            status = add_merge(&l, json_string_value(left), json_string_length(left), json_string_value(right),
-                               json_string_length(right));
-        } else {
-            status = bad_merge(&l, "neither a string nor two", "", 0);
-        }
+    while ((count = tfi_json_list_texts(list, texts)) > 0 && (kind == 0 || kind == count)) {
+        kind = count;
+        if (texts[0].has_escapes || (count == 2 && texts[1].has_escapes))
+            if ((status = unescape(l, texts, count)) < 0) return status;
+        status = count == 1 ? add_merge_line(l, texts[0].data, texts[0].size)
+                            : add_merge(l, texts[0].data, texts[0].size, texts[1].data, texts[1].size);
         if (status < 0) return status;
     }
-    return TF_STATUS_OK;
+    return count == 0 ? TF_STATUS_OK : bad_merge(l, "neither a string nor two, or not as those before", "", 0);
+}
+
+static tf_status read_json_merges(tf_tokenizer *t, const tfi_json_list *merges, const char *file)
+{
+    merge_list l = {.t = t, .where = file};
+    tfi_json_list list = *merges;
+    tf_status status = tfi_check_list(merges, file, "model.merges", 0);
+
+    if (status < 0) return status;
+    if ((status = tfi_bpe_open(&t->bpe, t->memory, tfi_json_list_bound(merges))) < 0)
+        return tfi_fail_prefix(status, "%s: ", file);
+    status = add_json_merges(&l, &list);
+    tfi_free(t->memory, l.plain, l.plain_capacity);
+    return status;
 }
 
 /* The settings of a file that is taken whole. */
@@ -146,5 +169,5 @@ tf_status tfi_read_bpe_model(tf_tokenizer *t, tfi_json model, int whole, tfi_ent
     t->model = TFI_MODEL_BPE;
     if ((status = tfi_read_vocab_json(t, model.file, out)) < 0) return status;
     if (whole && (status = read_settings(t, model)) < 0) return status;
-    return read_json_merges(t, json_object_get(model.object, "merges"), model.file);
+    return read_json_merges(t, &out->lists[TFI_LIST_MERGES], model.file);
 }

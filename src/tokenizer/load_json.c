@@ -35,48 +35,54 @@ static tf_status bad_token(const char *file, const char *text, size_t size, cons
                     what);
 }
 
-tf_status tfi_pair_text(tf_tokenizer *t, const tfi_json_pair *pair, tfi_entry *out)
+tf_status tfi_list_text(tf_tokenizer *t, const tfi_json_text *text, tfi_entry *out)
 {
-    *out = (tfi_entry){.text = pair->text, .size = (uint32_t)pair->text_size};
-    if (pair->text_size > INT32_MAX) return tfi_fail(TF_STATUS_UNSUPPORTED, "an endless token");
-    if (!pair->has_escapes) return TF_STATUS_OK;
-    char *text = tfi_arena_alloc(&t->arena, pair->text_size + 1);
-    if (!text) return TF_STATUS_NOMEM;
-    const int64_t size = tfi_json_unescape(pair, text);
+    *out = (tfi_entry){.text = text->data, .size = (uint32_t)text->size};
+    if (text->size > INT32_MAX) return tfi_fail(TF_STATUS_UNSUPPORTED, "an endless token");
+    if (!text->has_escapes) return TF_STATUS_OK;
+    char *plain = tfi_arena_alloc(&t->arena, text->size + 1);
+    if (!plain) return TF_STATUS_NOMEM;
+    const int64_t size = tfi_json_unescape(text, plain);
     if (size < 0)
-        return tfi_fail(TF_STATUS_CORRUPT, "a wrong escape in \"%.*s\"", pair->text_size < 64 ? (int)pair->text_size : 64,
-                        pair->text);
-    *out = (tfi_entry){.text = text, .size = (uint32_t)size};
+        return tfi_fail(TF_STATUS_CORRUPT, "a wrong escape in \"%.*s\"", text->size < 64 ? (int)text->size : 64, text->data);
+    *out = (tfi_entry){.text = plain, .size = (uint32_t)size};
     return TF_STATUS_OK;
 }
 
-tf_status tfi_open_list(tfi_entries *out, const char *file, int is_object)
+tf_status tfi_check_list(const tfi_json_list *list, const char *file, const char *key, int is_object)
 {
-    const tfi_json_list *list = &out->pieces;
-    const size_t size = (size_t)(list->end - list->begin), bound = list->begin ? tfi_json_list_bound(list) : 0;
+    const size_t size = (size_t)(list->end - list->begin);
     uint32_t bad = 0;
 
     if (!list->begin || list->is_object != is_object)
-        return tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.vocab\" is not an %s", file, is_object ? "object" : "array");
+        return tfi_fail(TF_STATUS_CORRUPT, "%s: \"%s\" is not an %s", file, key, is_object ? "object" : "array");
     const size_t good = tfi_utf8_valid((const uint8_t *)list->begin, size, &bad);
-    if (good != size) return tfi_fail(TF_STATUS_CORRUPT, "%s: the vocabulary: not UTF-8 at its byte %zu", file, good);
-    return tfi_reserve(out->memory, (void **)&out->data, &out->capacity, bound, sizeof *out->data);
+    return good == size ? TF_STATUS_OK : tfi_fail(TF_STATUS_CORRUPT, "%s: %s: not UTF-8 at its byte %zu", file, key, good);
+}
+
+tf_status tfi_open_vocab(tfi_entries *out, const char *file, int is_object)
+{
+    const tfi_json_list *list = &out->lists[TFI_LIST_VOCAB];
+    const tf_status status = tfi_check_list(list, file, "model.vocab", is_object);
+
+    if (status < 0) return status;
+    return tfi_reserve(out->memory, (void **)&out->data, &out->capacity, tfi_json_list_bound(list), sizeof *out->data);
 }
 
 tf_status tfi_read_vocab_json(tf_tokenizer *t, const char *file, tfi_entries *out)
 {
-    tfi_json_list list = out->pieces;
+    tfi_json_list list = out->lists[TFI_LIST_VOCAB];
     tfi_json_pair pair;
     tfi_entry e;
-    tf_status status = tfi_open_list(out, file, 1);
+    tf_status status = tfi_open_vocab(out, file, 1);
     int more;
     int32_t *id;
 
     if (status < 0) return status;
     const uint32_t nodes = out->capacity < TFI_TOKEN_ID_MAX / 4 ? (uint32_t)out->capacity * 3 : TFI_TOKEN_ID_MAX;
     if ((status = tfi_trie_open(&t->vocab, t->memory, nodes)) < 0) return status;
-    while ((more = tfi_json_list_next(&list, &pair)) > 0) {
-        if ((status = tfi_pair_text(t, &pair, &e)) < 0) return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
+    while ((more = tfi_json_list_pair(&list, &pair)) > 0) {
+        if ((status = tfi_list_text(t, &pair.text, &e)) < 0) return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
         if ((e.id = member_id(&pair)) < 0) return bad_token(file, e.text, e.size, "has an id that is not an integer in range");
         if ((status = tfi_trie_add(&t->vocab, (const uint8_t *)e.text, e.size, &id)) < 0)
             return tfi_fail_prefix(status, "%s: the vocabulary: ", file);
@@ -84,7 +90,7 @@ tf_status tfi_read_vocab_json(tf_tokenizer *t, const char *file, tfi_entries *ou
         *id = e.id;
         out->data[out->count++] = e;
     }
-    if (more < 0) return bad_token(file, pair.text, pair.text_size, "is not a string with an id");
+    if (more < 0) return bad_token(file, pair.text.data, pair.text.size, "is not a string with an id");
     t->vocab_entries = (int32_t)out->count;
     return TF_STATUS_OK;
 }

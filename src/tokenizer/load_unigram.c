@@ -62,17 +62,17 @@ static double read_number(const tfi_json_pair *pair)
 
 static tf_status read_pieces(tf_tokenizer *t, const char *file, int whole, tfi_entries *out)
 {
-    tfi_json_list list = out->pieces;
+    tfi_json_list list = out->lists[TFI_LIST_VOCAB];
     tfi_json_pair pair;
     tfi_entry piece;
     size_t i = 0;
     int more;
-    tf_status status = tfi_open_list(out, file, 0);
+    tf_status status = tfi_open_vocab(out, file, 0);
 
     if (status < 0) return status;
     if ((status = open_vocab(t, out->capacity, out)) < 0) return tfi_fail_prefix(status, "%s: ", file);
-    for (; (more = tfi_json_list_next(&list, &pair)) > 0; i++) {
-        if ((status = tfi_pair_text(t, &pair, &piece)) < 0)
+    for (; (more = tfi_json_list_pair(&list, &pair)) > 0; i++) {
+        if ((status = tfi_list_text(t, &pair.text, &piece)) < 0)
             return tfi_fail_prefix(status, "%s: model.vocab: piece %zu: ", file, i);
         if (piece.size > TFI_PIECE_SIZE_MAX) return bad_piece(file, i, "is too long");
         const double score = whole ? read_number(&pair) : tfi_json_number_nearest(pair.number, pair.number_size);

@@ -176,6 +176,9 @@ static void test_bad_json(void)
         {"\"merges\":[[\"a\"]]", "", "merge 1", TF_STATUS_CORRUPT},
         {"\"merges\":[[\"a\",\"b\"],[\"a\",4]]", "", "merge 2", TF_STATUS_CORRUPT},
         {"\"merges\":[\"ab\"]", "", "merge 1", TF_STATUS_CORRUPT},
+        {"\"merges\":[\"a b\",[\"a\",\"b\"]]", "", "merge 2", TF_STATUS_CORRUPT},
+        {"\"merges\":[[\"a\",\"b\\x\"]]", "", "escape", TF_STATUS_CORRUPT},
+        {"\"merges\":[\"a \xff\"]", "", "UTF-8", TF_STATUS_CORRUPT},
         {"\"merges\":[],\"dropout\":0.5", "", "dropout", TF_STATUS_UNSUPPORTED},
         {"\"merges\":[],\"dropout\":\"x\"", "", "dropout", TF_STATUS_CORRUPT},
         {"\"merges\":[],\"byte_fallback\":true,\"end_of_word_suffix\":\"x\"", "", "end_of_word_suffix", TF_STATUS_UNSUPPORTED},
@@ -214,16 +217,19 @@ static void test_odd_merges(void)
     enum { MERGES = 200000, ROOM = 64 + 16 * MERGES };
     static const char head[] =
         "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"aba\":3,\"abab\":4},\"merges\":[";
-    static const char *const orders[] = {"\"ab ab\",\"aba b\",\"ab a\",\"a b\"]}}", "\"a b\",\"ab a\",\"aba b\",\"ab ab\"]}}"};
+    static const char *const orders[] = {"\"ab ab\",\"aba b\",\"ab a\",\"a b\"]}}",
+                                         "[\"ab\",\"ab\"],[\"\\u0061ba\",\"b\"],[\"ab\",\"a\"],[\"\\u0061\",\"\\u0062\"]]}}",
+                                         "\"a b\",\"ab\\u0020a\",\"aba b\",\"ab ab\"]}}"};
     char *text = malloc(ROOM + sizeof head);
     tf_tokenizer *t;
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         snprintf(text, ROOM, "%s%s", head, orders[i]);
         CHECK_OK(tf_tokenizer_open(write_text("odd.json", text), NULL, &t));
-        if (i == 0) TEXT_IDS(t, "ababa", 4, 0);
+        if (i < 2) TEXT_IDS(t, "ababa", 4, 0);
         else TEXT_IDS(t, "ababa", 2, 3);
         tf_tokenizer_close(t);
+        fail_each_allocation(write_text("odd.json", text), "ababa", 5);
     }
     size_t at = (size_t)snprintf(text, ROOM, "%s", head);
     for (int i = 0; i < MERGES; i++) at += (size_t)snprintf(text + at, 16, "\"%s\",", i % 2 ? "ab a" : "a b");

@@ -25,22 +25,24 @@ static uint32_t below(uint32_t n)
     return (uint32_t)(check_random() >> 20) % n;
 }
 
-static int parse(const char *text, json_t **root, tfi_json_list *list)
+static int parse(const char *text, json_t **root, tfi_json_list lists[2])
 {
-    return tfi_json_parse_around(text, strlen(text), "test.json", "model", "vocab", &memory, root, list) == TF_STATUS_OK;
+    static const char *const inner[] = {"vocab", "merges"};
+
+    return tfi_json_parse_around(text, strlen(text), "test.json", "model", inner, 2, &memory, root, lists) == TF_STATUS_OK;
 }
 
 /* Members until the first that is none; -1 if there is one such. */
 static int count_members(const char *text)
 {
-    tfi_json_list list;
+    tfi_json_list lists[2];
     tfi_json_pair pair;
     json_t *root;
     int n = 0, more = -1;
 
-    if (!parse(text, &root, &list)) return -2;
-    if (list.begin)
-        while ((more = tfi_json_list_next(&list, &pair)) > 0) n++;
+    if (!parse(text, &root, lists)) return -2;
+    if (lists[0].begin)
+        while ((more = tfi_json_list_pair(&lists[0], &pair)) > 0) n++;
     json_decref(root);
     return more < 0 ? -1 : n;
 }
@@ -85,6 +87,62 @@ static void test_lists(void)
     SAYS(memory.used == 0, "%" PRId64 " bytes are left", (int64_t)memory.used);
 }
 
+/* All strings of the list of merges, one of a pair behind ' ' and its other one behind '+'; "-1" or "-2" as above. */
+static void join_texts(const char *text, char *out)
+{
+    tfi_json_list lists[2];
+    tfi_json_text texts[2];
+    json_t *root;
+    int more = -1;
+
+    strcpy(out, "-2");
+    if (!parse(text, &root, lists)) return;
+    *out = '\0';
+    const size_t bound = lists[1].begin ? tfi_json_list_bound(&lists[1]) : 0;
+    size_t n = 0;
+    for (; lists[1].begin && (more = tfi_json_list_texts(&lists[1], texts)) > 0; n++)
+        for (int i = 0; i < more; i++)
+            sprintf(out + strlen(out), "%s%.*s", i ? "+" : " ", (int)texts[i].size, texts[i].data);
+    SAYS(more < 0 || n <= bound, "%s: %zu members, at most %zu said", text, n, bound);
+    json_t *model = json_object_get(root, "model"), *merges = json_object_get(model, "merges");
+    SAYS(!lists[1].begin || json_array_size(merges) + json_object_size(merges) == 0, "%s: the tree has them", text);
+    SAYS(more < 0 || json_object_get(model, "z"), "%s: the tree has not what is behind", text);
+    json_decref(root);
+    if (more < 0) strcpy(out, "-1");
+}
+
+static void test_texts(void)
+{
+    static const struct {
+        const char *text, *all;
+    } cases[] = {
+        {"{\"model\":{\"merges\":[],\"z\":1}}", ""},
+        {"{\"model\":{\"merges\":[\"a b\", \"c,[ d\" ,\"\\\" \\u0120\"],\"z\":1}}", " a b c,[ d \\\" \\u0120"},
+        {"{\"model\":{\"vocab\":{\"]\":1},\"merges\": [[\"a\",\"b\"], [ \"]\" , \"\" ] ] ,\"z\":{}}}", " a+b ]+"},
+        {"{\"model\":{\"merges\":[\"a b\"],\"vocab\":{\"merges\":1},\"z\":\"\"}}", " a b"},
+        {"{\"model\":{\"merges\":[\"a b\"],\"z\":1},\"merges\":[\"z\"]}", " a b"},
+        {"{\"model\":{\"z\":1},\"merges\":[\"a b\"]}", "-1"},
+        {"{\"model\":{\"merges\":[\"a\",],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[,\"a\"],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[\"a\" \"b\"],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[[\"a\"]],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[[\"a\",\"b\",\"c\"]],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[[\"a\",\"b\"],1],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[[\"a\",[\"b\"]]],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[{\"a\":\"b\"}],\"z\":1}}", "-1"},
+        {"{\"model\":{\"merges\":[\"a\"],\"merges\":[],\"z\":1}}", "-2"},
+        {"{\"model\":{\"merges\":[\"a\"],\"vocab\":[,\"z\":1}}", "-2"},
+        {"{\"model\":{\"merges\":[\"a],\"z\":1}}", "-2"},
+    };
+    char got[256];
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        join_texts(cases[i].text, got);
+        SAYS(strcmp(got, cases[i].all) == 0, "%s: \"%s\", expected \"%s\"", cases[i].text, got, cases[i].all);
+    }
+    SAYS(memory.used == 0, "%" PRId64 " bytes are left", (int64_t)memory.used);
+}
+
 /* A string of any bytes that JSON may hold, escaped at random, against jansson's reading of it. */
 static void test_strings(void)
 {
@@ -100,8 +158,8 @@ static void test_strings(void)
             size += snprintf(text + size, sizeof text - (size_t)size, "%s", parts[below(wild ? 15 : 11)]);
         size += snprintf(text + size, sizeof text - (size_t)size, "\"");
         json_t *theirs = json_loadb(text, (size_t)size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-        const tfi_json_pair pair = {.text = text + 1, .text_size = (size_t)size - 2, .has_escapes = 1};
-        const int64_t got = tfi_json_unescape(&pair, out);
+        const tfi_json_text quoted = {.data = text + 1, .size = (size_t)size - 2, .has_escapes = 1};
+        const int64_t got = tfi_json_unescape(&quoted, out);
         SAYS((got >= 0) == (theirs != NULL), "%s: %" PRId64, text, got);
         if (theirs && got >= 0)
             SAYS((size_t)got == json_string_length(theirs) && memcmp(out, json_string_value(theirs), (size_t)got) == 0, "%s",
@@ -190,6 +248,7 @@ int main(int argc, char **argv)
 {
     tfi_memory_init(&memory, NULL, TF_UNSET);
     check_run(argc, argv, "lists", test_lists);
+    check_run(argc, argv, "texts", test_texts);
     check_run(argc, argv, "strings", test_strings);
     check_run(argc, argv, "numbers", test_numbers);
     check_run(argc, argv, "stems", test_stems);
