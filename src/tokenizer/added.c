@@ -69,6 +69,7 @@ static tf_status set_add(tfi_added_set *set, const uint8_t *text, size_t size, i
     if ((status = tfi_trie_add(&set->trie, text, size, &value)) < 0) return status;
     if (*value == TFI_TRIE_NONE) *value = index; /* of two with one normal form the reference takes either: here the first */
     set->first[text[0]] = 1;
+    set->only_first = set->count == 0 || set->only_first == text[0] ? text[0] : -1;
     set->count++;
     return TF_STATUS_OK;
 }
@@ -131,7 +132,11 @@ int tfi_added_next(const tf_tokenizer *t, const tfi_added_set *set, const uint8_
 {
     for (uint32_t at = from, length = 0; at < size; at += length) {
         length = 1;
-        if (!set->first[text[at]]) continue;
+        if (!set->first[text[at]]) {
+            const uint8_t *next = set->only_first < 0 ? NULL : memchr(text + at, set->only_first, size - at);
+            if (set->only_first >= 0) length = next ? (uint32_t)(next - text) - at : size - at;
+            continue;
+        }
         const int32_t index = tfi_trie_longest(&set->trie, TFI_TRIE_ROOT, text + at, size - at, &length);
         if (index == TFI_TRIE_NONE) continue;
         const tfi_added *e = &t->added[index];

@@ -29,20 +29,20 @@ static const double sum_most = 100000;
 typedef struct way {
     tfi_reading *x;
     tfi_passage *passage;
-    uint32_t base, reach; /* s->nodes[0] is place `base`; nodes are set up to `reach` */
+    uint32_t base; /* the place up to which tokens are appended, or wait as unknown ones */
     uint32_t unk_begin, unk_end;
     double score;  /* before the piece, then behind it */
     double margin; /* the least difference between two ways to a place */
 } way;
 
-/* How scores add up: as tokenizers does it, or as libsentencepiece does it, with a look at how clear each choice is. */
+/* How scores add up: as tokenizers does it, or as libsentencepiece does it. */
 typedef enum sums { DOUBLES, FLOATS } sums;
 
 /* Tokens. */
 
 static inline uint32_t lead_size(uint8_t lead)
 {
-    return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    return 1u + (lead >= 0xc0) + (lead >= 0xe0) + (lead >= 0xf0);
 }
 
 /* The byte of the original at place `to` of a piece without chars. Places come in order, but a lone mark has the range of what
@@ -51,6 +51,7 @@ static inline uint32_t byte_at(const way *w, uint32_t to)
 {
     tfi_passage *p = w->passage;
 
+    if (p->bytes) return p->begin + p->bytes[to];
     if (to < p->at) {
         p->at = p->prefix;
         p->byte = p->begin;
@@ -60,7 +61,7 @@ static inline uint32_t byte_at(const way *w, uint32_t to)
 }
 
 /* A token of a piece without chars. */
-static void put_flat(const way *w, int32_t id, uint32_t begin, uint32_t end)
+static inline void put_flat(const way *w, int32_t id, uint32_t begin, uint32_t end)
 {
     const tfi_passage *p = w->passage;
     const int has_prefix = begin < p->prefix;
@@ -72,7 +73,7 @@ static void put_flat(const way *w, int32_t id, uint32_t begin, uint32_t end)
 }
 
 /* With tokenizers' rules a prefix counts as part of the code point behind it; libsentencepiece's ranges leave no gaps. */
-static void put_token(const way *w, int32_t id, uint32_t begin, uint32_t end)
+static inline void put_token(const way *w, int32_t id, uint32_t begin, uint32_t end)
 {
     const tfi_passage *p = w->passage;
     const tf_tokenizer *t = w->x->t;
@@ -158,89 +159,127 @@ static tf_status reserve_for(const way *w, uint32_t count)
     return tfi_reserve_tokens(w->x->s, w->x->t->unigram.byte_fallback ? 4 * most : (size_t)count + 1);
 }
 
+/* The best way so far to each place, from `base` on: nodes[0] is that. */
+
+/* Where the last token on a way begins, and its stem. */
+static inline uint64_t link_of(uint32_t place, uint32_t stem)
+{
+    return (uint64_t)place << TFI_STEM_BITS | stem;
+}
+
+/* Places to which no way leads yet. Sums may end as low as that, so each has one nevertheless. */
+static inline void init_nodes(tfi_node *nodes, uint32_t begin, uint32_t end)
+{
+    for (uint32_t i = begin; i < end; i++) nodes[i] = (tfi_node){.score = -INFINITY, .last = link_of(i - 1, TFI_STEM_ROOT)};
+}
+
+/* A way to a place. Written without branches: either is as likely. */
+static inline void offer(tfi_node *node, double score, uint64_t last, sums how, double *margin)
+{
+    if (how == FLOATS) score = (float)score;
+    const double old = node->score,
+                 least = fabs(score - old); /* infinite where no way leads, not a number for what is no piece */
+    const uint64_t is_better = -(uint64_t)(score > old);
+
+    if (how == DOUBLES) *margin = least < *margin ? least : *margin;
+    node->score = score > old ? score : old;
+    node->last = (last & is_better) | (node->last & ~is_better);
+}
+
+/* The ways by all pieces that begin at the place `from`, whose code point is the first of `points`; how many code points the longest of them
+ * has. A stem that is no piece has a score with which it is never chosen. */
+static inline uint32_t offer_all(const tfi_unigram *u, tfi_node *nodes, uint32_t from, const uint32_t *points, sums how,
+                                 double *margin)
+{
+    const tfi_stems *t = &u->stems;
+    const double score = nodes[from].score;
+    uint32_t stem = tfi_stems_first(t, *points), size = 1;
+    uint64_t bits = t->stems[stem].bits;
+    const int is_piece = (bits & TFI_STEM_PIECE) != 0;
+
+    offer(&nodes[from + 1], score + (is_piece ? tfi_stems_score(t, stem) : u->unk_score),
+          link_of(from, is_piece ? stem : TFI_STEM_ROOT), how, margin);
+    if (!stem) return size;
+    for (uint32_t i = 1; tfi_stem_may_go_on(bits, points[i]); i++) {
+        const uint32_t c = points[i];
+        uint32_t next = tfi_stem_child(bits, c);
+        if ((t->stems[next].bits & TFI_STEM_POINT) != c)
+            if (!(bits & TFI_STEM_MORE) || !(next = tfi_stems_look_up(t, stem, c))) break;
+        stem = next;
+        bits = t->stems[stem].bits;
+        offer(&nodes[from + i + 1], score + tfi_stems_score(t, stem), link_of(from, stem), how, margin);
+        size = bits & TFI_STEM_PIECE ? i + 1 : size;
+    }
+    return size;
+}
+
+/* Append the tokens of the way to nodes[size]. Room was made. */
+static inline void put_way(way *w, tfi_node *nodes, uint32_t size)
+{
+    const tfi_unigram *u = &w->x->t->unigram;
+    uint64_t last = nodes[size].last;
+
+    for (uint32_t to = size, from; to > 0; to = from) { /* turn the links around */
+        const uint64_t before = nodes[from = (uint32_t)(last >> TFI_STEM_BITS)].last;
+        nodes[from].last = link_of(to, last & TFI_STEMS_MAX);
+        last = before;
+    }
+    for (uint32_t from = 0, next; from < size; from = next) {
+        const uint32_t stem = nodes[from].last & TFI_STEMS_MAX;
+        const int32_t id = stem == TFI_STEM_ROOT ? u->unk_id : u->stems.stems[stem].id;
+        next = (uint32_t)(nodes[from].last >> TFI_STEM_BITS);
+        if (id == u->unk_id) {
+            put_unknown(w, w->base + from, w->base + next);
+            continue;
+        }
+        if (w->unk_begin < w->unk_end) flush_unknown(w);
+        put_token(w, id, w->base + from, w->base + next);
+    }
+}
+
+/* A word: all of it at once, in the first level of cache. */
+static tf_status find_word_way(way *w)
+{
+    const tfi_passage *p = w->passage;
+    const tf_status status = reserve_for(w, p->count);
+    tfi_node nodes[TFI_WORD_POINTS + 1];
+    double margin = INFINITY;
+
+    if (status < 0) return status;
+    nodes[0] = (tfi_node){.score = w->score};
+    init_nodes(nodes, 1, p->count + 1);
+    for (uint32_t at = 0; at < p->count; at++) offer_all(&w->x->t->unigram, nodes, at, p->points + at, DOUBLES, &margin);
+    put_way(w, nodes, p->count);
+    flush_unknown(w);
+    w->score = nodes[p->count].score;
+    w->margin = margin;
+    return TF_STATUS_OK;
+}
+
+/* Pieces of any length. */
+
 /* Append the tokens between `base` and `end`, through which every way goes. */
 static tf_status settle(way *w, uint32_t end)
 {
     tfi_node *nodes = w->x->s->nodes;
     const uint32_t size = end - w->base;
-    const double score = nodes[size].score;
-    const tfi_unigram *u = &w->x->t->unigram;
     const tf_status status = reserve_for(w, size);
 
     if (status < 0) return status;
-    /* Turn the links around. */
-    uint32_t to = size, at = nodes[size].place - w->base;
-    uint32_t stem = nodes[size].stem;
-    for (;;) {
-        const tfi_node before = nodes[at];
-        nodes[at].place = w->base + to;
-        nodes[at].stem = stem;
-        if (at == 0) break;
-        to = at;
-        at = before.place - w->base;
-        stem = before.stem;
-    }
-    for (uint32_t from = w->base, next; from < end; from = next) {
-        const tfi_node *node = &nodes[from - w->base];
-        next = node->place;
-        const int32_t id = node->stem == TFI_STEM_ROOT ? u->unk_id : u->stems.stems[node->stem].id;
-        if (id == u->unk_id) {
-            put_unknown(w, from, next);
-        } else {
-            flush_unknown(w);
-            put_token(w, id, from, next);
-        }
-    }
-    w->base = w->reach = end;
-    w->score = score;
-    nodes[0] = (tfi_node){.score = score};
+    put_way(w, nodes, size);
+    w->base = end;
+    w->score = nodes[size].score;
+    nodes[0] = (tfi_node){.score = w->score};
     return TF_STATUS_OK;
 }
 
-/* A way to a place by a token that begins at `from`. */
-static inline void extend(way *w, tfi_node *node, uint32_t from, double score, uint32_t stem, sums how)
+/* Where the sum at a place is too large it is taken off all that are reached, `more` behind that. */
+static inline void limit_sums(tfi_node *node, uint32_t more)
 {
-    if (how == FLOATS) score = (float)score;
-    if (node->stem != TFI_NOT_REACHED) {
-        const double more = score - node->score;
-        if (how == FLOATS && fabs(more) < w->margin) w->margin = fabs(more);
-        if (!(more > 0)) return;
-    }
-    *node = (tfi_node){.score = score, .place = from, .stem = stem};
-}
-
-/* All pieces that begin at `at`; `stem` is its code point, or 0. Room was made. */
-static inline void extend_all(way *w, uint32_t at, uint32_t stem, sums how)
-{
-    const tfi_unigram *u = &w->x->t->unigram;
-    const tfi_stem *stems = u->stems.stems;
-    const uint32_t *point = w->passage->points + at, *end = w->passage->points + w->passage->count;
-    tfi_node *node = w->x->s->nodes + (at - w->base), *reach = node + (w->reach - at);
-    const double score = node->score;
-
-    if (reach == node) (++reach)->stem = TFI_NOT_REACHED;
-    if (!(stems[stem].bits & TFI_STEM_PIECE)) extend(w, node + 1, at, score + u->unk_score, TFI_STEM_ROOT, how);
-    while (stem) {
-        node++;
-        if (stems[stem].bits & TFI_STEM_PIECE) {
-            while (reach < node) (++reach)->stem = TFI_NOT_REACHED;
-            extend(w, node, at, score + tfi_stems_score(&u->stems, stem), stem, how);
-        }
-        if (++point == end) break;
-        stem = tfi_stems_step(&u->stems, stem, *point);
-    }
-    w->reach = w->base + (uint32_t)(reach - w->x->s->nodes);
-}
-
-/* Where the sum at `at` is too large it is taken off all places that are reached. */
-static inline void limit_sums(const way *w, uint32_t at)
-{
-    tfi_node *node = w->x->s->nodes + (at - w->base), *reach = node + (w->reach - at);
     const double sum = node->score;
 
     if (fabs(sum) <= sum_most) return;
-    for (; node <= reach; node++)
-        if (node->stem != TFI_NOT_REACHED) node->score = (float)(node->score - sum);
+    for (uint32_t i = 0; i <= more; i++) node[i].score = (float)(node[i].score - sum);
 }
 
 /* Where every way goes through `at`, and no piece begins with its code point nor with those up to *end, they are unknown. */
@@ -258,36 +297,48 @@ static tf_status pass_unknown(way *w, uint32_t at, uint32_t *end, sums how)
         if (how == FLOATS) score = (float)score;
     }
     put_unknown(w, at, *end);
-    w->base = w->reach = *end;
+    w->base = *end;
     w->score = w->x->s->nodes[0].score = score;
     return TF_STATUS_OK;
 }
 
 static inline tf_status find_way(way *w, sums how)
 {
+    enum { AT_ONCE = 16 };
     tfi_scratch *s = w->x->s;
     const tfi_unigram *u = &w->x->t->unigram;
     const tfi_passage *p = w->passage;
+    const uint32_t ahead = (u->stems.longest > 1 ? u->stems.longest : 1) + 1;
+    uint32_t reach = 0, fresh = 1; /* the first node that may not be written yet */
+    double margin = INFINITY;
     tf_status status;
 
     if ((status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, 1, sizeof *s->nodes)) < 0) return status;
     s->nodes[0] = (tfi_node){.score = w->score};
     for (uint32_t at = 0; at < p->count; at++) {
-        const uint32_t stem = tfi_stems_first(&u->stems, p->points[at]);
-        if (how == FLOATS) limit_sums(w, at);
-        if (w->reach == at) {
-            if (!stem) {
-                if ((status = pass_unknown(w, at, &at, how)) < 0) return status;
-                at--;
+        if (how == FLOATS) limit_sums(s->nodes + (at - w->base), reach - at);
+        if (reach == at) {
+            if (!tfi_stems_first(&u->stems, p->points[at])) {
+                if ((status = pass_unknown(w, at, &reach, how)) < 0) return status;
+                at = reach - 1;
+                fresh = 1;
                 continue;
             }
-            if (at - w->base >= SETTLE_COUNT && (status = settle(w, at)) < 0) return status;
+            if (at - w->base >= SETTLE_COUNT) {
+                if ((status = settle(w, at)) < 0) return status;
+                fresh = 1;
+            }
         }
-        const size_t need = (size_t)(at - w->base) + TFI_PIECE_SIZE_MAX + 1;
-        if (need > s->node_capacity &&
-            (status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, need, sizeof *s->nodes)) < 0)
-            return status;
-        extend_all(w, at, stem, how);
+        const uint32_t from = at - w->base;
+        if (from + ahead > fresh) {
+            const size_t need = (size_t)from + ahead + AT_ONCE;
+            status = tfi_reserve(s->memory, (void **)&s->nodes, &s->node_capacity, need, sizeof *s->nodes);
+            if (status < 0) return status;
+            init_nodes(s->nodes, fresh, (uint32_t)need);
+            fresh = (uint32_t)need;
+        }
+        const uint32_t far = at + offer_all(u, s->nodes, from, p->points + at, how, &margin);
+        reach = far > reach ? far : reach;
     }
     if (p->count > w->base && (status = settle(w, p->count)) < 0) return status;
     if ((status = reserve_for(w, 0)) < 0) return status;
@@ -303,9 +354,12 @@ int tfi_sum_is_small(const tfi_unigram *u, double sum, uint32_t points)
 tf_status tfi_best_way(tfi_reading *x, tfi_passage *p, double *score, double *margin)
 {
     way w = {.x = x, .passage = p, .score = *score, .margin = INFINITY};
-    const tf_status status = x->t->unigram.is_spm ? find_way(&w, FLOATS) : find_way(&w, DOUBLES);
+    const int is_word = p->count <= TFI_WORD_POINTS;
+    const tf_status status = !margin && x->t->unigram.is_spm ? find_way(&w, FLOATS)
+                             : is_word                       ? find_word_way(&w)
+                                                             : find_way(&w, DOUBLES);
 
     *score = w.score;
-    *margin = w.margin;
+    if (margin) *margin = w.margin;
     return status;
 }

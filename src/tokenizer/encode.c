@@ -218,27 +218,30 @@ static void put_special(rows *r, const tfi_piece *piece)
 
 static void put_text(rows *r, const tfi_piece *piece, int32_t type, const windows *w, int64_t number)
 {
+    const rows to = *r;
+    const size_t first = r->token_count;
     int64_t begin, end;
 
     window(w, number, &begin, &end);
     for (int64_t k = begin; k < end; k++) {
         const tfi_token *token = &w->tokens[k];
-        const size_t i = r->token_count++;
-        r->ids[i] = token->id;
-        r->type_ids[i] = type;
-        r->sequence[i] = piece->id == TFI_PIECE_SECOND;
-        r->word[i] = token->word;
-        r->byte_begin[i] = token->byte_begin;
-        r->byte_end[i] = token->byte_end;
-        r->char_begin[i] = token->char_begin;
-        r->char_end[i] = token->char_end;
-        if (k == begin) {
-            r->byte_begin[i] -= token->first_begin;
-            r->byte_end[i] -= token->first_end;
-            r->char_begin[i] -= token->first_begin > 0;
-            r->char_end[i] -= token->first_end > 0;
-        }
+        const size_t i = first + (size_t)(k - begin);
+        to.ids[i] = token->id;
+        to.type_ids[i] = type;
+        to.sequence[i] = piece->id == TFI_PIECE_SECOND;
+        to.word[i] = token->word;
+        to.byte_begin[i] = token->byte_begin;
+        to.byte_end[i] = token->byte_end;
+        to.char_begin[i] = token->char_begin;
+        to.char_end[i] = token->char_end;
     }
+    r->token_count += (size_t)(end - begin);
+    if (begin == end) return;
+    const tfi_token *token = &w->tokens[begin];
+    r->byte_begin[first] -= token->first_begin;
+    r->byte_end[first] -= token->first_end;
+    r->char_begin[first] -= token->first_begin > 0;
+    r->char_end[first] -= token->first_end > 0;
 }
 
 /* ByT5: a text that ends with the special token gets no other one. */

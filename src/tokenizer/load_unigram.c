@@ -444,6 +444,7 @@ static tf_status set_points(tf_tokenizer *t)
     for (uint32_t c = 0; c < TFI_FIRST_COUNT; c++)
         if (second[c]) u->stems.first[c] |= (uint32_t)TFI_POINT_SECOND << TFI_STEM_BITS;
     u->has_words = more >= 0;
+    u->has_spaces = (u->stems.first[' '] >> TFI_STEM_BITS & TFI_POINT_ASKED) == TFI_POINT_SPACE;
     tfi_free(t->memory, second, TFI_FIRST_COUNT);
     return TF_STATUS_OK;
 }

@@ -160,7 +160,7 @@ static tf_status child(tfi_stems *t, uint32_t hash, uint32_t from, uint32_t c, u
 
 tf_status tfi_stems_add(tfi_stems *t, const uint8_t *text, size_t size, tfi_sprout **sprout)
 {
-    uint32_t at = TFI_STEM_ROOT, hash = 0, c_size;
+    uint32_t at = TFI_STEM_ROOT, hash = 0, points = 0, c_size;
     tf_status status;
 
     for (size_t i = 0, n = 0; i < size && n < AHEAD; i += c_size, n++) {
@@ -168,11 +168,12 @@ tf_status tfi_stems_add(tfi_stems *t, const uint8_t *text, size_t size, tfi_spro
         if (i) __builtin_prefetch(&t->slots[sprout_slot(t, hash)]);
     }
     hash = 0;
-    for (size_t i = 0; i < size; i += c_size) {
+    for (size_t i = 0; i < size; i += c_size, points++) {
         const uint32_t c = tfi_utf8_decode(text + i, &c_size);
         hash = hash_on(hash, c);
         if ((status = child(t, hash, at, c, &at)) < 0) return status;
     }
+    if (points > t->longest) t->longest = points;
     *sprout = &t->sprouts[at];
     return TF_STATUS_OK;
 }
@@ -331,8 +332,9 @@ static tf_status write_stems(packer *p, const double *scores)
         const uint32_t at = p->number[i], parent = p->number[from->parent];
         t->stems[at].bits = from->c | (uint64_t)p->base[i] << TFI_STEM_BASE;
         if (from->id != TFI_TRIE_NONE && !from->is_marker) t->stems[at].bits |= TFI_STEM_PIECE;
-        if (t->scores) t->scores[at] = from->id == TFI_TRIE_NONE ? 0 : scores[from->id];
-        else t->stems[at].score = from->id == TFI_TRIE_NONE ? 0 : (float)scores[from->id];
+        const double score = t->stems[at].bits & TFI_STEM_PIECE ? scores[from->id] : -INFINITY;
+        if (t->scores) t->scores[at] = score;
+        else t->stems[at].score = (float)score;
         t->stems[at].id = from->id;
         t->stems[parent].bits |= (uint64_t)1 << (TFI_STEM_NEXT + (from->c & 15));
         if (parent == TFI_STEM_ROOT && from->c < TFI_FIRST_COUNT) {

@@ -22,11 +22,12 @@ enum {
     TFI_STEM_BASE = 22,        /* from this bit on: child c has number base ^ c % 256, */
     TFI_STEM_NEXT = 46         /* and, from this bit on, bit c % 16 is set */
 };
+#define TFI_POINT_END 0x1ffffeu           /* no code point, and none that a stem ends with */
 #define TFI_STEM_MORE ((uint64_t)1 << 62) /* some children are in the table instead */
 
 typedef struct tfi_stem {
     uint64_t bits;
-    float score; /* of the piece that is this stem, where scores are floats: SentencePiece's always are */
+    float score; /* of the piece that is this stem, or -INFINITY; where scores are floats: SentencePiece's always are */
     int32_t id;  /* of that piece, or TFI_TRIE_NONE */
 } tfi_stem;
 
@@ -49,8 +50,8 @@ typedef struct tfi_stems {
     tfi_stem_slot *slots; /* open addressing by parent and code point: where no other way leads there; while sprouts are added,
                            * of all, by the hash of their text */
     uint32_t mask, shift; /* slots - 1; 64 - log2(slots) */
-    uint32_t count;
-    tfi_sprout *sprouts; /* until they are packed */
+    uint32_t count, longest; /* code points of the longest one */
+    tfi_sprout *sprouts;     /* until they are packed */
     uint32_t sprout_count, sprout_capacity;
 } tfi_stems;
 
@@ -81,13 +82,24 @@ static inline uint32_t tfi_stems_look_up(const tfi_stems *t, uint32_t from, uint
     return t->slots[slot].to;
 }
 
+/* Of a stem's bits: may a piece go on with c? And if so, the place of that child, unless it is in the table. */
+static inline int tfi_stem_may_go_on(uint64_t bits, uint32_t c)
+{
+    return (int)(bits >> (TFI_STEM_NEXT + (c & 15)) & 1);
+}
+
+static inline uint32_t tfi_stem_child(uint64_t bits, uint32_t c)
+{
+    return (bits >> TFI_STEM_BASE & TFI_STEMS_MAX) ^ (c & 255);
+}
+
 /* The stem that is `from` and a code point c, or 0. */
 static inline uint32_t tfi_stems_step(const tfi_stems *t, uint32_t from, uint32_t c)
 {
     const uint64_t bits = t->stems[from].bits;
-    const uint32_t to = (bits >> TFI_STEM_BASE & TFI_STEMS_MAX) ^ (c & 255);
+    const uint32_t to = tfi_stem_child(bits, c);
 
-    if (!(bits >> (TFI_STEM_NEXT + (c & 15)) & 1)) return 0;
+    if (!tfi_stem_may_go_on(bits, c)) return 0;
     if ((t->stems[to].bits & TFI_STEM_POINT) == c) return to;
     return bits & TFI_STEM_MORE ? tfi_stems_look_up(t, from, c) : 0;
 }

@@ -90,6 +90,7 @@ typedef struct tfi_added {
 typedef struct tfi_added_set {
     tfi_trie trie;
     uint8_t first[256]; /* bytes some member begins with */
+    int only_first;     /* the one such byte, or -1 */
     int count;
 } tfi_added_set;
 
@@ -229,13 +230,11 @@ typedef struct tfi_span {
     int32_t added; /* index into tf_tokenizer.added, or TFI_TRIE_NONE */
 } tfi_span;
 
-#define TFI_NOT_REACHED UINT32_MAX
-
 /* The best way to a place in a piece of text; once it is known, the way on from there. */
 typedef struct tfi_node {
     double score;
-    uint32_t place; /* where the last token before it begins, or where the next one ends */
-    uint32_t stem;  /* that token's; TFI_STEM_ROOT: it is unknown; or TFI_NOT_REACHED */
+    uint64_t last; /* from bit TFI_STEM_BITS on where the last token before it begins, or where the next one ends; below that
+                    * token's stem, or TFI_STEM_ROOT: it is unknown */
 } tfi_node;
 
 /* A part of a text; is_first and is_last if nothing of what is normalised together lies before or behind it. */

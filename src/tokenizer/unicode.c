@@ -242,14 +242,13 @@ int tfi_unicode_is_cjk(uint32_t c)
            (c >= 0x2a700 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-/* One sequence: its size if it is valid, else minus the size of the wrong part. */
-static int sequence(const uint8_t *p, size_t size)
+/* One sequence that is not ASCII: its size if it is valid, else minus the size of the wrong part. */
+static int any_sequence(const uint8_t *p, size_t size)
 {
     const uint8_t a = p[0];
     uint8_t low = 0x80, high = 0xbf; /* the range of the second byte, which rules out overlong forms, surrogates, > 10ffff */
     int n;
 
-    if (a < 0x80) return 1;
     if (a < 0xc2 || a > 0xf4) return -1;
     n = a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
     if (a == 0xe0) low = 0xa0;
@@ -262,6 +261,17 @@ static int sequence(const uint8_t *p, size_t size)
         high = 0xbf;
     }
     return n;
+}
+
+/* The same of any; most take no loop. */
+static inline int sequence(const uint8_t *p, size_t size)
+{
+    const uint8_t a = p[0];
+
+    if (a < 0x80) return 1;
+    if (a >= 0xc2 && a < 0xe0 && size > 1 && (p[1] & 0xc0) == 0x80) return 2;
+    if (a > 0xe0 && a < 0xed && size > 2 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80) return 3;
+    return any_sequence(p, size);
 }
 
 size_t tfi_utf8_valid(const uint8_t *text, size_t size, uint32_t *bad)

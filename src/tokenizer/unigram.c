@@ -23,7 +23,7 @@ static inline tf_status reserve_points(tfi_scratch *s, size_t count)
 /* A short word as numbers: its bytes, zeros behind them. */
 typedef struct key {
     uint64_t a, b;
-    uint32_t c;
+    uint32_t size;
 } key;
 
 /* The lowest bytes of a number. */
@@ -32,37 +32,57 @@ static inline uint64_t low_bytes(uint64_t number, int64_t bytes)
     return bytes >= 8 ? number : bytes <= 0 ? 0 : number & (((uint64_t)1 << 8 * bytes) - 1);
 }
 
-/* `left`: bytes that may be read from text on. Where they are enough all are read at once, which is not waited for. */
-static inline key read_key(const uint8_t *text, uint32_t size, uint32_t left)
+/* The first TFI_WORD_BYTES of text[0, left), spaces behind them. Where they are enough all are read at once, which is not waited for. */
+static inline void read_bytes(const uint8_t *text, uint32_t left, uint64_t *a, uint64_t *b)
 {
     uint8_t copy[TFI_WORD_BYTES];
-    uint64_t a, b;
-    uint32_t c;
 
     if (left < TFI_WORD_BYTES) {
-        memset(copy, 0, sizeof copy);
-        memcpy(copy, text, size);
+        memset(copy, ' ', sizeof copy);
+        memcpy(copy, text, left);
         text = copy;
     }
-    memcpy(&a, text, 8);
-    memcpy(&b, text + 8, 8);
-    memcpy(&c, text + 16, 4);
-    return (key){low_bytes(a, size), low_bytes(b, (int64_t)size - 8), (uint32_t)low_bytes(c, (int64_t)size - 16)};
+    memcpy(a, text, 8);
+    memcpy(b, text + 8, 8);
+}
+
+static inline key read_key(const uint8_t *text, uint32_t size, uint32_t left)
+{
+    uint64_t a, b;
+
+    read_bytes(text, left, &a, &b);
+    return (key){low_bytes(a, size), low_bytes(b, (int64_t)size - 8), size};
+}
+
+/* How many bytes of a number are before the first space in it. */
+static inline uint32_t space_at(uint64_t bytes)
+{
+    const uint64_t ones = 0x0101010101010101u, x = bytes ^ ' ' * ones, zeros = (x - ones) & ~x & ones << 7;
+
+    return zeros ? (uint32_t)__builtin_ctzll(zeros) >> 3 : 8;
+}
+
+/* A word of at most TFI_WORD_BYTES up to the next space, or the begin of a longer one. */
+static inline key cut_key(const uint8_t *text, uint32_t left)
+{
+    uint64_t a, b;
+
+    read_bytes(text, left, &a, &b);
+    const uint32_t in_a = space_at(a), size = in_a < 8 ? in_a : 8 + space_at(b);
+    return (key){low_bytes(a, size), low_bytes(b, (int64_t)size - 8), size};
 }
 
 /* The place of a word in the table of known ones. */
-static inline tfi_word *word_place(const tfi_scratch *s, const key *k, uint32_t size)
+static inline tfi_word *word_place(const tfi_scratch *s, const key *k)
 {
-    uint64_t hash = (k->a ^ size) * 0x9e3779b97f4a7c15u;
+    const uint64_t hash = k->a * 0x9e3779b97f4a7c15u + k->b * 0xc2b2ae3d27d4eb4fu + k->size * 0x165667b19e3779f9u;
 
-    hash = (hash ^ hash >> 29 ^ k->b) * 0x9e3779b97f4a7c15u;
-    hash = (hash ^ hash >> 29 ^ k->c) * 0x9e3779b97f4a7c15u;
-    return &s->words[hash >> 40 & (TFI_WORDS - 1)];
+    return &s->words[(hash ^ hash >> 29) * 0x9e3779b97f4a7c15u >> 40 & (TFI_WORDS - 1)];
 }
 
-static inline int is_same(const tfi_word *known, const key *k, uint32_t size)
+static inline int is_same(const tfi_word *known, const key *k)
 {
-    return known->size == size && known->a == k->a && known->b == k->b && known->c == k->c;
+    return known->size == k->size && known->a == k->a && known->b == k->b;
 }
 
 /* Empty the table if it is another tokenizer's. */
@@ -79,9 +99,11 @@ static tf_status own_words(const tf_tokenizer *t, tfi_scratch *s)
  * `gap_chars` code points before the word. */
 typedef struct word {
     uint32_t begin, end, prefix, gap, gap_chars;
-    uint32_t chars;  /* code points in the text */
-    uint32_t points; /* and as the map leaves them, the prefix counted */
-    uint32_t left;   /* bytes from `begin` to where the text ends */
+    uint32_t chars;                     /* code points in the text */
+    uint32_t points;                    /* and as the map leaves them, the prefix counted */
+    uint32_t left;                      /* bytes from `begin` to where the text ends */
+    int is_together;                    /* what the map does to it may hang on what is behind it */
+    uint8_t bytes[TFI_WORD_POINTS + 1]; /* where each of the first of `points` begins, from `begin` on */
 } word;
 
 /* What the map has for the code point at `at` if it changes it, else NULL; *size gets its bytes. */
@@ -114,7 +136,7 @@ static tf_status set_word_chars(tfi_reading *x, const word *w)
     return TF_STATUS_OK;
 }
 
-/* The tokens of the word by way of its piece, from *score on. */
+/* The tokens of the word by way of its piece, from *score on; see tfi_best_way(). */
 static tf_status find_word(tfi_reading *x, const word *w, double *score, double *margin)
 {
     tfi_passage p = {.points = x->s->points,
@@ -124,6 +146,7 @@ static tf_status find_word(tfi_reading *x, const word *w, double *score, double 
                      .index = x->chars,
                      .gap = w->gap,
                      .gap_chars = w->gap_chars,
+                     .bytes = w->points <= TFI_WORD_POINTS ? w->bytes : NULL,
                      .at = w->prefix,
                      .byte = w->begin};
     tf_status status;
@@ -137,7 +160,8 @@ static tf_status find_word(tfi_reading *x, const word *w, double *score, double 
 }
 
 /* Remember the tokens from `first` on as those of the word, if that can be. */
-static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const word *w, size_t first, double margin)
+static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const word *w, size_t first, double score,
+                      double margin)
 {
     const tfi_unigram *u = &x->t->unigram;
     const tfi_token *tokens = x->s->tokens + first;
@@ -149,110 +173,131 @@ static void keep_word(const tfi_reading *x, tfi_word *to, const key *k, const wo
     if (count > TFI_WORD_TOKENS || u->byte_fallback) return;
     to->size = 0; /* until all of it is written */
     for (size_t i = 0; i < count; i++) {
+        const uint32_t end = tokens[i].byte_end - w->begin, char_end = tokens[i].char_end - x->chars;
         if (i > 0 && !(i == 1 && is_lone) && tokens[i].byte_begin != tokens[i - 1].byte_end) return;
-        to->ids[i] = tokens[i].id;
-        to->ends[i] = (uint8_t)(tokens[i].byte_end - w->begin);
-        to->char_ends[i] = (uint8_t)(tokens[i].char_end - x->chars);
+        if (tokens[i].id >> TFI_WORD_ID_BITS) return;
+        to->tokens[i] = (end << TFI_WORD_END_BITS | char_end) << TFI_WORD_ID_BITS | (uint32_t)tokens[i].id;
     }
     to->a = k->a;
     to->b = k->b;
-    to->c = k->c;
-    to->size = (uint8_t)(w->end - w->begin);
+    to->size = (uint8_t)k->size;
+    to->chars = (uint8_t)w->chars;
     to->count = (uint8_t)count;
     to->prefix = (uint8_t)w->prefix;
     to->is_lone = (uint8_t)is_lone;
+    to->is_together = (uint8_t)w->is_together;
+    to->score = (float)score;
     to->margin = (float)margin;
 }
 
 /* Append a known word's tokens. */
-static tf_status put_known(tfi_reading *x, const tfi_word *known, const word *w)
+static inline tf_status put_known(tfi_reading *x, const tfi_word *known, const word *w)
 {
+    enum { ID_MASK = (1 << TFI_WORD_ID_BITS) - 1, END_MASK = (1 << TFI_WORD_END_BITS) - 1 };
     const tf_status status = tfi_reserve_tokens(x->s, TFI_WORD_TOKENS);
     uint32_t begin = w->begin - w->gap, index = x->chars - w->gap_chars;
 
     if (status < 0) return status;
     for (int i = 0; i < known->count; i++) {
         if (i == 1 && known->is_lone) begin = w->begin, index = x->chars;
-        const uint32_t end = w->begin + known->ends[i], index_end = x->chars + known->char_ends[i];
-        tfi_put_token(x, known->ids[i], begin, end, index, index_end);
+        const uint32_t token = known->tokens[i];
+        const uint32_t end = w->begin + (token >> (TFI_WORD_ID_BITS + TFI_WORD_END_BITS));
+        const uint32_t index_end = x->chars + (token >> TFI_WORD_ID_BITS & END_MASK);
+        tfi_put_token(x, (int32_t)(token & ID_MASK), begin, end, index, index_end);
         begin = end;
         index = index_end;
     }
     return TF_STATUS_OK;
 }
 
+/* Does the map leave the word as many code points as it has? Then its tokens tell how many of them are unknown. */
+static int has_all_points(const word *w)
+{
+    return w->points == w->chars + w->prefix;
+}
+
 /* Can the word be one of those that are remembered? */
 static int is_short(const word *w)
 {
-    return w->end - w->begin <= TFI_WORD_BYTES && w->points == w->chars + w->prefix;
+    return w->end - w->begin <= TFI_WORD_BYTES && has_all_points(w);
 }
 
 /* By tokenizers' rules: each word by itself. */
 static tf_status put_word(tfi_reading *x, const word *w)
 {
-    const uint32_t size = w->end - w->begin;
     const size_t first = x->s->token_count;
-    double score = 0, margin;
+    double score = 0;
     key k;
     tfi_word *known = NULL;
     tf_status status;
 
     if (is_short(w)) {
-        k = read_key(x->text + w->begin, size, w->left);
-        known = word_place(x->s, &k, size);
-        if (is_same(known, &k, size) && known->prefix == w->prefix) return put_known(x, known, w);
+        k = read_key(x->text + w->begin, w->end - w->begin, w->left);
+        known = word_place(x->s, &k);
+        if (is_same(known, &k) && known->prefix == w->prefix) return put_known(x, known, w);
     }
-    status = find_word(x, w, &score, &margin);
-    if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, 0);
+    status = find_word(x, w, &score, NULL);
+    if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, 0, 0);
     return status;
 }
 
-/* What *score is behind a known word: a sum in float, token by token, and of an unknown one code point by code point. */
-static double score_after(const tfi_unigram *u, const tfi_word *known, double score)
+/* libsentencepiece's sums go on from word to word, in float. What a word's tokens are hangs on them only where two ways are as good but for
+ * rounding. So each word is taken by itself, with a sum that is near enough to tell that; where it is in doubt the sum is added up as
+ * libsentencepiece has it. */
+typedef struct total {
+    double near;
+    double exact; /* before the token `at` */
+    size_t at;
+} total;
+
+/* The exact sum behind all tokens: token by token, and of an unknown one code point by code point. */
+static double exact_sum(const tfi_reading *x, const total *before)
 {
-    for (int i = 0; i < known->count; i++) {
-        const int is_unknown = known->ids[i] == u->unk_id;
-        const int parts = is_unknown ? known->char_ends[i] - (i > 0 ? known->char_ends[i - 1] : 0) : 1;
-        for (int k = 0; k < parts; k++) score = (float)(score + (is_unknown ? u->unk_score : u->scores[known->ids[i]]));
+    const tfi_unigram *u = &x->t->unigram;
+    double score = before->exact;
+
+    for (size_t i = before->at; i < x->s->token_count; i++) {
+        const tfi_token *k = &x->s->tokens[i];
+        const int is_unknown = k->id == u->unk_id;
+        const uint32_t parts = is_unknown ? k->char_end - k->char_begin : 1;
+        for (uint32_t n = 0; n < parts; n++) score = (float)(score + (is_unknown ? u->unk_score : u->scores[k->id]));
     }
     return score;
 }
 
-/* How far apart two ways must be for no rounding to turn the choice between them. A sum in float of numbers of a size is off by
- * half a unit in its last place, 2^-24 of it, for each of them; a word has at most 27. */
-static double doubt(double before, double after)
+/* Is the choice beyond doubt that a word's least clear one was by `margin`? A sum in float of numbers of a size is off by half a unit in its
+ * last place, 2^-24 of it, for each of them, of which a word has at most TFI_WORD_POINTS. */
+static inline int is_clear(double before, double score, double margin)
 {
-    return 4e-6 * (1 + fabs(before) + 2 * fabs(after - before));
+    return margin > 5e-6 * (1 + fabs(before) + 2 * fabs(score));
 }
 
-/* By libsentencepiece's rules: sums go on from word to word in float, so what is known of a word counts if it is beyond
- * doubt. */
-static tf_status put_spm_word(tfi_reading *x, const word *w, double *score)
+/* By libsentencepiece's rules. */
+static tf_status put_spm_word(tfi_reading *x, const word *w, total *sum)
 {
-    const uint32_t size = w->end - w->begin;
-    const double before = *score;
     const size_t first = x->s->token_count;
-    key k;
-    tfi_word *known = NULL;
-    double margin;
+    double score = 0, margin;
+    tf_status status;
 
-    if (is_short(w)) {
-        k = read_key(x->text + w->begin, size, w->left);
-        known = word_place(x->s, &k, size);
-        if (is_same(known, &k, size) && tfi_sum_is_small(&x->t->unigram, before, w->points)) {
-            const double after = score_after(&x->t->unigram, known, before);
-            if (known->margin > doubt(before, after)) return *score = after, put_known(x, known, w);
+    if (has_all_points(w) && w->points <= TFI_WORD_POINTS && tfi_sum_is_small(&x->t->unigram, sum->near, w->points)) {
+        if ((status = find_word(x, w, &score, &margin)) < 0) return status;
+        if (is_short(w)) {
+            const key k = read_key(x->text + w->begin, w->end - w->begin, w->left);
+            keep_word(x, word_place(x->s, &k), &k, w, first, score, margin);
         }
+        if (is_clear(sum->near, score, margin)) return sum->near += score, TF_STATUS_OK;
+        x->s->token_count = first;
     }
-    const tf_status status = find_word(x, w, score, &margin);
-    if (status == TF_STATUS_OK && known) keep_word(x, known, &k, w, first, margin - doubt(before, *score));
+    score = exact_sum(x, sum);
+    status = find_word(x, w, &score, NULL);
+    *sum = (total){.near = score, .exact = score, .at = x->s->token_count};
     return status;
 }
 
 /* The code points [begin, end) of the normal form into s->points behind `prefix` marks, with `mark` for a space. */
 static tf_status read_points(tfi_scratch *s, size_t begin, size_t end, uint32_t prefix, uint32_t mark)
 {
-    const tf_status status = reserve_points(s, end - begin + 1);
+    const tf_status status = reserve_points(s, end - begin + 2);
     uint32_t *points = s->points, size;
 
     if (status < 0) return status;
@@ -261,6 +306,7 @@ static tf_status read_points(tfi_scratch *s, size_t begin, size_t end, uint32_t 
         const uint32_t c = tfi_utf8_decode(s->normal + s->chars[i].at, &size);
         *points++ = c == ' ' ? mark : c;
     }
+    *points = TFI_POINT_END;
     return TF_STATUS_OK;
 }
 
@@ -273,8 +319,8 @@ static tf_status chars_piece(tfi_reading *x, size_t begin, size_t end, uint32_t 
     if (status < 0) return status;
     tfi_passage p = {
         .points = s->points, .count = (uint32_t)(end - begin) + prefix, .prefix = prefix, .chars = s->chars + begin};
-    double score = 0, margin;
-    const tf_status found = tfi_best_way(x, &p, &score, &margin);
+    double score = 0;
+    const tf_status found = tfi_best_way(x, &p, &score, NULL);
     x->word++;
     return found;
 }
@@ -410,7 +456,7 @@ static tf_status map_point(const tfi_reading *x, uint32_t at, uint32_t *count)
     uint32_t size, c_size;
     const uint8_t *new = changed(&x->t->unigram, x->text, at, &size);
     const uint32_t new_size = (uint32_t)strlen((const char *)new);
-    const tf_status status = reserve_points(x->s, (size_t)*count + new_size);
+    const tf_status status = reserve_points(x->s, (size_t)*count + new_size + 1);
 
     for (uint32_t i = 0; i < new_size && status == TF_STATUS_OK; i += c_size)
         x->s->points[(*count)++] = tfi_utf8_decode(new + i, &c_size);
@@ -464,6 +510,7 @@ static tf_status read_word(const tfi_reading *x, uint32_t at, uint32_t end, word
     s->points[0] = x->t->unigram.mark;
     w->begin = w->end = at;
     w->left = end - at;
+    w->is_together = w->bytes[0] = 0;
     for (; stop < end; before = stop, stop += size, chars++) {
         const uint32_t c = tfi_utf8_decode(text + stop, &size);
         int taken = 1;
@@ -472,36 +519,64 @@ static tf_status read_word(const tfi_reading *x, uint32_t at, uint32_t end, word
         if (flags & TFI_POINT_ASKED) {
             if ((taken = take_special(x, flags, before, stop, size, end)) < 0) return TF_STATUS_OK;
             if (flags & TFI_POINT_SPACE) break;
+            w->is_together |= (flags & TFI_POINT_SECOND) != 0;
         }
-        if (n == s->point_capacity && (status = reserve_points(s, (size_t)n + 1)) < 0) return status;
+        w->bytes[n < TFI_WORD_POINTS ? n : TFI_WORD_POINTS] = (uint8_t)(stop - at);
+        if (n + 1 >= s->point_capacity && (status = reserve_points(s, (size_t)n + 2)) < 0) return status;
         if (taken) s->points[n++] = c;
         else if ((status = map_point(x, stop, &n)) < 0) return status;
     }
+    s->points[n] = TFI_POINT_END;
+    w->bytes[n < TFI_WORD_POINTS ? n : TFI_WORD_POINTS] = (uint8_t)(stop - at);
     w->end = stop;
     w->chars = chars;
     w->points = n;
     return TF_STATUS_OK;
 }
 
+/* The word at `at` if it is a known one up to U+0020, that may be taken by itself, or to where the text ends; else NULL. What the map does to
+ * it need not be looked at again. */
+static inline const tfi_word *known_word(const tfi_reading *x, uint32_t at, uint32_t end, uint32_t prefix)
+{
+    const tfi_unigram *u = &x->t->unigram;
+    const key k = cut_key(x->text + at, end - at);
+    const tfi_word *known = word_place(x->s, &k);
+    const uint32_t stop = at + k.size;
+
+    if (k.size == 0 || !is_same(known, &k) || known->prefix != prefix || known->is_together || !u->has_spaces) return NULL;
+    if (stop < end && (x->text[stop] != ' ' || !parts_behind(u, x->text, stop + 1, end))) return NULL;
+    return known;
+}
+
 /* libsentencepiece's rules for words that take the short way, with spaces between them; *done: they were. */
 static tf_status spm_words(tfi_reading *x, uint32_t begin, uint32_t end, int *done)
 {
+    const tfi_unigram *u = &x->t->unigram;
     const size_t first = x->s->token_count;
     const uint32_t chars = x->chars;
     word w = {.prefix = 1};
-    double score = 0;
+    total sum = {.at = first};
     int any = 0;
     tf_status status = own_words(x->t, x->s);
 
     *done = 0;
     for (uint32_t at = begin, size; at < end && status == TF_STATUS_OK; at = w.end) {
-        for (; at < end && is_space(&x->t->unigram, x->text, at, end, &size); at += size, x->chars++) {
+        for (; at < end && is_space(u, x->text, at, end, &size); at += size, x->chars++) {
             w.gap += any ? size : 0;
             w.gap_chars += any ? 1 : 0;
         }
         if ((*done = at == end)) break;
-        if ((status = read_word(x, at, end, &w)) < 0 || w.end == at) break;
-        status = put_spm_word(x, &w, &score);
+        const tfi_word *known = known_word(x, at, end, w.prefix);
+        if (known && tfi_sum_is_small(u, sum.near, TFI_WORD_POINTS) && is_clear(sum.near, known->score, known->margin)) {
+            w.begin = at;
+            w.end = at + known->size;
+            w.chars = known->chars;
+            sum.near += known->score;
+            status = put_known(x, known, &w);
+        } else {
+            if ((status = read_word(x, at, end, &w)) < 0 || w.end == at) break;
+            status = put_spm_word(x, &w, &sum);
+        }
         x->chars += w.chars;
         *done = any = 1;
         w.gap = w.gap_chars = 0;
@@ -511,6 +586,28 @@ static tf_status spm_words(tfi_reading *x, uint32_t begin, uint32_t end, int *do
         x->chars = chars;
     }
     x->word += *done && any;
+    return status;
+}
+
+/* By tokenizers' rules, the word at `at` if it takes the short way; else *stop is `at`. */
+static tf_status short_word(tfi_reading *x, uint32_t at, uint32_t end, word *w, uint32_t *stop)
+{
+    const tfi_word *known = known_word(x, at, end, w->prefix);
+    tf_status status;
+
+    *stop = at;
+    if (known) {
+        w->begin = at;
+        w->end = at + known->size;
+        w->chars = known->chars;
+        status = put_known(x, known, w);
+    } else {
+        if ((status = read_word(x, at, end, w)) < 0 || w->end == at) return status;
+        status = put_word(x, w);
+    }
+    x->chars += w->chars;
+    x->word++;
+    *stop = w->end;
     return status;
 }
 
@@ -530,13 +627,7 @@ static tf_status words(tfi_reading *x, uint32_t begin, uint32_t end)
             continue;
         }
         w.prefix = u->prepend == TFI_PREPEND_ALWAYS || (u->prepend == TFI_PREPEND_FIRST && at == 0);
-        if (is_plain && (status = read_word(x, at, end, &w)) < 0) break;
-        if (is_plain && (stop = w.end) > at) {
-            status = put_word(x, &w);
-            x->chars += w.chars;
-            x->word++;
-            continue;
-        }
+        if (is_plain && ((status = short_word(x, at, end, &w, &stop)) < 0 || stop > at)) continue;
         stop = cut_end(x->t, x->text, begin, at, end);
         status = normal_part(x, begin, end, at, &stop);
     }

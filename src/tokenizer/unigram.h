@@ -48,7 +48,8 @@ typedef struct tfi_unigram {
     uint8_t mark_text[4];
     uint32_t mark_size;
     uint8_t ascii[128]; /* TFI_ASCII_WORD, _SPACE, or _REMOVED for what the charsmap changes */
-    int has_words;      /* there is a short way for words */
+    int has_words;      /* there is a short way for words, */
+    int has_spaces;     /* on which U+0020 is nothing but a space */
 
     /* libsentencepiece's rules. */
     int is_spm, lowercase, dummy_prefix, remove_extra_spaces, escape_spaces, space_is_suffix;
@@ -60,15 +61,19 @@ typedef struct tfi_unigram {
 } tfi_unigram;
 
 /* Words whose tokens are known, for one thread and one tokenizer: a table in which a word has one place. */
-enum { TFI_WORDS = 2048, TFI_WORD_BYTES = 20, TFI_WORD_TOKENS = 6 }; /* a word is a line of cache */
+enum { TFI_WORDS = 4096, TFI_WORD_BYTES = 16, TFI_WORD_TOKENS = 8 }; /* a word is a line of cache */
+enum { TFI_WORD_ID_BITS = 22, TFI_WORD_END_BITS = 5 };
 typedef struct tfi_word {
     uint64_t a, b; /* its bytes, zeros behind them */
-    uint32_t c;
-    int32_t ids[TFI_WORD_TOKENS];
-    uint8_t ends[TFI_WORD_TOKENS], char_ends[TFI_WORD_TOKENS]; /* of each token in the word, without the mark before it */
-    uint8_t size, count, prefix;                               /* size 0: a free place. prefix: bytes of the mark */
-    uint8_t is_lone; /* the first token is the mark alone, in the range of the second */
-    float margin;    /* by how much the least clear choice on the way was one; only with libsentencepiece's rules */
+    /* Of each token its id, then its end in code points and its end in bytes, in the word without the mark before it. */
+    uint32_t tokens[TFI_WORD_TOKENS];
+    float score,
+        margin; /* of its way, and by how much the least clear choice on it was one; only with libsentencepiece's rules */
+    uint8_t size, count, prefix; /* size 0: a free place. prefix: of the mark before it */
+    uint8_t chars;
+    uint8_t is_lone;     /* the first token is the mark alone, in the range of the second */
+    uint8_t is_together; /* what the map does to it may hang on what is behind it */
+    uint8_t unused[2];
 } tfi_word;
 
 static inline void tfi_unigram_close(tfi_unigram *u)
