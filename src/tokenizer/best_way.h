@@ -15,8 +15,8 @@ typedef struct tfi_passage {
     const tfi_char *chars; /* of each code point but the prefix; with libsentencepiece's rules of all, and one more. Or NULL: */
     uint32_t begin, index; /* the byte and the code point of the original behind the prefix, */
     uint32_t gap, gap_chars; /* how far before it the prefix begins, */
-    const uint8_t *bytes;    /* of each place behind `begin`, or NULL: */
-    uint32_t at, byte;       /* a place reached with its byte */
+    uint32_t at, byte;       /* and a place reached with its byte */
+    const uint8_t *bytes;    /* of each place behind `begin` where that is known, else NULL */
 } tfi_passage;
 
 /* Append the tokens of a piece of text, as ones of the present word. *score is that before it, then that behind it. With `margin` sums are

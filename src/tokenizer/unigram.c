@@ -1,7 +1,8 @@
 /* Text to tokens by Unigram: the normal form, words, and what stands for them; best_way.c finds the tokens of each.
  *
  * Nothing is allocated a word. Words that spaces divide take a short way past the normalizer if all that it does to them is to
- * change code points one by one; the tokens of short ones are remembered. */
+ * change code points one by one; the tokens of short ones are remembered, and one that is known is found by its bytes up to the next
+ * space, before its code points are looked at. */
 #include "tokenizer/unigram.h"
 
 #include <math.h>
@@ -99,11 +100,10 @@ static tf_status own_words(const tf_tokenizer *t, tfi_scratch *s)
  * `gap_chars` code points before the word. */
 typedef struct word {
     uint32_t begin, end, prefix, gap, gap_chars;
-    uint32_t chars;                     /* code points in the text */
-    uint32_t points;                    /* and as the map leaves them, the prefix counted */
-    uint32_t left;                      /* bytes from `begin` to where the text ends */
-    int is_together;                    /* what the map does to it may hang on what is behind it */
-    uint8_t bytes[TFI_WORD_POINTS + 1]; /* where each of the first of `points` begins, from `begin` on */
+    uint32_t chars;  /* code points in the text */
+    uint32_t points; /* and as the map leaves them, the prefix counted */
+    uint32_t left;   /* bytes from `begin` to where the text ends */
+    int is_together; /* what the map does to it may hang on what is behind it */
 } word;
 
 /* What the map has for the code point at `at` if it changes it, else NULL; *size gets its bytes. */
@@ -146,7 +146,6 @@ static tf_status find_word(tfi_reading *x, const word *w, double *score, double 
                      .index = x->chars,
                      .gap = w->gap,
                      .gap_chars = w->gap_chars,
-                     .bytes = w->points <= TFI_WORD_POINTS ? w->bytes : NULL,
                      .at = w->prefix,
                      .byte = w->begin};
     tf_status status;
@@ -510,24 +509,25 @@ static tf_status read_word(const tfi_reading *x, uint32_t at, uint32_t end, word
     s->points[0] = x->t->unigram.mark;
     w->begin = w->end = at;
     w->left = end - at;
-    w->is_together = w->bytes[0] = 0;
+    w->is_together = 0;
     for (; stop < end; before = stop, stop += size, chars++) {
         const uint32_t c = tfi_utf8_decode(text + stop, &size);
-        int taken = 1;
         if (c >= TFI_FIRST_COUNT) return TF_STATUS_OK;
         const uint32_t flags = first[c] >> TFI_STEM_BITS;
-        if (flags & TFI_POINT_ASKED) {
-            if ((taken = take_special(x, flags, before, stop, size, end)) < 0) return TF_STATUS_OK;
-            if (flags & TFI_POINT_SPACE) break;
-            w->is_together |= (flags & TFI_POINT_SECOND) != 0;
-        }
-        w->bytes[n < TFI_WORD_POINTS ? n : TFI_WORD_POINTS] = (uint8_t)(stop - at);
         if (n + 1 >= s->point_capacity && (status = reserve_points(s, (size_t)n + 2)) < 0) return status;
-        if (taken) s->points[n++] = c;
+        s->points[n] = c;
+        if (!(flags & TFI_POINT_ASKED)) {
+            n++;
+            continue;
+        }
+        const int taken = take_special(x, flags, before, stop, size, end);
+        if (taken < 0) return TF_STATUS_OK;
+        if (flags & TFI_POINT_SPACE) break;
+        w->is_together |= (flags & TFI_POINT_SECOND) != 0;
+        if (taken) n++;
         else if ((status = map_point(x, stop, &n)) < 0) return status;
     }
     s->points[n] = TFI_POINT_END;
-    w->bytes[n < TFI_WORD_POINTS ? n : TFI_WORD_POINTS] = (uint8_t)(stop - at);
     w->end = stop;
     w->chars = chars;
     w->points = n;
