@@ -14,11 +14,12 @@
  *           results of the one before, 0.45 for the first slice of x, the rest for the end. A multiprocessor takes in 64 bytes
  *           a clock: tiles of 128 x 96 over 768 columns are 3.0 us of that
  * Measured  H200, CUDA 13.0, fp16, other weights each time, chains of one kind: 512 x 2304 x 768: 6.1 us, 512 x 3072 x 768
- *           with GELU: 7.7, 512 x 768 x 768 with a norm: 5.4, 512 x 768 x 3072: 10.8. (The matrix library in BERT, 128 rows:
- *           5.2, 7.2, 4.4 without a norm, 10.5.) A layer of BERT-base in a chain of layers, norms included: 512 rows 39.3 us,
- *           384 rows 36.6, 256 rows 33.6; before there were rehearsals, rolled loops, blocks that only wait and shorter
- *           attention and norms: 42.1, 38.9 and 36.2. Blocks that only wait are 0.7 us of that. BERT-base of 1 x 512: 0.494 to
- *           0.499 ms, then 0.520 to 0.526; of 1 x 384: 0.461, then 0.482.
+ *           with GELU: 7.5, 512 x 768 x 768 with a norm: 5.5, 512 x 768 x 3072: 9.9. (The matrix library in BERT, 128 rows:
+ *           5.2, 7.2, 4.4 without a norm, 10.5.) A layer of BERT-base in a chain of layers, norms included: 512 rows 37.9 us,
+ *           384 rows 34.7, 256 rows 31.9. Of that, sums that nobody sets before the first product writes them (nvcc makes
+ *           products wait for one another where they are): 1.0 to 1.3 us; ends whose types are known when they are compiled:
+ *           0.5; blocks that only wait: 0.7. Before those, rehearsals, rolled loops and shorter attention and norms: 42.1, 38.9
+ *           and 36.2.
  * Clocks    of a layer of 512 rows, from the end of the kernel before: results are seen after 0.8 us, the first slices are
  *           there after 1.3, or 2.5 to 3.6 where blocks had no room until then (behind attention, which takes all registers,
  *           and half of those that do GELU). Products take 2.8 us of Q, K and V, 1.8 with the norm, 3.0 with GELU, 4.0 of 3072
@@ -265,7 +266,7 @@ __device__ inline float2 read_two(uint32_t from)
     return v;
 }
 
-/* Which functions a kernel's end has: known when it is compiled, or asked for. */
+/* What a kernel's end does: known when it is compiled, and then there is no residual and y is of x's type; or asked for. */
 enum ending { PLAIN, GELU_FOR_HALF, ANY };
 
 /* Tests one after the other: a switch's table would come from memory each time a kernel starts. */
@@ -305,17 +306,19 @@ __device__ inline void write_pair(const mid_call &c, int64_t at, float low, floa
 }
 
 /* A unit, rounded, by way of `stage` in shared memory so that a lane writes 8 columns. */
+template <bool bf16>
 __device__ inline void write_unit(const mid_call &c, int row, int column, int live, const float (&v)[8], uint32_t stage,
                                   bool ends)
 {
     const int lane = threadIdx.x % 32;
     const uint32_t put = stage + lane % 16 * STAGED_ROW_BYTES + lane / 16 * 16;
+    const tfi_dtype type = bf16 ? TFI_BF16 : TFI_F16;
     uint4 line = {};
 
     if (ends)
         asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(put),
-                     "r"(float_to_halves(v[0], v[1], c.out)), "r"(float_to_halves(v[2], v[3], c.out)),
-                     "r"(float_to_halves(v[4], v[5], c.out)), "r"(float_to_halves(v[6], v[7], c.out))
+                     "r"(float_to_halves(v[0], v[1], type)), "r"(float_to_halves(v[2], v[3], type)),
+                     "r"(float_to_halves(v[4], v[5], type)), "r"(float_to_halves(v[6], v[7], type))
                      : "memory");
     __syncwarp();
     if (ends)
@@ -328,7 +331,7 @@ __device__ inline void write_unit(const mid_call &c, int row, int column, int li
 }
 
 /* A unit's end. A lane has 2 columns of each 8, of two rows, as products leave them. */
-template <ending END, class S>
+template <bool bf16, ending END, class S>
 __device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row, int unit, int live, float (&v)[8],
                          uint32_t stage)
 {
@@ -340,7 +343,7 @@ __device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row,
         v[4 * j] += bias.x, v[4 * j + 1] += bias.y, v[4 * j + 2] += bias.x, v[4 * j + 3] += bias.y;
     }
     activate_all<END>(c, v);
-    if (c.out == TFI_F32 || c.residual) {
+    if (END == ANY && (c.out == TFI_F32 || c.residual)) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const int r = row + lane / 4 + k % 2 * 8, n = column + k / 2 * 8 + lane % 4 * 2;
@@ -348,7 +351,7 @@ __device__ void end_unit(const mid_call &c, const mid_block<S> &b, int unit_row,
         }
         return;
     }
-    write_unit(c, row, column, live, v, stage, b.ends());
+    write_unit<bf16>(c, row, column, live, v, stage, b.ends());
 }
 
 /* 16 bytes to the shared memory of any block of the cluster, counted at a barrier of it. */
@@ -379,7 +382,7 @@ __device__ void send_sums(const mid_call &c, const mid_block<S> &b, const float 
 }
 
 /* The block's units, whose parts lie in shared memory: the warp's own, or every WARPS'th of those that the block finishes. */
-template <ending END, class S>
+template <bool bf16, ending END, class S>
 __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
 {
     const int warp = b.warp(), step = S::SPLIT ? S::WARPS : 1, end = S::SPLIT ? c.owned : (warp + 1) * S::ACROSS;
@@ -397,12 +400,12 @@ __device__ void end_units(const mid_call &c, const mid_block<S> &b, int live)
             v[4] += high.x, v[5] += high.y, v[6] += high.z, v[7] += high.w;
         }
         __syncwarp(); /* all have read where the unit is staged */
-        end_unit<END>(c, b, (first + i) / S::ACROSS * 16, (first + i) % S::ACROSS, live, v, unit_at);
+        end_unit<bf16, END>(c, b, (first + i) / S::ACROSS * 16, (first + i) % S::ACROSS, live, v, unit_at);
     }
 }
 
 /* The same from registers, where a block's own sums are all. */
-template <ending END, class S>
+template <bool bf16, ending END, class S>
 __device__ void end_own(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[S::WIDTH / 2])
 {
     const int warp = b.warp();
@@ -411,7 +414,7 @@ __device__ void end_own(const mid_call &c, const mid_block<S> &b, int live, cons
         float v[8];
 #pragma unroll
         for (int k = 0; k < 8; k++) v[k] = sums[unit * 8 + k];
-        end_unit<END>(c, b, warp * 16, unit, live, v, b.meeting() + (warp * S::ACROSS + unit) * UNIT_BYTES);
+        end_unit<bf16, END>(c, b, warp * 16, unit, live, v, b.meeting() + (warp * S::ACROSS + unit) * UNIT_BYTES);
     }
 }
 
@@ -428,19 +431,18 @@ __device__ void keep_sums(const mid_block<S> &b, const float (&sums)[S::WIDTH / 
 
 /* Only short code is written out for all of a warp's units: the rest would come from memory, once, and take longer than what it
  * does. */
-template <class S>
+template <bool bf16, class S>
 __device__ void end_tile(const mid_call &c, const mid_block<S> &b, int live, const float (&sums)[S::WIDTH / 2])
 {
-    const bool rounds = c.out != TFI_F32;
+    const bool rounds = c.out != TFI_F32 && !c.residual;
     if constexpr (!S::SPLIT) {
-        if (c.activation == TFI_ACT_NONE && rounds && !c.residual) return end_own<PLAIN>(c, b, live, sums);
-        if (c.activation == TFI_ACT_GELU && rounds && !c.residual) return end_own<GELU_FOR_HALF>(c, b, live, sums);
+        if (c.activation == TFI_ACT_NONE && rounds) return end_own<bf16, PLAIN>(c, b, live, sums);
+        if (c.activation == TFI_ACT_GELU && rounds) return end_own<bf16, GELU_FOR_HALF>(c, b, live, sums);
         if (b.ends()) keep_sums(b, sums);
         __syncwarp();
     }
-    if (c.activation == TFI_ACT_NONE) end_units<PLAIN>(c, b, live);
-    else if (c.activation == TFI_ACT_GELU && rounds) end_units<GELU_FOR_HALF>(c, b, live);
-    else end_units<ANY>(c, b, live);
+    if (c.activation == TFI_ACT_NONE && rounds) end_units<bf16, PLAIN>(c, b, live);
+    else end_units<bf16, ANY>(c, b, live);
 }
 
 /* ---- the end with a norm ---- */
@@ -544,7 +546,7 @@ __device__ void end_normed(const mid_call &c, const mid_block<S> &b, int live, f
             z[2 * k + 1] = (v[unit * 8 + 2 * k + 1] - s[k % 2].x) * s[k % 2].y * gain.y + shift.y;
         }
         __syncwarp(); /* all have read what was staged here */
-        write_unit(c, b.row + warp_row, b.column + unit * 16, live, z, stage, b.ends());
+        write_unit<bf16>(c, b.row + warp_row, b.column + unit * 16, live, z, stage, b.ends());
     }
 }
 
@@ -586,12 +588,17 @@ template <bool bf16, class S>
 __device__ void do_tile(const mid_call &c, const mid_block<S> &b)
 {
     const int live = b.ends() ? c.live->rows[c.rows] : 0;
-    float sums[S::WIDTH / 2] = {};
+    float sums[S::WIDTH / 2]; /* the first products write them all: were they set before, products would wait for one another */
     uint32_t added[S::WIDTH / 4] = {};
 
-    if (b.ends()) multiply_tile<bf16>(c, b, live, sums, added);
+    if (b.ends()) {
+        multiply_tile<bf16>(c, b, live, sums, added);
+    } else if (!S::SPLIT) {
+#pragma unroll
+        for (float &sum : sums) sum = 0;
+    }
     if constexpr (S::NORM) end_normed<bf16>(c, b, live, sums, added);
-    else end_tile(c, b, live, sums);
+    else end_tile<bf16>(c, b, live, sums);
 }
 
 #endif
