@@ -55,7 +55,20 @@ typedef struct tfi_rows_args {
 enum { TFI_ROWS_GIVEN = 65536 };
 tf_status tfi_cuda_give_rows(const tfi_rows_args *a, cudaStream_t stream);
 
+/* All that a run's caller wants, TFI_ROWS_GIVEN bytes at most, as the run's last launch; and when that is there, the run's number
+ * to pinned memory as well: the host sees it 4 us before the device says that the run is over. */
+enum { TFI_RESULTS = 8 };
+typedef struct tfi_results_args {
+    tfi_rows_args rows[TFI_RESULTS];
+    int32_t count;
+    uint32_t *number;
+} tfi_results_args;
+tf_status tfi_cuda_give_results(const tfi_cuda_launch *l, const tfi_results_args *a);
+
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
+/* EMBED and the norm of what it gives, which nobody else reads, in one launch: neither a->y nor norm->x is there. */
+int tfi_cuda_embed_norm_fits(int64_t E);
+tf_status tfi_cuda_embed_norm(const tfi_cuda_launch *l, const tfi_embed_args *a, const tfi_norm_args *norm, tfi_op_types t);
 /* from: [R] rows of x that are normalised, on the device, with no residual; NULL: row r is row r. */
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from);
 tf_status tfi_cuda_glu(const tfi_cuda_launch *l, const tfi_glu_args *a, tfi_op_types t, tfi_rows rows);

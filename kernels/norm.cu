@@ -15,6 +15,7 @@
  *           and 4.5. 64 rows in a chain of a decode step's launches: 0.15 us less
  *           where few blocks go through it twice. 512 rows of fp16 by a warp each: 2.6 us in a chain of its own kind, in a
  *           layer of BERT-base 2.85; by a block each 2.4 and 3.1. 384 rows: no difference in a layer */
+#include "norm.cuh"
 #include "reduce.cuh"
 #include "types.cuh"
 
@@ -35,28 +36,6 @@ struct norm_call {
 __device__ int64_t source_of(const norm_call &c, int64_t r, bool lives)
 {
     return (c.from && lives ? c.from[r] : r) * c.a.E;
-}
-
-/* y = (difference - shift) * factor * gain + bias, difference being z less the first mean. */
-struct statistics {
-    float shift, factor;
-};
-
-__device__ statistics statistics_of(const norm_call &c, float differences, float squares)
-{
-    const float n = (float)c.a.E;
-    statistics s;
-    s.shift = c.a.norm == TFI_NORM_LAYER ? differences / n : 0;
-    s.factor = 1 / sqrtf(fmaxf(squares / n - s.shift * s.shift, 0) + c.a.eps);
-    return s;
-}
-
-/* Keeps a NaN: fmaxf would give 0 for it. */
-__device__ statistics finish(const norm_call &c, float2 sums)
-{
-    statistics s = statistics_of(c, sums.x, sums.y);
-    if (isnan(sums.y)) s.factor = sums.y;
-    return s;
 }
 
 /* Where blocks are few and wait for the kernel before, they go through all of it twice, first with zeros: then the instructions
@@ -122,7 +101,7 @@ __global__ void __launch_bounds__(256) norm_held(norm_call c)
                 sums.y += z[k][j] * z[k][j];
             }
         }
-        const statistics s = finish(c, block_sum(sums, second));
+        const norm_statistics s = statistics_of(c.a, block_sum(sums, second));
 #pragma unroll
         for (int k = 0; k < CHUNKS; k++) {
             const int64_t i = threadIdx.x * 8 + k * step;
@@ -187,7 +166,7 @@ __global__ void __launch_bounds__(BLOCK_ROWS *WARP) norm_rows(norm_call c)
                 sums.y += z[k][j] * z[k][j];
             }
         }
-        const statistics s = finish(c, make_float2(warp_sum(sums.x), warp_sum(sums.y)));
+        const norm_statistics s = statistics_of(c.a, make_float2(warp_sum(sums.x), warp_sum(sums.y)));
 #pragma unroll
         for (int k = 0; k < CHUNKS; k++) {
             const int i = lane * 8 + k * step;
@@ -240,7 +219,7 @@ __global__ void __launch_bounds__(256) norm_any(norm_call c)
             sums.y += (z[j] - mean) * (z[j] - mean);
         }
     }
-    const statistics s = finish(c, block_sum(sums, second));
+    const norm_statistics s = statistics_of(c.a, block_sum(sums, second));
     for (int64_t i = begin; i < c.a.E; i += step) {
         load_sum<V>(c, source, row, i, z);
         for (int j = 0; j < V; j++) {

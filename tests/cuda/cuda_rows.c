@@ -333,6 +333,32 @@ static int32_t *any_ids(int64_t n, int given)
     return ids;
 }
 
+/* The same rows with a norm behind; sum: what EMBED gives. */
+static void embed_with_norm(const tfi_cuda_launch *l, const shape *s, tfi_embed_args a, const float *sum)
+{
+    tfi_norm_args host = {.x = sum,
+                          .R = s->live,
+                          .E = s->cols,
+                          .eps = 1e-5f,
+                          .norm = pick(0, 1) ? TFI_NORM_RMS : TFI_NORM_LAYER},
+                  norm = host;
+    float *gain, *bias = NULL;
+
+    norm.gain = device_values(TFI_F32, s->cols, 0.5f, 2, 0, &gain);
+    if (host.norm == TFI_NORM_LAYER) norm.bias = device_values(TFI_F32, s->cols, -0.1f, 0.1f, 0, &bias);
+    host.gain = gain;
+    host.bias = bias;
+    host.y = host_bytes(s->made * s->cols * 4);
+    reference(TFI_OP_NORM, &host, 0);
+    const device_out y = device_output(s->t.y, s->made * s->cols, s->shift);
+    norm.x = a.y = NULL;
+    norm.y = y.data;
+    device_begin();
+    CHECK_OK(tfi_cuda_embed_norm(l, &a, &norm, s->t));
+    device_run();
+    check_rows(device_result(&y, s->t.y, s->live * s->cols), s->t.y, host.y, s->live, s->cols, s->cols < 16 ? 3e-4 : 2e-6);
+}
+
 static void embed(void)
 {
     static int32_t tokens[] = {7, 1, 49, 0};
@@ -388,8 +414,42 @@ static void embed(void)
         CHECK_OK(tfi_cuda_embed(&l, &a, s.t));
         device_run();
         check_rows(device_result(&y, s.t.y, s.live * s.cols), s.t.y, host.y, s.live, s.cols, s.cols < 16 ? 1e-5 : 3e-7);
+        if (tfi_cuda_embed_norm_fits(s.cols)) embed_with_norm(&l, &s, a, host.y);
         device_end();
     }
+}
+
+/* Values to the host's memory, nothing beside them, and the run's number. */
+static void results(void)
+{
+    enum { ROOM = TFI_ROWS_GIVEN + 256 };
+    char *pinned;
+
+    device_ok(cudaHostAlloc((void **)&pinned, ROOM, cudaHostAllocDefault), "cudaHostAlloc");
+    for (int i = 0; i < 40; i++) {
+        tfi_cuda_live live = {.number = (uint32_t)pick(0, INT32_MAX)};
+        tfi_results_args a = {.count = pick(1, TFI_RESULTS), .number = (uint32_t *)(void *)(pinned + ROOM - 128)};
+        char *expected = host_bytes(ROOM);
+        int64_t at = 64;
+        memset(pinned, 0xff, ROOM);
+        memset(expected, 0xff, ROOM);
+        for (int k = 0; k < a.count; k++, at += pick(0, 1) * 16) {
+            const int64_t bytes = 16 * (int64_t)pick(0, k ? 64 : i % 2 ? 3 : 1500);
+            char *value = host_bytes(bytes + 1);
+            for (int64_t b = 0; b < bytes; b++) value[b] = (char)pick(0, 255);
+            a.rows[k] = (tfi_rows_args){device_copy(value, bytes + 1), pinned + at, bytes};
+            memcpy(expected + at, value, (size_t)bytes);
+            at += bytes;
+        }
+        memcpy(expected + ROOM - 128, &live.number, sizeof live.number);
+        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_give_results(&l, &a));
+        device_run();
+        CHECK(memcmp(pinned, expected, ROOM) == 0);
+        device_end();
+    }
+    device_ok(cudaFreeHost(pinned), "cudaFreeHost");
 }
 
 void check_row_kernels(int argc, char **argv)
@@ -403,6 +463,7 @@ void check_row_kernels(int argc, char **argv)
     check_kind(argc, argv, "l2norm", l2norm);
     check_kind(argc, argv, "logprob", logprob);
     check_kind(argc, argv, "embed", embed);
+    check_kind(argc, argv, "results", results);
 }
 
 /* ---- times ---- */

@@ -226,6 +226,12 @@ cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t e)
     return cudaSuccess;
 }
 
+cudaError_t CUDARTAPI cudaEventQuery(cudaEvent_t e)
+{
+    (void)e;
+    return cudaSuccess;
+}
+
 cudaError_t CUDARTAPI cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b)
 {
     (void)a;

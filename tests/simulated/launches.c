@@ -204,11 +204,55 @@ tf_status tfi_cuda_give_rows(const tfi_rows_args *a, cudaStream_t stream)
     return TF_STATUS_OK;
 }
 
+static void give_results(const void *data)
+{
+    const tfi_results_args *a = data;
+    const tfi_cuda_live *live;
+
+    memcpy(&live, a + 1, sizeof live);
+    for (int i = 0; i < a->count; i++) memcpy(a->rows[i].to, a->rows[i].from, (size_t)a->rows[i].bytes);
+    *a->number = live->number;
+}
+
+tf_status tfi_cuda_give_results(const tfi_cuda_launch *l, const tfi_results_args *a)
+{
+    struct {
+        tfi_results_args a;
+        const tfi_cuda_live *live;
+    } call = {*a, l->live};
+    int64_t bytes = 0;
+
+    for (int i = 0; i < a->count; i++) {
+        assert(((uintptr_t)a->rows[i].from | (uintptr_t)a->rows[i].to | (uintptr_t)a->rows[i].bytes) % 16 == 0);
+        bytes += a->rows[i].bytes;
+    }
+    assert(a->count > 0 && a->count <= TFI_RESULTS && bytes <= TFI_ROWS_GIVEN);
+    simulated_issue(l->stream, give_results, &call, sizeof call);
+    return TF_STATUS_OK;
+}
+
 static const tfi_op_types floats = {TFI_F32, TFI_F32, TFI_F32};
 
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t)
 {
     return start(l, (launch){TFI_OP_EMBED, t, .a.embed = *a});
+}
+
+int tfi_cuda_embed_norm_fits(int64_t E)
+{
+    return E <= 2048;
+}
+
+/* What is in between is fp32, and y's for now. */
+tf_status tfi_cuda_embed_norm(const tfi_cuda_launch *l, const tfi_embed_args *a, const tfi_norm_args *norm, tfi_op_types t)
+{
+    tfi_embed_args e = *a;
+    tfi_norm_args n = *norm;
+
+    e.y = n.y;
+    n.x = n.y;
+    (void)start(l, (launch){TFI_OP_EMBED, {t.x, TFI_F32, t.y}, .a.embed = e});
+    return start(l, (launch){TFI_OP_NORM, {t.y, TFI_F32, t.y}, TFI_ROWS_TOKENS, .a.norm = n});
 }
 
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from)

@@ -1,8 +1,10 @@
 /* Ops that one launch does together. Which ones could be is found when a program is opened, by their places in the graph and who
  * reads what; whether they are is decided in every walk, by the run's rows and taps, and the walk leaves out what another does:
- *   GATHER_ROWS, NORM, LINEAR, GLU   where the product has few rows; each but LINEAR may be missing
+ *   GATHER_ROWS, NORM, LINEAR, GLU   where the product has few rows; each but LINEAR may be missing. A POOL of first tokens
+ *                                    does as GATHER_ROWS
  *   LINEAR, NORM                     where the product has some more rows, and the norm adds a residual to it
  *   GATHER_ROWS, NORM                else
+ *   EMBED, NORM                      unless the norm is done with a product
  *   KV_APPEND, ATTENTION             where every sequence has one row
  * What a chain does (chain.c) is not joined here again. */
 #include <string.h>
@@ -33,6 +35,14 @@ static int feeds_next_alone(const tfi_graph *g, int32_t i)
     return i + 1 < g->op_count && g->ops[i + 1].x == op->y && !g->values[op->y].keep && readers(g, op->y) == 1;
 }
 
+/* What it writes is rows of what it reads: those that GATHER_ROWS is given, or a POOL's first ones where none are skipped. */
+static int picks_rows(const tfi_graph *g, int32_t i)
+{
+    const tfi_op *op = &g->ops[i];
+    return op->kind == TFI_OP_GATHER_ROWS ||
+           (op->kind == TFI_OP_POOL && op->pooling == TFI_POOL_CLS && g->values[op->x].dtype == g->values[op->y].dtype);
+}
+
 static void find_parts(tfi_program *p, int32_t i)
 {
     const tfi_graph *g = p->graph;
@@ -43,8 +53,7 @@ static void find_parts(tfi_program *p, int32_t i)
     if (i > 0 && g->ops[i - 1].kind == TFI_OP_NORM && g->ops[i - 1].y == g->ops[i].x) f->norm = i - 1;
     f->norm_shown = f->norm >= 0 && !feeds_next_alone(g, f->norm);
     const int32_t first = f->norm >= 0 ? f->norm : i;
-    if (first > 0 && g->ops[first - 1].kind == TFI_OP_GATHER_ROWS && feeds_next_alone(g, first - 1) &&
-        g->ops[first].residual < 0)
+    if (first > 0 && picks_rows(g, first - 1) && feeds_next_alone(g, first - 1) && g->ops[first].residual < 0)
         f->gather = first - 1;
     if (i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_GLU && feeds_next_alone(g, i) && g->ops[i].residual < 0 &&
         g->ops[i].activation == TFI_ACT_NONE)
@@ -83,6 +92,7 @@ const int32_t *tfi_cuda_gathered(const tfi_pass *s, int32_t i)
 {
     const tfi_program *p = s->program;
     const int is_last = p->graph->values[op_at(p, i)->y].rows == TFI_ROWS_SEQUENCES;
+    if (op_at(p, i)->kind == TFI_OP_POOL) return tfi_cuda_input(s, TFI_INPUT_OFFSETS);
     return tfi_cuda_input(s, is_last ? TFI_INPUT_LAST : TFI_INPUT_SELECTED);
 }
 
@@ -135,6 +145,11 @@ static int fits(const tfi_pass *s, int32_t i, const tfi_few_parts *f, tfi_few_ar
     return tfi_cuda_few_fits(a, s->program->cuda->capability);
 }
 
+static int can_pick(const tfi_pass *s, int32_t i)
+{
+    return tfi_cuda_can_join(s, i) && (op_at(s->program, i)->kind == TFI_OP_GATHER_ROWS || s->shape.skip == 0);
+}
+
 /* Of the product's neighbours those that can come along in this run. */
 static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
 {
@@ -147,7 +162,7 @@ static tfi_few_parts able_parts(const tfi_pass *s, int32_t i)
         tfi_cuda_are_apart(p, op->x, op_at(p, f.glu)->y))
         y = op_at(p, f.glu)->y;
     else f.glu = -1;
-    if (f.gather >= 0 && !tfi_cuda_can_join(s, f.gather)) f.gather = -1;
+    if (f.gather >= 0 && !can_pick(s, f.gather)) f.gather = -1;
     const tfi_op *norm = f.norm >= 0 ? op_at(p, f.norm) : NULL;
     const int32_t x = f.gather >= 0 ? op_at(p, f.gather)->x : norm ? norm->x : op->x;
     if (norm && (!tfi_cuda_can_join(s, f.norm) || !tfi_cuda_are_apart(p, x, norm->y) ||
@@ -245,6 +260,18 @@ int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t i)
     return i - 1;
 }
 
+int32_t tfi_cuda_embed_inside(const tfi_pass *s, int32_t i)
+{
+    const tfi_program *p = s->program;
+
+    if (i == 0 || op_at(p, i - 1)->kind != TFI_OP_EMBED || op_at(p, i)->kind != TFI_OP_NORM || !p->steps[i].needed ||
+        p->steps[i].feed || p->steps[i].link >= 0 || op_at(p, i)->residual >= 0 || !feeds_next_alone(p->graph, i - 1) ||
+        !tfi_cuda_can_join(s, i - 1) || tfi_cuda_is_joined(s, i))
+        return -1;
+    const int64_t E = p->graph->values[op_at(p, i)->y].cols;
+    return tfi_cuda_embed_norm_fits(E) ? i - 1 : -1;
+}
+
 /* ---- what is left out ---- */
 
 int tfi_cuda_appends_inside(const tfi_pass *s, int32_t i)
@@ -265,8 +292,11 @@ int tfi_cuda_is_joined(const tfi_pass *s, int32_t i)
 
     if (s->program->steps[i].link >= 0) return s->program->steps[i].chain == 0;
     switch (g->ops[i].kind) {
+    case TFI_OP_EMBED:
+        return i + 1 < g->op_count && tfi_cuda_embed_inside(s, i + 1) == i;
     case TFI_OP_KV_APPEND:
         return i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_ATTENTION && tfi_cuda_appends_inside(s, i + 1);
+    case TFI_OP_POOL:
     case TFI_OP_GATHER_ROWS:
     case TFI_OP_NORM:
         if (g->ops[i].kind == TFI_OP_NORM && is_normed_before(s, i)) return 1;

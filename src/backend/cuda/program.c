@@ -107,7 +107,7 @@ static tf_status plan(tfi_program *p, const int64_t limits[TFI_LIMIT_COUNT], tfi
     p->workspace_at = at += tfi_cuda_aligned(p->exchange_words * (int64_t)sizeof(uint64_t));
     p->scratch_at = at += TFI_GEMM_WORKSPACE;
     p->block_bytes = at + tfi_cuda_aligned(scratch);
-    p->pinned_bytes = 2 * (tfi_cuda_aligned(p->input_bytes) + choice_bytes(p)) + TFI_TAP_STAGING;
+    p->pinned_bytes = 2 * (tfi_cuda_aligned(p->input_bytes) + choice_bytes(p)) + TFI_CUDA_ALIGN + TFI_TAP_STAGING;
     return TF_STATUS_OK;
 }
 
@@ -192,7 +192,9 @@ static tf_status make_flights(tfi_program *p)
         at += choice_bytes(p);
         st = TFI_CUDA(p->cuda, cudaEventCreateWithFlags(&f->arrived, cudaEventDisableTiming));
     }
-    p->taps = at;
+    p->finished = (uint32_t *)(void *)at;
+    *p->finished = 0;
+    p->taps = at + TFI_CUDA_ALIGN;
     return st;
 }
 
@@ -480,11 +482,28 @@ static tf_status launch_linear(const tfi_pass *s, const tfi_cuda_launch *l, cons
     return tfi_cuda_finish(l, &finish, (tfi_op_types){step->types.y, step->types.y, step->types.y}, kind);
 }
 
+static tfi_embed_args embed_args(const tfi_pass *s, const tfi_op *op)
+{
+    const tfi_program *p = s->program;
+    return (tfi_embed_args){.ids = tfi_cuda_input(s, TFI_INPUT_IDS),
+                            .position_ids = tfi_cuda_input(s, TFI_INPUT_POSITIONS),
+                            .type_ids = tfi_cuda_input(s, TFI_INPUT_TYPES),
+                            .embeddings = tfi_cuda_input(s, TFI_INPUT_EMBEDDINGS),
+                            .slots = s->run->store ? s->run->store->slots : NULL,
+                            .word_weight = &p->graph->weights[op->weight],
+                            .word = &p->forms[op->weight],
+                            .positions = weight(p, op->positions),
+                            .types = weight(p, op->types),
+                            .y = tfi_cuda_value(p, op->y),
+                            .R = s->shape.rows[kind_of(p, op->y)],
+                            .E = cols_of(p, op->y)};
+}
+
 static tf_status launch_norm(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
 {
     const tfi_program *p = s->program;
     const tfi_rows kind = kind_of(p, op->y);
-    const int32_t gather = tfi_cuda_gather_inside(s, (int32_t)(op - p->graph->ops));
+    const int32_t i = (int32_t)(op - p->graph->ops), gather = tfi_cuda_gather_inside(s, i), embed = tfi_cuda_embed_inside(s, i);
     const tfi_norm_args a = {.x = tfi_cuda_value(p, gather < 0 ? op->x : p->graph->ops[gather].x),
                              .residual = tfi_cuda_value(p, op->residual),
                              .gain = weight(p, op->weight),
@@ -495,6 +514,10 @@ static tf_status launch_norm(const tfi_pass *s, const tfi_cuda_launch *l, const 
                              .E = cols_of(p, op->y),
                              .eps = op->eps};
 
+    if (embed >= 0) {
+        const tfi_embed_args e = embed_args(s, &p->graph->ops[embed]);
+        return tfi_cuda_embed_norm(l, &e, &a, (tfi_op_types){p->steps[embed].types.x, TFI_F32, step->types.y});
+    }
     return tfi_cuda_norm(l, &a, step->types, kind, gather < 0 ? NULL : tfi_cuda_gathered(s, gather));
 }
 
@@ -538,25 +561,6 @@ static tf_status launch_attention(const tfi_pass *s, const tfi_cuda_launch *l, c
     if (op->bias >= 0) a.max_distance = p->graph->weights[op->bias].relative.max_distance;
     return tfi_cuda_attention(l, &a, step->types, s->shape.longest, stored ? s->shape.longest_stored : s->shape.longest,
                               appends ? &append : NULL);
-}
-
-static tf_status launch_embed(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_op *op, const tfi_step *step)
-{
-    const tfi_program *p = s->program;
-    const tfi_embed_args a = {.ids = tfi_cuda_input(s, TFI_INPUT_IDS),
-                              .position_ids = tfi_cuda_input(s, TFI_INPUT_POSITIONS),
-                              .type_ids = tfi_cuda_input(s, TFI_INPUT_TYPES),
-                              .embeddings = tfi_cuda_input(s, TFI_INPUT_EMBEDDINGS),
-                              .slots = s->run->store ? s->run->store->slots : NULL,
-                              .word_weight = &p->graph->weights[op->weight],
-                              .word = &p->forms[op->weight],
-                              .positions = weight(p, op->positions),
-                              .types = weight(p, op->types),
-                              .y = tfi_cuda_value(p, op->y),
-                              .R = s->shape.rows[kind_of(p, op->y)],
-                              .E = cols_of(p, op->y)};
-
-    return tfi_cuda_embed(l, &a, step->types);
 }
 
 static tf_status launch_greedy(const tfi_pass *s, const tfi_cuda_launch *l, tfi_draw_args a)
@@ -603,8 +607,10 @@ static tf_status launch(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_o
     const int64_t rows = s->shape.rows[kind], cols = op->y < 0 ? 0 : cols_of(p, op->y);
 
     switch (op->kind) {
-    case TFI_OP_EMBED:
-        return launch_embed(s, l, op, step);
+    case TFI_OP_EMBED: {
+        const tfi_embed_args a = embed_args(s, op);
+        return tfi_cuda_embed(l, &a, step->types);
+    }
     case TFI_OP_NORM:
         return launch_norm(s, l, op, step);
     case TFI_OP_LINEAR:
@@ -617,11 +623,8 @@ static tf_status launch(const tfi_pass *s, const tfi_cuda_launch *l, const tfi_o
     case TFI_OP_GATHER_ROWS:
         return tfi_cuda_gather(
             l,
-            &(tfi_gather_args){.x = x,
-                               .rows = tfi_cuda_gathered(s, (int32_t)(op - p->graph->ops)),
-                               .y = y,
-                               .S = rows,
-                               .E = cols},
+            &(tfi_gather_args){
+                .x = x, .rows = tfi_cuda_gathered(s, (int32_t)(op - p->graph->ops)), .y = y, .S = rows, .E = cols},
             step->types, kind);
     case TFI_OP_POOL:
         return tfi_cuda_pool(l,
@@ -701,5 +704,6 @@ tf_status tfi_cuda_walk(tfi_pass *s, int with_taps)
         l.waits = 0;
         if (with_taps && y >= 0 && (st = tfi_cuda_take_taps(s, y)) < 0) return st;
     }
+    if (s->results.count > 0 && (st = launched(s, tfi_cuda_give_results(&l, &s->results))) < 0) return st;
     return TFI_CUDA(p->cuda, cudaPeekAtLastError());
 }

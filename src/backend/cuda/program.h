@@ -93,21 +93,22 @@ struct tfi_program {
     char *block;                     /* device: values, then the parts below */
     int64_t block_bytes, inputs_at, embeddings_at, choices_at, biases_at, exchange_at, workspace_at, scratch_at;
     int64_t exchange_words, given_words; /* the latter, in front, are for the x of a chain's first link */
-    uint32_t tag; /* of the next run's first link */
-    uint32_t number; /* of the last run */
-    char *pinned; /* inputs and choices of two runs, taps */
+    uint32_t tag;                        /* of the next run's first link */
+    uint32_t number;                     /* of the last run */
+    char *pinned;                        /* inputs and choices of two runs, taps */
     int64_t input_bytes, pinned_bytes;
     tfi_flight flights[2];
     int32_t begun, landed; /* runs; two at most are on their way */
     char *taps;            /* pinned [TFI_TAP_STAGING] */
+    uint32_t *finished;    /* pinned: number of the last run that gave results */
     tfi_pending pending[TFI_TAPS_PENDING];
     int32_t pending_count;
     int64_t taps_filled;
     int64_t runs;
-    int greedy; /* all draws of the run are: one launch does them */
+    int greedy;    /* all draws of the run are: one launch does them */
     int32_t keyed; /* LINEAR whose logits only that launch reads, draw i those of row i: keys of them would do; -1: none */
     int has_cache, has_source; /* ops that read the sequences' own blocks, their sources' */
-    int64_t graph_bytes; /* counted against the budget for captured */
+    int64_t graph_bytes;       /* counted against the budget for captured */
     tfi_captured captured[TFI_GRAPHS];
 };
 
@@ -121,6 +122,7 @@ typedef struct tfi_pass {
     int64_t parts[TFI_PART_COUNT]; /* offsets of the arrays in the block of inputs */
     int64_t parts_bytes;
     int capturing;
+    tfi_results_args results; /* of a run that is launched as a graph, whose last launch gives them; count 0: none does */
 } tfi_pass;
 
 /* To be computed; to be copied to the caller. */
@@ -142,14 +144,15 @@ static inline int64_t tfi_cuda_live_rows(const tfi_program *p, const tfi_run *ru
 tfi_kv_view tfi_cuda_kv_view(const tfi_pass *s, tfi_attend attend, int32_t layer);
 
 /* join.c: what could be done together; the call that does LINEAR `op` as a product of few rows, or of some more (0: neither);
- * whether ATTENTION `op` also does the KV_APPEND before it; which GATHER_ROWS (-1: none) NORM `op` does; the rows that one picks;
- * whether this op is left out because another one's launch does it. */
+ * whether ATTENTION `op` also does the KV_APPEND before it; which GATHER_ROWS (-1: none) NORM `op` does; the rows that one (or a
+ * POOL of first ones) picks; which EMBED (-1: none) NORM `op` does; whether this op is left out because another one's launch does it. */
 void tfi_cuda_find_joins(tfi_program *p);
 int tfi_cuda_few_call(const tfi_pass *s, int32_t op, tfi_few_args *a);
 int tfi_cuda_mid_call(const tfi_pass *s, int32_t op, tfi_mid_args *a);
 int tfi_cuda_appends_inside(const tfi_pass *s, int32_t op);
 int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t op);
 const int32_t *tfi_cuda_gathered(const tfi_pass *s, int32_t op);
+int32_t tfi_cuda_embed_inside(const tfi_pass *s, int32_t op);
 int tfi_cuda_is_joined(const tfi_pass *s, int32_t op);
 /* Parts of the above for chains: the call that does LINEAR `op` with these parts; whether `op` is computed, and its value seen
  * by no tap; whether no byte that `read` has room in (-1: none) is one of `written`. */
@@ -173,8 +176,11 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s);
 tf_status tfi_cuda_take(const tfi_pass *s, tfi_cuda_launch *l);
 const void *tfi_cuda_input(const tfi_pass *s, int part);
 
-/* taps.c: values on their way to the caller, and there. */
+/* taps.c: values on their way to the caller, and there. Where a graph's last launch gives what the taps want: what and where to;
+ * its taps. */
 tf_status tfi_cuda_take_taps(tfi_pass *s, int32_t value);
+void tfi_cuda_plan_results(tfi_pass *s);
+void tfi_cuda_expect_results(tfi_pass *s);
 tf_status tfi_cuda_deliver_taps(tfi_pass *s); /* the copies are done */
 
 #endif

@@ -14,6 +14,7 @@ static void hash_needed(tfi_pass *s)
     uint64_t h = 1469598103934665603u ^ (uint64_t)(s->program->keyed + 1);
 
     for (int32_t i = 0; i < s->program->graph->op_count; i++) h = (h ^ (uint64_t)s->program->steps[i].needed) * 1099511628211u;
+    for (int32_t i = 0; i < s->program->graph->value_count; i++) h = (h ^ (uint64_t)s->program->wanted[i]) * 1099511628211u;
     s->shape.needed = h;
 }
 
@@ -107,11 +108,17 @@ static tf_status perform(tfi_pass *s)
         e = find(s);
         e->seen++;
         e->used = ++p->runs;
+        if (e->seen > 1) tfi_cuda_plan_results(s);
         if (e->seen == 2 && capture(s, &e->exec) < 0) e->exec = NULL;
     }
-    if (!e || !e->exec) return tfi_cuda_walk(s, 1);
+    if (!e || !e->exec) {
+        s->results.count = 0;
+        return tfi_cuda_walk(s, 1);
+    }
     if ((st = TFI_CUDA(p->cuda, cudaGraphLaunch(e->exec, s->stream))) < 0) return st;
-    return take_all_taps(s);
+    if (s->results.count == 0) return take_all_taps(s);
+    tfi_cuda_expect_results(s);
+    return TF_STATUS_OK;
 }
 
 /* ---- choices ---- */
@@ -213,10 +220,27 @@ static tf_status begin(tfi_pass *s)
     return TFI_CUDA(p->cuda, cudaEventRecord(s->flight->arrived, s->stream));
 }
 
+enum { LOOKS = 1 << 14 }; /* at the number, some 50 us, before the device is asked */
+
+/* Until the run's results are there, or all of it is over. Its number comes with its results, before the device says that it is
+ * over; after a fault only the device says so. */
+static tf_status wait_for_run(const tfi_pass *s)
+{
+    const tfi_program *p = s->program;
+
+    while (s->results.count > 0) {
+        for (int i = 0; i < LOOKS; i++)
+            if (__atomic_load_n(p->finished, __ATOMIC_ACQUIRE) == p->number) return TF_STATUS_OK;
+        if (cudaEventQuery(s->flight->arrived) != cudaErrorNotReady) break;
+        (void)cudaGetLastError();
+    }
+    return TFI_CUDA(p->cuda, cudaEventSynchronize(s->flight->arrived));
+}
+
 static tf_status end(tfi_pass *s)
 {
     tfi_program *p = s->program;
-    tf_status st = TFI_CUDA(p->cuda, cudaEventSynchronize(s->flight->arrived));
+    tf_status st = wait_for_run(s);
 
     if (st < 0 || (st = tfi_cuda_deliver_taps(s)) < 0 || !draws(s->run) || (st = take_choices(s)) < 0) return st;
     return any_for_host(s->run) ? TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream)) : TF_STATUS_OK;

@@ -1,5 +1,6 @@
 /* Values on their way to the caller: rows go to pinned memory in the order of the stream, and from there, as fp32, when that is
- * done. */
+ * done. Rows that taps ask for are copied when they are computed or, few bytes of a graph, all of the values by its last launch:
+ * they lie in the staging one behind the other, as the run's shape has them. */
 #include <string.h>
 
 #include "backend/cuda/program.h"
@@ -76,7 +77,8 @@ static tf_status take(tfi_pass *s, const tfi_tap *tap)
             rows = 0;
             if (p->pending_count == 0)
                 return tfi_fail(TF_STATUS_UNSUPPORTED, "a row of %s has %lld bytes: too long", v->name, (long long)bytes);
-            if ((st = TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream))) < 0 || (st = tfi_cuda_deliver_taps(s)) < 0) return st;
+            if ((st = TFI_CUDA(p->cuda, cudaStreamSynchronize(s->stream))) < 0 || (st = tfi_cuda_deliver_taps(s)) < 0)
+                return st;
             continue;
         }
         p->pending[p->pending_count++] = (tfi_pending){tap, first, rows, p->taps_filled};
@@ -94,4 +96,41 @@ tf_status tfi_cuda_take_taps(tfi_pass *s, int32_t value)
     for (int32_t i = 0; i < s->run->tap_count; i++)
         if (s->run->taps[i].value == value && (st = take(s, &s->run->taps[i])) < 0) return st;
     return TF_STATUS_OK;
+}
+
+/* A run that draws waits for its choices anyway. */
+void tfi_cuda_plan_results(tfi_pass *s)
+{
+    const tfi_program *p = s->program;
+    tfi_results_args *r = &s->results;
+    int64_t at = 0;
+
+    *r = (tfi_results_args){.number = p->finished};
+    if (s->run->draw_count > 0 || s->run->tap_count > TFI_TAPS_PENDING) return;
+    for (int32_t i = 0; i < p->graph->value_count; i++) {
+        const tfi_value *v = &p->graph->values[i];
+        const int64_t bytes = (s->shape.rows[v->rows] * v->cols * (int64_t)tfi_dtype_size(v->dtype) + 15) / 16 * 16;
+        if (!(p->wanted[i] & TFI_WANTED_BY_TAP)) continue;
+        if (r->count == TFI_RESULTS || at + bytes > TFI_ROWS_GIVEN) {
+            r->count = 0;
+            return;
+        }
+        r->rows[r->count++] = (tfi_rows_args){tfi_cuda_value(p, i), p->taps + at, bytes};
+        at += bytes;
+    }
+}
+
+void tfi_cuda_expect_results(tfi_pass *s)
+{
+    tfi_program *p = s->program;
+
+    for (int32_t i = 0; i < s->run->tap_count; i++) {
+        const tfi_tap *tap = &s->run->taps[i];
+        const tfi_value *v = &p->graph->values[tap->value];
+        const int64_t rows = tap->count ? tap->count : tfi_cuda_live_rows(p, s->run, tap->value);
+        const tfi_rows_args *r = s->results.rows;
+        while (r->from != tfi_cuda_value(p, tap->value)) r++;
+        const int64_t at = (char *)r->to - p->taps + tap->first * v->cols * (int64_t)tfi_dtype_size(v->dtype);
+        p->pending[p->pending_count++] = (tfi_pending){tap, 0, rows, at};
+    }
 }
