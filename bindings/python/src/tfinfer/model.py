@@ -208,7 +208,7 @@ class Model:
         """Score texts, or pairs of texts, against the checkpoint's labels: a Classification each."""
         given: dict[str, Any] = dict(options)
         prepared, callbacks = self._prepare(inputs, given)
-        c_options = fill(_c.ClassifyOptions, given, {}, {"activation": _c.ACTIVATION})
+        c_options = fill(_c.ClassifyOptions, given, {}, {"activation": _c.ACTIVATION}) if given else None
         logits, scores = np.empty((2, prepared.count, self.info.sequence_logits), np.float32)
         pointers = _arrays.address(logits), _arrays.address(scores)
         self._run(callbacks, lambda session: check(lib.tf_classify(session, prepared.c, c_options, *pointers)))
@@ -230,7 +230,7 @@ class Model:
         given: dict[str, Any] = dict(options)
         prepared, callbacks = self._prepare(inputs, given)
         names, choices = {"aggregation_strategy": "aggregation"}, {"aggregation": _c.AGGREGATION}
-        c_options = fill(_c.TokenClassifyOptions, given, names, choices)
+        c_options = fill(_c.TokenClassifyOptions, given, names, choices) if given else None
 
         def entity(e: _c.Entity, i: int) -> Entity:
             text = prepared.texts[i][e.char_begin : e.char_end] if prepared.texts else ""
