@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 class One:
     """A tf_input of one text, or of one row of ids: what most calls have, with no more to do than they must."""
 
-    __slots__ = ("_length", "_of_ids", "_of_text", "_text", "c")
+    __slots__ = ("_length", "_made", "_of_ids", "_of_text", "_text", "c")
 
     c: _c.Input
+    _made: Any  # what a list was made into
 
     def __init__(self) -> None:
         self._text, self._length = _c.Text(), ctypes.c_int32()
@@ -29,23 +31,27 @@ class One:
 
     @staticmethod
     def take(inputs: Any) -> One | None:
-        """The caller's own until given back; `inputs` must live as long. None: they are something else, which Inputs takes."""
+        """The caller's own until given back. None: they are something else, or wrong, and Inputs takes them."""
         if type(inputs) is str:
             data = inputs.encode()
             one = _one()
             one._text.data, one._text.size = data, len(data)
             one.c = one._of_text
             return one
-        if type(inputs) is np.ndarray and inputs.ndim == 1 and inputs.dtype == np.int32:
-            try:
-                address = ctypes.addressof(_arrays.pointer(inputs))
-            except TypeError:  # read-only, or not contiguous
+        made = None
+        try:
+            if type(inputs) is list and type(inputs[0]) is int:
+                inputs = made = array.array("i", inputs)
+            elif type(inputs) is not np.ndarray or inputs.ndim != 1 or inputs.dtype != np.int32:
                 return None
-            one = _one()
-            one._of_ids.ids, one._length.value = address, len(inputs)
-            one.c = one._of_ids
-            return one
-        return None
+            address = ctypes.addressof(_arrays.pointer(inputs))
+        except (IndexError, TypeError, OverflowError):  # no ids, or an array that is read-only or not contiguous
+            return None
+        one = _one()
+        one._made = made
+        one._of_ids.ids, one._length.value = address, len(inputs)
+        one.c = one._of_ids
+        return one
 
 
 _ones: list[One] = []  # made, and not in use
