@@ -203,6 +203,26 @@ def test_model_files(path, rng):
         assert mine.decode(ids, skip_special_tokens=1) == sp.decode(ids), ids
 
 
+def test_known_words(tmp_path, rng):
+    """Words that come again and again, and a map that changes some of them together with the space and the word behind it: that a word is
+    known may not hang on its own bytes alone."""
+    rules = {"ab c": "X", "bd": "YZ", "ac": "b", "\u00e9": "e", "a\u0301 ": "a ", "\u3042": " "}
+    (tmp_path / "rules.tsv").write_text("".join("%s\t%s\n" % tuple(" ".join("%X" % ord(c) for c in t) for t in rule) for rule in rules.items()))
+    parts = ["ab", "bd", "a", "b", "c", "d", "abd", "X", "\u00e9", "a\u0301", "\u3042", "ab" * 8, "ab" * 9, "abcd" * 9]
+    spaces = [" "] * 6 + ["  ", "\t", "\u3000", "\u00a0"]
+
+    def text(words):
+        return "".join(rng.choice(parts) + (rng.choice(spaces) if rng.random() < 0.7 else "") for _ in range(rng.randrange(words)))
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text(30) or "a" for _ in range(3000)]), model_prefix=str(tmp_path / "m"), vocab_size=60,
+        normalization_rule_tsv=str(tmp_path / "rules.tsv"), hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    texts = [text(rng.choice([3, 6, 40])) for _ in range(6000)]
+    model = tmp_path / "m.model"
+    check_spm("rules", ours.Tokenizer(model), sentencepiece.SentencePieceProcessor(model_file=str(model)), texts)
+    open_both("rules", make(tmp_path / "t5", spiece_model=model, config_json=T5)).check(texts)
+
+
 def test_rinna(tmp_path, rng):
     """Its pieces are lower-cased (one character at a time, as its authors' tokenizer did it), unknown ones have id 0, </s> follows."""
     config = dict(tokenizer_class="T5Tokenizer", extra_ids=0, additional_special_tokens=[], eos_token="</s>", unk_token="<unk>",
