@@ -42,14 +42,15 @@ static int32_t any_length(int32_t most)
 static void any_sequences(problem *p, int32_t most)
 {
     tfi_attention_args *a = &p->host;
-
     const int tall = pick(0, 4) == 0; /* few sequences, all of them long: these go in taller tiles */
 
-    a->B = pick(1, tall ? 2 : SEQUENCES_MAX);
+    most = at_most(most, tall ? 140 : 60);
+    a->B = pick(1, tall ? at_most(2, 1) : at_most(SEQUENCES_MAX, 3));
     for (int64_t b = 0; b < a->B; b++) {
         const int32_t rows = tall ? pick(most / 2, most) : any_length(most);
         p->lens[b] = a->attend == TFI_ATTEND_SOURCE ? any_length(most) : rows;
-        if (a->attend == TFI_ATTEND_CACHE && pick(0, 3)) p->lens[b] += pick(0, 4) ? any_length(most) : pick(0, 1500);
+        if (a->attend == TFI_ATTEND_CACHE && pick(0, 3))
+            p->lens[b] += pick(0, 4) ? any_length(most) : pick(0, at_most(1500, 150));
         if (rows > p->longest) p->longest = rows;
         if (p->lens[b] > p->longest_stored) p->longest_stored = p->lens[b];
         p->offsets[b + 1] = p->offsets[b] + rows;
@@ -193,7 +194,7 @@ static void one_attention(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased
     const void *blocks = NULL;
     float *bias;
 
-    a->H = pick(1, 3);
+    a->H = pick(1, at_most(3, 2));
     a->D = pick(0, 3) ? sizes[pick(0, 8)] : pick(1, 256);
     any_sequences(&p, most);
     const int64_t used = (is_stored(case_attend) ? 1 : 3) * a->H * a->D, made = a->R + pick(0, 9);
@@ -234,9 +235,8 @@ static void attention_kind(void)
 {
     static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
 
-    for (int i = first_case(); i < 54; i += case_step)
-        one_attention(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i / 27, 100);
-    for (int i = first_case(); i < 60; i += case_step)
+    for (int i = -1; next_case(&i, 54);) one_attention(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i / 27, 100);
+    for (int i = -1; next_case(&i, 60);)
         one_attention(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2, 300);
 }
 
@@ -245,9 +245,9 @@ static void any_single_rows(problem *p)
 {
     tfi_attention_args *a = &p->host;
 
-    a->B = pick(1, SEQUENCES_MAX);
+    a->B = pick(1, at_most(SEQUENCES_MAX, 4));
     for (int64_t b = 0; b < a->B; b++) {
-        p->lens[b] = 1 + (pick(0, 4) ? pick(0, 300) : pick(0, 1500));
+        p->lens[b] = 1 + (pick(0, 4) ? pick(0, at_most(300, 100)) : pick(0, at_most(1500, 300)));
         if (p->lens[b] > p->longest_stored) p->longest_stored = p->lens[b];
         p->offsets[b + 1] = (int32_t)b + 1;
     }
@@ -264,7 +264,7 @@ static void one_append(tfi_dtype x, tfi_dtype stored, tfi_dtype y, int biased)
     tfi_attention_args *a = &p.host;
     float *bias;
 
-    a->H = pick(1, 3);
+    a->H = pick(1, at_most(3, 2));
     a->D = pick(0, 4) ? sizes[pick(0, 8)] : pick(1, 256);
     any_single_rows(&p);
     const int64_t width = a->H * a->D, column = width + (pick(0, 3) ? 0 : pick(0, 16)), made = a->R + pick(0, 9);
@@ -313,15 +313,14 @@ static void attention_append(void)
 {
     static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
 
-    for (int i = first_case(); i < 27; i += case_step) one_append(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i % 2);
-    for (int i = first_case(); i < 60; i += case_step)
-        one_append(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2);
+    for (int i = -1; next_case(&i, 27);) one_append(types[i % 3], types[i / 3 % 3], types[i / 9 % 3], i % 2);
+    for (int i = -1; next_case(&i, 60);) one_append(types[i % 3], types[i % 3], pick(0, 3) ? types[i % 3] : TFI_F32, i / 3 % 2);
 }
 
 /* Tokens go to where they belong, to the bit, and nothing else changes. */
 static void kv_append(void)
 {
-    for (int i = first_case(); i < 54; i += case_step) {
+    for (int i = -1; next_case(&i, 54);) {
         static const tfi_dtype types[] = {TFI_F32, TFI_BF16, TFI_F16};
         problem p = {.x = types[i % 3], .stored = types[i / 3 % 3]};
         tfi_attention_args *a = &p.host;
@@ -363,7 +362,7 @@ static void kv_append(void)
 
 static void kv_copy(void)
 {
-    for (int i = 0; i < 12; i++) {
+    for (int i = -1; next_case(&i, 12);) {
         const int32_t count = pick(0, 5), made = count + pick(0, 3), blocks = 2 * made + 1;
         tfi_store store = {.shape = {pick(1, 12), pick(1, 6), pick(1, 100), any_float(), blocks, 0}};
         const int64_t each = tfi_kv_block_bytes(&store.shape);

@@ -162,7 +162,7 @@ static void make_store(chain_case *c, chain_store *s)
 {
     static const int32_t lens[] = {1, 2, 15, 16, 17, 18, 64, 65, 140, 400};
 
-    s->len = s == &c->source && pick(0, 5) == 0 ? 0 : lens[pick(0, 9)];
+    s->len = s == &c->source && pick(0, 5) == 0 ? 0 : lens[pick(0, at_most(9, 7))];
     const int64_t blocks = (s->len + TFI_KV_BLOCK - 1) / TFI_KV_BLOCK + pick(0, 3), step = blocks % 7 ? 7 : 1;
     s->table = host_bytes(blocks * 4);
     for (int64_t i = 0; i < blocks; i++) s->table[i] = (int32_t)((i * step + 3) % blocks);
@@ -231,10 +231,10 @@ static void make_case(chain_case *c)
     c->a.type = pick(0, 1) ? TFI_BF16 : TFI_F16;
     c->stream = pick(0, 1) ? TFI_F32 : c->a.type;
     c->relative = pick(0, 1);
-    c->E = es[pick(0, 6)];
+    c->E = at_most(es[pick(0, 6)], 320);
     c->D = ds[pick(0, 4)];
-    c->F = fs[pick(0, 4)];
-    c->H = c->D == 8 ? 4 * pick(1, 3) : pick(1, 9);
+    c->F = at_most(fs[pick(0, 4)], pick(0, 3) ? 96 : 2080);
+    c->H = c->D == 8 ? 4 * pick(1, 3) : pick(1, at_most(9, 3));
     c->live.rows[TFI_ROWS_TOKENS] = c->live.rows[TFI_ROWS_SEQUENCES] = alive;
     c->live.rows[TFI_ROWS_SELECTED] = alive && pick(0, 5) > 0;
     make_store(c, &c->own);
@@ -246,7 +246,7 @@ static void make_case(chain_case *c)
     if (begins > 1) x = begin_within(c, begins == 2);
     else give(c, -1, c->stream, c->E, 3);
     for (int layer = 0; layer < LAYERS; layer++) x = make_layer(c, layer, x);
-    (void)add_product(c, x, NONE, TFI_F32, pick(1, 3000), c->E, TFI_ACT_NONE, 0, 1);
+    (void)add_product(c, x, NONE, TFI_F32, pick(1, at_most(3000, 300)), c->E, TFI_ACT_NONE, 0, 1);
     c->a.exchange = device_bytes(c->words * 8);
 }
 
@@ -414,10 +414,11 @@ static void chain(void)
     static chain_case c;
 
     if (device_capability < 90) return;
-    for (int i = 0; i < 24; i++) {
+    for (int i = -1; next_case(&i, 24);) {
         make_case(&c);
-        const tfi_cuda_launch l = device_launch(&c.live, device_capability, 0);
-        for (int run = 0; run < RUNS; run++) run_chain(&c, &l, run);
+        tfi_cuda_launch l = device_launch(&c.live, device_capability, 0);
+        if (case_limit > 0) l.multiprocessors = pick(1, 9);
+        for (int run = 0; run < at_most(RUNS, 1); run++) run_chain(&c, &l, run);
         for (int k = 0; k < c.a.count; k++) check_link(&c, k);
         device_end();
     }
@@ -431,7 +432,7 @@ static void chain_again(void)
     static chain_case c;
 
     if (device_capability < 90) return;
-    for (int i = first_case(); i < CASES; i += case_step) {
+    for (int i = -1; next_case(&i, CASES);) {
         void *spoil = device_bytes(SPOIL), *first[LINKS_MAX];
         make_case(&c);
         const tfi_cuda_launch l = device_launch(&c.live, device_capability, 0);

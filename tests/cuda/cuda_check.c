@@ -8,7 +8,7 @@ enum { GUARD = 512, HELD_MAX = 4096 };
 
 cudaStream_t device_stream;
 int device_capability, device_multiprocessors;
-int case_step = 1;
+int case_limit;
 static void *held_device[HELD_MAX], *held_host[HELD_MAX];
 static int device_count, host_count, capturing;
 static double worst;
@@ -27,9 +27,16 @@ int32_t pick(int32_t low, int32_t high)
     return low + (int32_t)(check_random() % (uint64_t)(high - low + 1));
 }
 
-int first_case(void)
+int next_case(int *i, int count)
 {
-    return pick(0, case_step - 1);
+    const int step = case_limit > 0 && case_limit < count ? count / case_limit : 1;
+    *i += *i < 0 ? pick(1, step) : pick(1, 2 * step - 1); /* what cases take turns in has other turns each time */
+    return *i < count;
+}
+
+int32_t at_most(int32_t size, int32_t enough)
+{
+    return case_limit > 0 && size > enough ? enough : size;
 }
 
 tfi_dtype any_float(void)

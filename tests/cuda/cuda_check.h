@@ -13,10 +13,12 @@
 extern cudaStream_t device_stream;
 extern int device_capability, device_multiprocessors;
 
-/* Of cases 0, 1, 2 and so on a run does first_case() and every case_step-th from there on: under a tool that takes its time not
- * all of them, but other ones each time. */
-extern int case_step;
-int first_case(void);
+/* Under a tool that takes its time: so many of a kind's cases, other ones each time, and none that is large. 0: all of them. */
+extern int case_limit;
+/* On to the next of cases 0 to count - 1 that is to be run; before the first one *i is -1. 0: there is none. */
+int next_case(int *i, int count);
+/* `size`, or under such a tool `enough` where that is less. */
+int32_t at_most(int32_t size, int32_t enough);
 
 /* End the program, with the count of what passed so far, if the call failed. */
 void device_ok(cudaError_t error, const char *what);
@@ -70,6 +72,7 @@ void check_row_kernels(int argc, char **argv);
 void check_store_kernels(int argc, char **argv);
 void check_attention_kernels(int argc, char **argv);
 void check_draw_kernels(int argc, char **argv);
+void check_beam_kernels(int argc, char **argv);
 void check_few_kernels(int argc, char **argv);
 void check_tile_kernels(int argc, char **argv);
 void check_many_kernels(int argc, char **argv);

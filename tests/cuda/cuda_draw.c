@@ -1,44 +1,13 @@
-/* LOGITS_PROCESS, SAMPLE, STOP, GREEDY and BEAM_STEP: random settings and combinations over several rows and slots, with
+/* LOGITS_PROCESS, SAMPLE, STOP and GREEDY: random settings and combinations over several rows and slots, with
  * histories. */
 #include "backend/ref/process.h"
 #include "backend/ref/ref.h"
 #include "backend/ref/softmax.h"
-#include "cuda_check.h"
+#include "cuda_slots.h"
 
-enum { SLOTS = 64, TOKENS = 64, LISTS = 6, BENCH_TOKENS = 8192 };
+enum { LISTS = 6, BENCH_TOKENS = 8192 };
 
-/* Slots on both sides. */
-typedef struct world {
-    tfi_slot host[SLOTS], *device;
-    tfi_slot mirror[SLOTS]; /* the device's records, on the host */
-    int32_t count;
-} world;
-
-static int32_t any_vocab(void)
-{
-    static const int32_t sizes[] = {50257, 50257, 32128, 8191, 8192, 8193, 1025, 513, 100, 33, 70001};
-    return sizes[pick(0, 10)];
-}
-
-static int chance(int percent)
-{
-    return pick(1, 100) <= percent;
-}
-
-/* Forced to an older path every third time. */
-static int any_capability(void)
-{
-    static const int older[] = {75, 80};
-    return chance(33) ? older[pick(0, 1)] : device_capability;
-}
-
-static int32_t *any_ids(int32_t count, int32_t V)
-{
-    int32_t *ids = host_bytes(count * (int64_t)sizeof *ids);
-    const int32_t few = V < 12 ? V : 12; /* so that they come again */
-    for (int32_t i = 0; i < count; i++) ids[i] = chance(70) ? pick(0, few - 1) : pick(0, V - 1);
-    return ids;
-}
+/* ---- settings ---- */
 
 static tfi_id_lists any_lists(int32_t V)
 {
@@ -48,33 +17,6 @@ static tfi_id_lists any_lists(int32_t V)
     l.start = start;
     l.ids = any_ids(start[l.count], V);
     return l;
-}
-
-static int near(float a, float b)
-{
-    return a == b || (isnan(a) && isnan(b)) || fabsf(a - b) <= 1e-5f * (1 + fabsf(b));
-}
-
-/* ---- settings ---- */
-
-static tfi_sampling plain(int32_t V)
-{
-    return (tfi_sampling){.vocab = V,
-                          .prompt = 1,
-                          .max_length = TOKENS,
-                          .encoder_repetition_penalty = 1,
-                          .repetition_penalty = 1,
-                          .forced_bos = -1,
-                          .decay_start = -1,
-                          .begin_index = -1,
-                          .temperature = 1,
-                          .top_h = NAN,
-                          .top_p = 1,
-                          .min_p = NAN,
-                          .typical_p = 1,
-                          .num_beams = 1,
-                          .length_penalty = 1,
-                          .seed = check_random()};
 }
 
 static void any_constraints(tfi_sampling *s, int32_t V)
@@ -127,107 +69,6 @@ static void any_warpers(tfi_sampling *s)
     if (chance(20)) s->num_beams = pick(2, 4);
 }
 
-/* ---- the device's records ---- */
-
-static const int32_t *device_ids(const int32_t *ids, int32_t count)
-{
-    return ids ? device_copy(ids, count * (int64_t)sizeof *ids) : NULL;
-}
-
-static tfi_id_lists device_lists(const tfi_id_lists *l)
-{
-    if (l->count == 0) return *l;
-    return (tfi_id_lists){
-        .count = l->count, .start = device_ids(l->start, l->count + 1), .ids = device_ids(l->ids, l->start[l->count])};
-}
-
-static const tfi_sampling *device_sampling(const tfi_sampling *host)
-{
-    tfi_sampling s = *host;
-    s.eos = device_ids(s.eos, s.eos_count);
-    s.sequence_bias = device_lists(&s.sequence_bias);
-    if (s.sequence_bias_values)
-        s.sequence_bias_values = device_copy(s.sequence_bias_values, s.sequence_bias.count * (int64_t)sizeof(float));
-    s.source = device_ids(s.source, s.source_count);
-    s.bad_words = device_lists(&s.bad_words);
-    s.forced_eos = device_ids(s.forced_eos, s.forced_eos_count);
-    s.suppress = device_ids(s.suppress, s.suppress_count);
-    s.begin_suppress = device_ids(s.begin_suppress, s.begin_suppress_count);
-    return device_copy(&s, sizeof s);
-}
-
-static tfi_beams *device_beams(const tfi_beams *host, int32_t count)
-{
-    tfi_beams b = *host;
-    b.finished_scores = device_copy(b.finished_scores, count * (int64_t)sizeof *b.finished_scores);
-    b.is_finished = device_copy(b.is_finished, count);
-    return device_copy(&b, sizeof b);
-}
-
-/* A slot whose history has `count` tokens of room for `room`. */
-static tfi_slot *add_slot(world *w, const tfi_sampling *s, const tfi_sampling *device, int32_t count, int32_t room)
-{
-    tfi_slot *slot = &w->host[w->count];
-    int32_t *tokens = host_bytes(room * (int64_t)sizeof *tokens), *ids = any_ids(count, s->vocab);
-
-    memcpy(tokens, ids, (size_t)count * sizeof *tokens);
-    *slot = (tfi_slot){.sampling = s, .tokens = tokens, .count = count, .sequence = s->num_beams > 1 ? 0 : pick(0, 7)};
-    w->mirror[w->count] = *slot;
-    w->mirror[w->count].sampling = device;
-    w->mirror[w->count].tokens = device_copy(tokens, room * (int64_t)sizeof *tokens);
-    w->count++;
-    return slot;
-}
-
-static void send_slots(world *w)
-{
-    w->device = device_copy(w->mirror, sizeof w->mirror);
-}
-
-/* Counts, scores and histories are the same on both sides. */
-static void compare_slots(const world *w)
-{
-    tfi_slot slots[SLOTS];
-    int32_t tokens[TOKENS];
-
-    device_ok(cudaMemcpy(slots, w->device, sizeof slots, cudaMemcpyDeviceToHost), "cudaMemcpy");
-    for (int32_t i = 0; i < w->count; i++) {
-        const int32_t count = w->host[i].count;
-        CHECK_INT(slots[i].count, count);
-        CHECK(near(slots[i].score, w->host[i].score));
-        device_ok(cudaMemcpy(tokens, slots[i].tokens, (size_t)count * sizeof *tokens, cudaMemcpyDeviceToHost), "cudaMemcpy");
-        CHECK(memcmp(tokens, w->host[i].tokens, (size_t)count * sizeof *tokens) == 0);
-    }
-}
-
-/* Logits as models make them; sometimes with equal ones, or with what must not be there. */
-static float *any_logits(int64_t rows, int64_t V)
-{
-    float *x = host_bytes(rows * V * (int64_t)sizeof *x);
-    for (int64_t r = 0; r < rows; r++) {
-        const float centre = chance(50) ? -60 : 0, spread = check_uniform(1, 12);
-        const int coarse = chance(15), sorted = chance(8);
-        for (int64_t i = 0; i < V; i++) {
-            const float v = centre + spread * (check_uniform(-1, 1) + check_uniform(-1, 1) + check_uniform(-1, 1)) / 2;
-            x[r * V + i] = coarse ? floorf(v) : v;
-        }
-        for (int64_t i = 0; sorted && i < V; i++)
-            x[r * V + i] = centre - spread * (float)i / (float)V; /* the best in one place */
-        if (chance(4)) x[r * V + pick(0, (int32_t)V - 1)] = NAN;
-        if (chance(4)) x[r * V + pick(0, (int32_t)V - 1)] = INFINITY;
-        if (chance(10)) x[r * V + pick(0, (int32_t)V - 1)] = -INFINITY;
-    }
-    return x;
-}
-
-static tfi_cuda_live live_draws(int32_t draws, int32_t rows)
-{
-    tfi_cuda_live live = {.draws = draws};
-    for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = -1;
-    live.rows[TFI_ROWS_SELECTED] = rows;
-    return live;
-}
-
 /* ---- LOGITS_PROCESS ---- */
 
 /* Ids that one side has and the other has not: only where a limit is met to rounding. */
@@ -249,8 +90,8 @@ static void process(void)
 {
     int64_t rows = 0, one_sided = 0;
 
-    for (int i = first_case(); i < 400; i += case_step) {
-        const int32_t V = any_vocab(), live_rows = pick(1, 5), made = live_rows + pick(0, 3);
+    for (int i = -1; next_case(&i, 400);) {
+        const int32_t V = any_vocab(), live_rows = pick(1, at_most(5, 2)), made = live_rows + pick(0, at_most(3, 1));
         const tfi_cuda_live live = live_draws(-1, live_rows);
         world w = {.count = 0};
         int32_t row_slots[8];
@@ -258,12 +99,12 @@ static void process(void)
         for (int32_t r = 0; r < made; r++) {
             tfi_sampling *s = host_bytes(sizeof *s);
             const int32_t count = chance(20) ? 1 : pick(1, TOKENS - 1);
-            *s = plain(V);
+            *s = plain_sampling(V);
             s->prompt = pick(1, count);
             if (chance(20)) s->max_length = count + 1;
             any_constraints(s, V);
             any_warpers(s);
-            if (chance(10)) *s = plain(V);
+            if (chance(10)) *s = plain_sampling(V);
             add_slot(&w, s, device_sampling(s), count, TOKENS);
             row_slots[r] = chance(10) ? -1 : r;
         }
@@ -329,8 +170,8 @@ static void check_choice(const tfi_choice *c, const tfi_choice *expected, const 
 
 static void sample(void)
 {
-    for (int i = first_case(); i < 300; i += case_step) {
-        const int32_t V = any_vocab(), live_count = pick(1, 6), made = live_count + pick(0, 2);
+    for (int i = -1; next_case(&i, 300);) {
+        const int32_t V = any_vocab(), live_count = pick(1, at_most(6, 3)), made = live_count + pick(0, 2);
         const tfi_cuda_live live = live_draws(live_count, -1);
         world w = {.count = 0};
         tfi_draw draws[8];
@@ -338,7 +179,7 @@ static void sample(void)
         for (int32_t r = 0; r < made; r++) {
             tfi_sampling *s = host_bytes(sizeof *s);
             const int32_t count = pick(2, TOKENS - 2);
-            *s = plain(V);
+            *s = plain_sampling(V);
             s->prompt = pick(1, count);
             s->do_sample = chance(70);
             s->logprobs = chance(50);
@@ -410,7 +251,7 @@ static void add_greedy(world *w, int32_t V, tfi_draw *draws, float *logits)
     tfi_sampling *s = host_bytes(sizeof *s);
     const int32_t count = pick(2, TOKENS - 2);
     float *x = logits + r * (int64_t)V;
-    *s = plain(V);
+    *s = plain_sampling(V);
     s->prompt = pick(1, count);
     s->logprobs = chance(50);
     s->eos_count = pick(0, 3);
@@ -429,8 +270,8 @@ static void add_greedy(world *w, int32_t V, tfi_draw *draws, float *logits)
 /* Against the ops it stands for: the reference's, and those of the device, which have the same bits. */
 static void greedy(void)
 {
-    for (int i = first_case(); i < 300; i += case_step) {
-        const int32_t V = any_vocab(), live_count = pick(1, 6), made = live_count + pick(0, 2);
+    for (int i = -1; next_case(&i, 300);) {
+        const int32_t V = any_vocab(), live_count = pick(1, at_most(6, 3)), made = live_count + pick(0, 2);
         const int64_t bytes = made * (int64_t)V * 4, ints = (int64_t)(sizeof(tfi_choice) / 4);
         tfi_cuda_live live = live_draws(live_count, made);
         float *logits = any_logits(made, V), *y = host_bytes(bytes);
@@ -505,7 +346,12 @@ typedef struct keyed_case {
 /* Ties, ids that are barred, rows and columns that are no numbers. */
 static keyed_case any_keyed(void)
 {
-    const int32_t M = pick(9, SLOTS), V = M <= 16 && chance(50) ? 8191 : chance(50) ? 50257 : 33001, K = 8 * pick(1, 12);
+    const int32_t M = pick(9, at_most(SLOTS, 16)),
+                  V = at_most(M <= 16 && chance(50) ? 8191
+                              : chance(50)          ? 50257
+                                                    : 33001,
+                              8191),
+                  K = 8 * pick(1, 12);
     keyed_case k = {.V = V, .made = M, .logits = device_bytes(M * (int64_t)V * 4), .keys = device_bytes(M * (int64_t)V * 4)};
     const tfi_dtype type = chance(50) ? TFI_BF16 : TFI_F16;
     char *w, *x;
@@ -545,7 +391,7 @@ static void draw_keyed(const tfi_cuda_launch *l, const keyed_case *k, tfi_draw_a
 
 static void greedy_keys(void)
 {
-    for (int i = first_case(); i < 40 && device_capability == 90; i += case_step) {
+    for (int i = -1; device_capability == 90 && next_case(&i, 40);) {
         const keyed_case k = any_keyed();
         const int32_t live_count = pick(1, k.made);
         const int64_t ints = (int64_t)(sizeof(tfi_choice) / 4);
@@ -554,7 +400,7 @@ static void greedy_keys(void)
         tfi_draw draws[SLOTS];
         for (int32_t r = 0; r < k.made; r++) {
             tfi_sampling *s = host_bytes(sizeof *s);
-            *s = plain(k.V);
+            *s = plain_sampling(k.V);
             s->eos_count = pick(0, 3);
             s->eos = any_ids(3, k.V);
             if (chance(60)) s->min_length = pick(0, TOKENS);
@@ -574,7 +420,7 @@ static void greedy_keys(void)
             draw.slots = keyed ? (tfi_slot *)others : w.device;
             draw.choices = choices[keyed].data;
             device_begin();
-            for (int step = 0; step < 3; step++) draw_keyed(&l, &k, &draw, keyed); /* counts go on */
+            for (int step = 0; step < at_most(3, 1); step++) draw_keyed(&l, &k, &draw, keyed); /* counts go on */
             device_run();
         }
         const void *expected = device_result(&choices[0], TFI_F32, live_count * ints);
@@ -592,7 +438,7 @@ static void is_greedy(void)
     static const int32_t ids[] = {0, 1};
 
     for (int i = 0; i < 23; i++) {
-        tfi_sampling s = plain(100);
+        tfi_sampling s = plain_sampling(100);
         switch (i) {
 #define CASE(number, change)                                                                                                   \
     case number:                                                                                                               \
@@ -627,164 +473,6 @@ static void is_greedy(void)
     }
 }
 
-/* ---- BEAM_STEP ---- */
-
-static tfi_beams *new_beams(int32_t count)
-{
-    tfi_beams *b = host_bytes(sizeof *b);
-    b->finished_scores = host_bytes(count * (int64_t)sizeof *b->finished_scores);
-    b->is_finished = host_bytes(count);
-    b->open = 1;
-    for (int32_t i = 0; i < count; i++) b->finished_scores[i] = -1e9f;
-    return b;
-}
-
-static void add_request(world *w, int32_t V, tfi_draw *draws, int32_t *draw_count)
-{
-    tfi_sampling *s = host_bytes(sizeof *s);
-    const tfi_sampling *device;
-    const int32_t length = pick(1, 5), first = w->count;
-
-    *s = plain(V);
-    s->prompt = length;
-    s->max_length = length + pick(3, 12);
-    s->num_beams = pick(2, 5);
-    s->do_sample = chance(30);
-    s->logprobs = chance(50);
-    s->eos_count = chance(15) ? 20 : pick(0, 3); /* then there are many candidates */
-    s->eos = any_ids(20, V);
-    s->early_stopping = pick(0, 2);
-    s->length_penalty = check_uniform(-1, 2);
-    device = device_sampling(s);
-    tfi_beams *beams = new_beams(s->num_beams), *mirror = device_beams(beams, s->num_beams);
-    for (int32_t i = 0; i < s->num_beams; i++) {
-        tfi_slot *slot = add_slot(w, s, device, length, TOKENS);
-        slot->sequence = i;
-        slot->score = i == 0 ? 0 : -1e9f;
-        slot->beams = beams;
-        w->mirror[w->count - 1].sequence = i;
-        w->mirror[w->count - 1].score = slot->score;
-        w->mirror[w->count - 1].beams = mirror;
-        draws[(*draw_count)++] = (tfi_draw){.slot = first + i, .row = first};
-    }
-}
-
-/* Whether all is the same: one that differs by rounding may go another way from there on. */
-static int compare_choices(const tfi_choice *c, const tfi_choice *e, int32_t count)
-{
-    int same = 1;
-
-    for (int32_t i = 0; i < count; i++) {
-        const int decided = c[i].token == e[i].token && c[i].parent == e[i].parent;
-        same &= decided;
-        CHECK(decided || near(c[i].score, e[i].score));
-        if (!decided) continue;
-        CHECK(near(c[i].score, e[i].score) && near(c[i].logprob, e[i].logprob));
-        CHECK_INT(c[i].stop, e[i].stop);
-        CHECK_INT(c[i].finished_from, e[i].finished_from);
-        CHECK(near(c[i].finished_score, e[i].finished_score));
-        if (e[i].finished_from >= 0) continue;
-        CHECK_INT(c[i].finished_parent, e[i].finished_parent);
-        CHECK_INT(c[i].finished_token, e[i].finished_token);
-        CHECK(near(c[i].finished_logprob, e[i].finished_logprob));
-    }
-    return same;
-}
-
-/* One step of all requests; x is the log-softmax of the logits, some ids of which end a sequence more often than not. */
-static int step_beams(world *w, const tfi_draw *draws, int32_t count, int32_t made, int32_t V)
-{
-    const tfi_cuda_live live = live_draws(count, -1);
-    const int64_t bytes = made * (int64_t)V * 4, ints = (int64_t)(sizeof(tfi_choice) / 4);
-    float *logits = any_logits(made, V), *x = host_bytes(bytes);
-    tfi_choice expected[SLOTS] = {{0}};
-
-    for (int32_t r = 0; r < made; r++) {
-        const tfi_sampling *s = w->host[r].sampling;
-        if (s && s->eos_count > 0 && chance(60)) logits[r * (int64_t)V + s->eos[0]] = tfi_row_max(logits + r * (int64_t)V, V);
-    }
-    memcpy(x, logits, (size_t)bytes);
-    for (int32_t r = 0; r < made; r++) tfi_log_softmax(x + r * (int64_t)V, V);
-    const tfi_draw_args host = {
-        .x = x, .logits = logits, .draws = draws, .slots = w->host, .choices = expected, .count = count, .V = V};
-    const device_out out = device_output(TFI_F32, made * ints, 0);
-    const tfi_draw_args a = {.x = device_copy(x, bytes),
-                             .logits = device_copy(logits, bytes),
-                             .draws = device_copy(draws, made * (int64_t)sizeof *draws),
-                             .slots = w->device,
-                             .choices = out.data,
-                             .count = made,
-                             .V = V};
-    const tfi_cuda_launch l = device_launch(&live, any_capability(), tfi_cuda_beam_step_scratch(made));
-    reference(TFI_OP_BEAM_STEP, &host, tfi_ref_beam_step_scratch());
-    device_begin();
-    CHECK_OK(tfi_cuda_beam_step(&l, &a));
-    device_run();
-    const int same = compare_choices(device_result(&out, TFI_F32, count * ints), expected, count);
-    if (same) compare_slots(w);
-    for (int32_t i = 0; i < count; i++)
-        if (expected[i].stop == TFI_STOP_NUMERIC) return 0;
-    return same;
-}
-
-static void beam_step(void)
-{
-    int steps = 0;
-
-    for (int i = first_case(); i < 60; i += case_step) {
-        const int32_t V = any_vocab();
-        world w = {.count = 0};
-        tfi_draw draws[SLOTS] = {{0, 0}};
-        int32_t count = 0;
-        for (int32_t n = pick(1, 3); n > 0; n--) add_request(&w, V, draws, &count);
-        send_slots(&w);
-        for (int step = 0; step < 6 && step_beams(&w, draws, count, count + (count < SLOTS), V); step++) {
-            steps++;
-            for (int32_t k = 0; k < count; k++) draws[k].row = k; /* the first shared the prompt's row */
-        }
-        device_end();
-    }
-    CHECK(steps * case_step > 60);
-}
-
-static int never(void *user, int32_t beam, int32_t token)
-{
-    (void)user, (void)beam, (void)token;
-    return 0;
-}
-
-/* A request that asks the host is passed by: nothing of it is touched. */
-static void beam_step_of_host(void)
-{
-    enum { V = 500 };
-    world w = {.count = 0};
-    tfi_draw draws[SLOTS] = {{0, 0}};
-    int32_t count = 0;
-
-    add_request(&w, V, draws, &count);
-    tfi_sampling s = *w.host[0].sampling;
-    s.completes = never;
-    for (int32_t i = 0; i < w.count; i++) w.mirror[i].sampling = device_sampling(&s);
-    send_slots(&w);
-    const tfi_cuda_live live = live_draws(count, -1);
-    const device_out out = device_output(TFI_F32, count * (int64_t)(sizeof(tfi_choice) / 4), 0);
-    const float *x = device_copy(any_logits(count, V), count * (int64_t)V * 4);
-    const tfi_draw_args a = {.x = x,
-                             .logits = x,
-                             .draws = device_copy(draws, sizeof draws),
-                             .slots = w.device,
-                             .choices = out.data,
-                             .count = count,
-                             .V = V};
-    const tfi_cuda_launch l = device_launch(&live, device_capability, tfi_cuda_beam_step_scratch(count));
-    device_begin();
-    CHECK_OK(tfi_cuda_beam_step(&l, &a));
-    device_run();
-    (void)device_result(&out, TFI_F32, 0);
-    compare_slots(&w);
-    device_end();
-}
-
 void check_draw_kernels(int argc, char **argv)
 {
     check_kind(argc, argv, "process", process);
@@ -792,8 +480,6 @@ void check_draw_kernels(int argc, char **argv)
     check_kind(argc, argv, "greedy", greedy);
     check_kind(argc, argv, "greedy_keys", greedy_keys);
     check_kind(argc, argv, "is_greedy", is_greedy);
-    check_kind(argc, argv, "beam_step", beam_step);
-    check_kind(argc, argv, "beam_step_of_host", beam_step_of_host);
 }
 
 /* ---- times ---- */
@@ -895,7 +581,7 @@ static void bench_rows(const char *name, int32_t rows, int32_t V, const tfi_samp
 
 void bench_draw(void)
 {
-    tfi_sampling greedy = plain(50257), nucleus, best, beams;
+    tfi_sampling greedy = plain_sampling(50257), nucleus, best, beams;
 
     greedy.max_length = BENCH_TOKENS;
     nucleus = beams = greedy;

@@ -116,7 +116,7 @@ static few_case any_few(int i)
 
     a->M = pick(0, 2) ? pick(1, 4) : pick(5, ROWS);
     a->K = ks[pick(0, 9)];
-    a->N = ns[pick(0, a->K > 800 ? 5 : 7)];
+    a->N = at_most(ns[pick(0, a->K > 800 ? 5 : 7)], 300);
     a->type = types[i % 3];
     a->out = any_float();
     a->activation = pick(0, 1) ? TFI_ACT_NONE : (tfi_activation)pick(TFI_ACT_NONE, TFI_ACT_SIGMOID);
@@ -147,7 +147,9 @@ static tfi_cuda_launch launch_of(tfi_rows rows, int64_t count)
     tfi_cuda_live live = {.draws = 0};
     for (int i = 0; i < TFI_ROWS_COUNT; i++) live.rows[i] = -1;
     live.rows[rows] = (int32_t)count;
-    return device_launch(&live, device_capability, 0);
+    tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+    if (case_limit > 0) l.multiprocessors = pick(1, 9); /* more than a round all the same */
+    return l;
 }
 
 /* Row r of a case has the bits that it has alone. */
@@ -173,7 +175,7 @@ static void check_alone(const few_case *c, const void *together)
 
 static void few(void)
 {
-    for (int i = 0; i < 3 * 40; i++) {
+    for (int i = -1; next_case(&i, 3 * 40);) {
         const few_case c = any_few(i);
         const int64_t columns = c.a.gated ? c.a.N / 2 : c.a.N;
         const tfi_cuda_launch l = launch_of(c.rows, c.live);

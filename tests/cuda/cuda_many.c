@@ -48,7 +48,7 @@ static void many(void)
                                        {2000, 2304, 1024}, {9000, 992, 640}, {8400, 2016, 520}, {4200, 4064, 456}};
     enum { COUNT = sizeof sizes / sizeof *sizes, SAMPLES = 24 };
 
-    for (int i = 0; i < 4 * COUNT; i++) {
+    for (int i = -1; next_case(&i, 4 * COUNT);) {
         const int64_t M = sizes[i / 4][0], N = sizes[i / 4][1], K = sizes[i / 4][2];
         product p = make_product(i % 2 ? TFI_BF16 : TFI_F16, M, N, K, i / 2 % 2 ? TFI_ACT_NONE : TFI_ACT_GELU);
         if (!tfi_cuda_many_fits(&p.a, device_capability)) {

@@ -94,7 +94,7 @@ static void mid(void)
     enum { COUNT = sizeof sizes / sizeof *sizes, SAMPLES = 12 };
     int normed = 0;
 
-    for (int i = 0; i < 4 * COUNT; i++) {
+    for (int i = -1; next_case(&i, 4 * COUNT);) {
         product p = make_product(sizes[i % COUNT], i + i / COUNT); /* the other type */
         if (i >= 2 * COUNT) add_norm(&p, i);
         normed += p.gain && tfi_cuda_mid_fits(&p.a, device_capability);
@@ -113,7 +113,7 @@ static void mid(void)
             check_product_row(&p, y, k == 0 ? 0 : k == 1 ? p.live - 1 : pick(0, (int32_t)p.live - 1));
         device_end();
     }
-    if (device_capability == 90) CHECK(normed > 0);
+    if (device_capability == 90 && case_limit == 0) CHECK(normed > 0);
 }
 
 void check_mid_kernels(int argc, char **argv)

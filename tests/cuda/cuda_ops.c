@@ -1,6 +1,6 @@
 /* Kernels against the reference functions, on a device. A program that carries all it needs; without arguments it runs every
- * case, with one those whose names have it as a part (a number behind it: of their random cases one in so many), with --bench
- * [name] it prints times and floors, with --list the names. */
+ * case, with one those whose names have it as a part (a number behind it: so many of each kind's, and none of them large), with
+ * --bench [name] it prints times and floors, with --list the names. */
 #include <stdlib.h>
 
 #include "cuda_check.h"
@@ -31,11 +31,12 @@ int main(int argc, char **argv)
             if (argc < 3 || strstr(benches[i].name, argv[2])) benches[i].run();
         return 0;
     }
-    if (argc > 2) case_step = atoi(argv[2]) > 1 ? atoi(argv[2]) : 1;
+    if (argc > 2) case_limit = atoi(argv[2]);
     check_row_kernels(argc, argv);
     check_store_kernels(argc, argv);
     check_attention_kernels(argc, argv);
     check_draw_kernels(argc, argv);
+    check_beam_kernels(argc, argv);
     check_few_kernels(argc, argv);
     check_tile_kernels(argc, argv);
     check_many_kernels(argc, argv);

@@ -81,17 +81,18 @@ static const int32_t *any_rows_of(const shape *s, const float *x, const void **p
 
 static void norm(void)
 {
-    for (int i = 0; i < 27 * 8 + 32; i++) {
+    for (int i = -1; next_case(&i, 27 * 8 + 32);) {
         const shape s = i < 27 * 8 ? any_shape(i) : i < 27 * 8 + 12 ? any_tall_shape(i) : any_middling_shape(i);
         const int64_t n = s.made * s.cols;
+        const int form = i < 27 * 8 ? i / 27 : pick(0, 3);
         const tfi_rows rows = any_rows();
         const tfi_cuda_live live = live_rows(rows, s.live);
-        tfi_norm_args host = {.R = s.live, .E = s.cols, .eps = 1e-5f, .norm = i / 27 % 2 ? TFI_NORM_RMS : TFI_NORM_LAYER},
+        tfi_norm_args host = {.R = s.live, .E = s.cols, .eps = 1e-5f, .norm = form % 2 ? TFI_NORM_RMS : TFI_NORM_LAYER},
                       a = host;
         float *x, *residual = NULL, *gain, *bias = NULL;
         a.R = s.made;
         a.x = device_values(s.t.x, n, -s.m, 2 * s.m, s.shift, &x);
-        if (i / 27 % 4 < 2) a.residual = device_values(s.t.residual, n, -s.m, s.m, s.shift, &residual);
+        if (form % 4 < 2) a.residual = device_values(s.t.residual, n, -s.m, s.m, s.shift, &residual);
         a.gain = device_values(TFI_F32, s.cols, 0.5f, 2, 0, &gain);
         if (host.norm == TFI_NORM_LAYER) a.bias = device_values(TFI_F32, s.cols, -0.1f, 0.1f, 0, &bias);
         host.x = x;
@@ -148,7 +149,7 @@ static void norm_hard(void)
 
 static void glu(void)
 {
-    for (int i = 0; i < 27 * 2 * TFI_ACT_COUNT; i++) {
+    for (int i = -1; next_case(&i, 27 * 2 * TFI_ACT_COUNT);) {
         const shape s = any_shape(i);
         const int64_t n = s.made * s.cols;
         const tfi_rows rows = any_rows();
@@ -174,7 +175,7 @@ static void glu(void)
 static void finish(void)
 {
     enum { CASES = 27 * 2 * TFI_ACT_COUNT };
-    for (int i = 0; i < CASES + 12; i++) {
+    for (int i = -1; next_case(&i, CASES + 12);) {
         shape s = i < CASES ? any_shape(i) : any_tall_shape(i);
         const int64_t n = s.made * s.cols;
         const tfi_rows rows = any_rows();
@@ -209,7 +210,7 @@ static int32_t *any_indices(int64_t n, int32_t limit)
 static void gather(void)
 {
     enum { X_ROWS = 11 };
-    for (int i = 0; i < 27; i++) {
+    for (int i = -1; next_case(&i, 27);) {
         const shape s = any_shape(i);
         const tfi_rows rows = any_rows();
         const tfi_cuda_live live = live_rows(rows, s.live);
@@ -239,7 +240,7 @@ static int32_t any_poolings(void)
 
 static void pool(void)
 {
-    for (int i = 0; i < 27 * 4; i++) {
+    for (int i = -1; next_case(&i, 27 * 4);) {
         const shape s = any_shape(i);
         const tfi_cuda_live live = live_rows(TFI_ROWS_SEQUENCES, s.live);
         tfi_pool_args host = {.B = s.live, .E = s.cols, .pooling = any_poolings(), .skip = pick(0, 2)}, a = host;
@@ -270,7 +271,7 @@ static void pool(void)
 
 static void l2norm(void)
 {
-    for (int i = 0; i < 27 * 2; i++) {
+    for (int i = -1; next_case(&i, 27 * 2);) {
         const shape s = any_shape(i);
         const int64_t n = s.made * s.cols;
         const tfi_rows rows = any_rows();
@@ -296,7 +297,7 @@ static void l2norm(void)
 
 static void logprob(void)
 {
-    for (int i = 0; i < 30; i++) {
+    for (int i = -1; next_case(&i, 30);) {
         shape s = any_shape(0);
         const tfi_cuda_live live = live_rows(TFI_ROWS_SELECTED, s.live);
         if (i % 10 == 0) s.cols = 50257;
@@ -366,7 +367,7 @@ static void embed(void)
     int32_t *device_tokens;
     tfi_slot slots[SLOTS] = {{.count = 1}, {.count = 3}, {.count = 4}}, device_slots[SLOTS];
 
-    for (int i = 0; i < 27 * 4; i++) {
+    for (int i = -1; next_case(&i, 27 * 4);) {
         const shape s = any_shape(i);
         const tfi_cuda_live live = live_rows(TFI_ROWS_TOKENS, s.live);
         const tfi_weight weight = {.rows = WORDS, .cols = s.cols, .dtype = s.t.x};

@@ -42,7 +42,7 @@ static tiles_case any_tiles(int i)
         a->M = pick(9, MOST);
         a->N = ns[pick(0, 9)];
         a->K = ks[pick(0, 8)];
-    } while (a->M * a->N * a->K > 100000000 || !has_room(a, c.capability));
+    } while (a->M * a->N * a->K > at_most(100000000, 10000000) || !has_room(a, c.capability));
     a->type = i % 2 ? TFI_BF16 : TFI_F16;
     a->out = pick(0, 1) ? TFI_F32 : a->type;
     a->activation = (tfi_activation)(i % TFI_ACT_COUNT);
@@ -134,7 +134,7 @@ static void check_neighbours(const tiles_case *c, const void *y)
 
 static void tiles(void)
 {
-    for (int i = first_case(); i < 12 * TFI_ACT_COUNT; i += case_step) {
+    for (int i = -1; next_case(&i, 12 * TFI_ACT_COUNT);) {
         const tiles_case c = any_tiles(i);
         const tfi_cuda_launch l = launch_of(&c, c.live);
         const int64_t columns = columns_of(&c.a);
