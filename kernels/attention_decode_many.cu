@@ -114,6 +114,14 @@ struct supply {
 #endif
     }
 
+    /* Stages that have been read may be asked for again. */
+    __device__ void all_have_read() const
+    {
+#if HOPPER
+        before_copies();
+#endif
+    }
+
     __device__ void wait(int stage, int phase) const
     {
 #if HOPPER
@@ -337,6 +345,7 @@ __global__ void __launch_bounds__(WARP) decode_many(many_call c)
         if (place && i + 2 >= count) newest.store(place, p.c.kv.values_at, two ? keys[1] : keys[0], token);
         share.attend(p, item, keys, i * TFI_KV_BLOCK, two);
         __syncwarp();
+        if (asked < count) blocks.all_have_read();
 #pragma unroll 1
         for (int k = 0; k < 2 && asked < count; k++, asked++) blocks.ask(asked, k ? other : stage);
         if (other == 0) phase ^= 1;
