@@ -47,7 +47,7 @@ static shape any_middling_shape(int i)
     const tfi_dtype t = types[i % 5 == 4 ? 2 : i % 2];
     shape s = {.cols = widths[pick(0, 7)], .t = {t, pick(0, 4) ? t : TFI_F32, t}, .m = any_magnitude()};
 
-    s.made = pick(300, 1100);
+    s.made = pick(300, pick(0, 3) ? 1100 : 2600);
     s.live = pick(i % 4 ? (int32_t)s.made / 2 : 0, (int32_t)s.made);
     return s;
 }
