@@ -20,7 +20,9 @@
  *           slices a copy: no difference. Blocks that begin at different slices: 0.3 us lost. 64 tokens a block with K shared
  *           out: 0.2 to 0.6 us lost. The norm before it on the way, its rows shared out in a cluster and sent to all blocks of
  *           it, by stores of 16 bytes or copies of tiles: 5 us lost. The end of a tile of the head element by element through
- *           one body of code: 45 us. Of keys, looking at every logit by itself: 30 us. */
+ *           one body of code: 45 us. Of keys, looking at every logit by itself: 30 us. In a layer of GPT-2 for 64 sequences: a
+ *           warp that rehearses the end, as in mid.cu, 0.5 us lost, and 1.9 of 16; slices of w that find no room in the ring
+ *           asked into the cache, or w that leaves it first, as in few.cu: no difference. */
 #include "few.cuh"
 #include "greedy.cuh"
 #include "hopper.cuh"
