@@ -117,6 +117,17 @@ __device__ inline void load_tile(uint32_t to, const CUtensorMap *map, int column
         : "memory");
 }
 
+/* A tile that goes from the cache of the device before anything else does. */
+__device__ inline void load_tile_once(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t barrier)
+{
+    asm volatile("{\n\t.reg .b64 policy;\n\t"
+                 "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n\t"
+                 "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+                 " [%0], [%1, {%2, %3}], [%4], policy;\n\t}" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(barrier)
+                 : "memory");
+}
+
 __device__ inline void store_tile(const CUtensorMap *map, int column, int row, uint32_t from)
 {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];\n\t"
