@@ -138,14 +138,9 @@ static void fill_facts(tfi_model *m, const dialect *d, const tfi_encoder_shape *
 typedef struct head_context {
     const dialect *d;
     const tfi_encoder_shape *shape;
-    int32_t final;
+    int32_t final, first;
     tfi_dtype dtype; /* of the encoder's matrices */
 } head_context;
-
-static int32_t cls(tfi_family *f, const head_context *h)
-{
-    return tfi_build_pool(&f->build, "cls", h->final, TFI_POOL_CLS, f->dtype);
-}
 
 /* BertPooler, RobertaPooler: tanh over the first token. Base models of sentence encoders often come without one. */
 static void pooler(tfi_family *f, const head_context *h, int required)
@@ -155,7 +150,7 @@ static void pooler(tfi_family *f, const head_context *h, int required)
         return;
     }
     f->model->pooled =
-        tfi_family_linear(f, "pooled", cls(f, h), "pooler.dense", h->shape->width, TFI_ACT_TANH, TFI_SHARD_NONE, f->dtype);
+        tfi_family_linear(f, "pooled", h->first, "pooler.dense", h->shape->width, TFI_ACT_TANH, TFI_SHARD_NONE, f->dtype);
 }
 
 static void base_head(tfi_family *f, const head_context *h)
@@ -248,11 +243,11 @@ static void sequence_head(tfi_family *f, const head_context *h)
         x = f->model->pooled;
         name = "classifier";
     } else if (is_distilbert(h->d)) {
-        x = tfi_family_linear(f, "classifier.dense", cls(f, h), "pre_classifier", h->shape->width, TFI_ACT_RELU, TFI_SHARD_NONE, f->dtype);
+        x = tfi_family_linear(f, "classifier.dense", h->first, "pre_classifier", h->shape->width, TFI_ACT_RELU, TFI_SHARD_NONE, f->dtype);
         name = "classifier";
     } else {
         /* ELECTRA's head has gelu where RoBERTa's has tanh. */
-        x = tfi_family_linear(f, "classifier.dense", cls(f, h), "classifier.dense", h->shape->width,
+        x = tfi_family_linear(f, "classifier.dense", h->first, "classifier.dense", h->shape->width,
                               is_electra(h->d) ? TFI_ACT_GELU : TFI_ACT_TANH, TFI_SHARD_NONE, f->dtype);
     }
     f->model->sequence_logits =
@@ -342,11 +337,12 @@ void tfi_bert_build(tfi_family *f, const tfi_sentence *sentence)
         return;
     }
     f->model->tasks = TF_TASK_ENCODE;
-    const int32_t final = tfi_encoder_build(f, &d->names, &shape);
+    int32_t first;
+    const int32_t final = tfi_encoder_build(f, &d->names, &shape, &first);
     if (f->build.status < 0) return;
     tfi_build_keep(&f->build, final);
-    const head_context context = {d, &shape, final, f->dtype};
+    const head_context context = {d, &shape, final, first, f->dtype};
     f->dtype = TFI_F32;
     h->build(f, &context);
-    tfi_family_embedding(f, sentence, final);
+    tfi_family_embedding(f, sentence, final, first);
 }

@@ -17,7 +17,8 @@ typedef struct tfi_encoder_shape {
     float eps;
 } tfi_encoder_shape;
 
-/* Build embeddings and layers; fills model->hidden and returns the last hidden state, or -1. */
-int32_t tfi_encoder_build(tfi_family *f, const tfi_encoder_names *names, const tfi_encoder_shape *shape);
+/* Build embeddings and layers; fills model->hidden and returns the last hidden state, or -1. *first: that of the first token of each
+ * sequence alone, which the last layer's attention is the last to need others for. */
+int32_t tfi_encoder_build(tfi_family *f, const tfi_encoder_names *names, const tfi_encoder_shape *shape, int32_t *first);
 
 #endif

@@ -249,7 +249,7 @@ void tfi_family_labels(tfi_family *f)
         tfi_build_fail(&f->build, s);
 }
 
-void tfi_family_embedding(tfi_family *f, const tfi_sentence *s, int32_t final)
+void tfi_family_embedding(tfi_family *f, const tfi_sentence *s, int32_t final, int32_t first)
 {
     tfi_model *m = f->model;
     char value[32];
@@ -259,7 +259,8 @@ void tfi_family_embedding(tfi_family *f, const tfi_sentence *s, int32_t final)
                                            f->source->files.label, (int)s->pooled_width, (int)m->width));
         return;
     }
-    m->embedding = tfi_build_pool(&f->build, "embedding.pooled", final, s->pooling, TFI_F32);
+    if (s->pooling == TFI_POOL_CLS && first >= 0) m->embedding = first;
+    else m->embedding = tfi_build_pool(&f->build, "embedding.pooled", final, s->pooling, TFI_F32);
     const tfi_source *checkpoint = f->source;
     const char *prefix = f->prefix;
     const tfi_dtype dtype = f->dtype;

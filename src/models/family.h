@@ -64,8 +64,8 @@ void tfi_family_refuse_class(tfi_family *f, const char *name);
 void tfi_family_labels(tfi_family *f);
 
 /* Pooling, dense layers and normalisation behind the last hidden state `final`, as modules.json describes them: the task EMBED.
- */
-void tfi_family_embedding(tfi_family *f, const tfi_sentence *sentence, int32_t final);
+ * first: of each sequence's first token, or -1. */
+void tfi_family_embedding(tfi_family *f, const tfi_sentence *sentence, int32_t final, int32_t first);
 
 /* The model's graph is complete: what follows is its step. */
 void tfi_family_step(tfi_family *f);

@@ -242,6 +242,6 @@ void tfi_gpt2_build(tfi_family *f, const tfi_sentence *sentence)
     const int32_t x = layers(f, &s, TFI_ATTEND_CAUSAL, m->hidden);
     tfi_build_keep(&f->build, x);
     m->hidden[s.layers] = final_norm(f, &s, "hidden", x, TFI_F32);
-    tfi_family_embedding(f, sentence, m->hidden[s.layers]);
+    tfi_family_embedding(f, sentence, m->hidden[s.layers], -1);
     build_head(f, &s, x);
 }

@@ -332,7 +332,7 @@ void tfi_t5_build(tfi_family *f, const tfi_sentence *sentence)
         return;
     }
     const int32_t x = encode(f, &s);
-    tfi_family_embedding(f, sentence, m->hidden[s.encoder_layers]);
+    tfi_family_embedding(f, sentence, m->hidden[s.encoder_layers], -1);
     if (!generates) return;
     keep_source(f, &s, x);
     step(f, &s);
