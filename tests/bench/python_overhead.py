@@ -5,7 +5,8 @@
 A call's overhead is what it spends outside of the C function that does the work: the time from before the method to the C function, and
 from there until the method has returned; clocks around the function say when. Both ends are of the same call, because a model's call
 differs by more from one to the next than Python takes. The processor's caches are as the model leaves them, which is most of what is
-measured; the tokenizer leaves them warm.
+measured; the tokenizer leaves them warm. The row tf_embed() is the C function by itself, called with arguments that were made before: what
+the clocks and ctypes cost.
 
 The start is a process of its own, from before the import until the first vector is there, files being in the page cache: once as it is,
 and once with NumPy imported before. The package's bytecode is there, as pip leaves it.
@@ -49,50 +50,54 @@ def print_starts(path, runs=20):
                 print(f"    {name:16s} {min(times):6.1f} ms, median {statistics.median(times):6.1f} ms")
 
 
-class Clocks:
-    """In the place of one of the library's functions."""
+def clocks_around(lib, name):
+    """When the library's function last began and ended: a list that its stand-in, which does as little as it can, writes to."""
+    function, now, times = getattr(lib, name), time.perf_counter_ns, [0, 0]
 
-    def __init__(self, lib, name):
-        self._function = getattr(lib, name)
-        setattr(lib, name, self)
-
-    def __call__(self, *arguments):
-        self.begin = time.perf_counter_ns()
-        status = self._function(*arguments)
-        self.end = time.perf_counter_ns()
+    def timed(*arguments):
+        times[0] = now()
+        status = function(*arguments)
+        times[1] = now()
         return status
 
+    setattr(lib, name, timed)
+    return times
 
-def print_overhead(what, call, clocks, calls=2000):
+
+def print_overhead(what, call, times, calls=2000):
     before, behind, inside = [], [], []
     for _ in range(calls):
         begin = time.perf_counter_ns()
         call()
         end = time.perf_counter_ns()
-        before.append(clocks.begin - begin)
-        behind.append(end - clocks.end)
-        inside.append(clocks.end - clocks.begin)
+        before.append(times[0] - begin)
+        behind.append(end - times[1])
+        inside.append(times[1] - times[0])
     outside = sorted(map(sum, zip(before, behind)))
     parts = [statistics.median(times) / 1e3 for times in (outside, before, behind, inside)]
     best = outside[calls // 20] / 1e3
-    print(f"{what:16s} {parts[0]:5.1f} us ({parts[1]:.1f} before, {parts[2]:.1f} behind; 5 % under {best:.1f}) beside {parts[3]:.1f} us in C")
+    where = f"{parts[1]:.1f} before, {parts[2]:.1f} behind; 5 % under {best:.1f}"
+    print(f"{what:16s} {parts[0]:5.1f} us ({where}) beside {parts[3]:.1f} us in C")
 
 
 def main(path):
     import numpy as np
 
     import tfinfer
+    from tfinfer._inputs import One
     from tfinfer._library import lib
 
     compileall.compile_dir(pathlib.Path(tfinfer.__file__).parent, quiet=1)
     print_starts(path)
     model = tfinfer.Model.open(path, device="cpu", threads=1)
-    clocks = Clocks(lib, "tf_embed")
-    print_overhead("embed(text)", lambda: model.embed("a"), clocks)
-    print_overhead("embed(ids)", lambda ids=np.array([1, 2], np.int32): model.embed(ids), clocks)
-    print_overhead("embed([text])", lambda: model.embed(["a"]), clocks)
-    tokenizer, clocks = model.tokenizer, Clocks(lib, "tf_tokenizer_encode")
-    print_overhead("tokenizer(text)", lambda: tokenizer("a"), clocks)
+    times, ids = clocks_around(lib, "tf_embed"), np.array([1, 2], np.int32)
+    print_overhead("embed(text)", lambda: model.embed("a"), times)
+    print_overhead("embed(ids)", lambda: model.embed(ids), times)
+    print_overhead("embed([text])", lambda: model.embed(["a"]), times)
+    session, one, out = model._session.open, One.take("a"), np.empty(model.info.embedding_width, np.float32)
+    print_overhead("tf_embed()", lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size), times)
+    tokenizer, times = model.tokenizer, clocks_around(lib, "tf_tokenizer_encode")
+    print_overhead("tokenizer(text)", lambda: tokenizer("a"), times)
 
 
 if __name__ == "__main__":
