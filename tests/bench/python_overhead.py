@@ -84,7 +84,7 @@ def main(path):
     import numpy as np
 
     import tfinfer
-    from tfinfer._inputs import One
+    from tfinfer._inputs import take_one
     from tfinfer._library import lib
 
     compileall.compile_dir(pathlib.Path(tfinfer.__file__).parent, quiet=1)
@@ -94,7 +94,7 @@ def main(path):
     print_overhead("embed(text)", lambda: model.embed("a"), times)
     print_overhead("embed(ids)", lambda: model.embed(ids), times)
     print_overhead("embed([text])", lambda: model.embed(["a"]), times)
-    session, one, out = model._session.open, One.take("a"), np.empty(model.info.embedding_width, np.float32)
+    session, one, out = model._session.open, take_one("a"), np.empty(model.info.embedding_width, np.float32)
     print_overhead("tf_embed()", lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size), times)
     tokenizer, times = model.tokenizer, clocks_around(lib, "tf_tokenizer_encode")
     print_overhead("tokenizer(text)", lambda: tokenizer("a"), times)

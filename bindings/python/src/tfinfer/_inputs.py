@@ -18,40 +18,40 @@ if TYPE_CHECKING:
 class One:
     """A tf_input of one text, or of one row of ids: what most calls have, with no more to do than they must."""
 
-    __slots__ = ("_length", "_made", "_of_ids", "_of_text", "_text", "c")
+    __slots__ = ("c", "length", "made", "of_ids", "of_text", "text")
 
     c: _c.Input
-    _made: Any  # what a list was made into
+    made: Any  # what a list was made into
 
     def __init__(self) -> None:
-        self._text, self._length = _c.Text(), ctypes.c_int32()
-        self._of_text, self._of_ids = unset(_c.Input), unset(_c.Input)
-        self._of_text.texts, self._of_text.count = ctypes.addressof(self._text), 1
-        self._of_ids.lens, self._of_ids.count = ctypes.addressof(self._length), 1
+        self.text, self.length = _c.Text(), ctypes.c_int32()
+        self.of_text, self.of_ids = unset(_c.Input), unset(_c.Input)
+        self.of_text.texts, self.of_text.count = ctypes.addressof(self.text), 1
+        self.of_ids.lens, self.of_ids.count = ctypes.addressof(self.length), 1
 
-    @staticmethod
-    def take(inputs: Any) -> One | None:
-        """The caller's own until given back. None: they are something else, or wrong, and Inputs takes them."""
-        if type(inputs) is str:
-            data = inputs.encode()
-            one = _one()
-            one._text.data, one._text.size = data, len(data)
-            one.c = one._of_text
-            return one
-        made = None
-        try:
-            if type(inputs) is list and type(inputs[0]) is int:
-                inputs = made = array.array("i", inputs)
-            elif type(inputs) is not np.ndarray or inputs.ndim != 1 or inputs.dtype != np.int32:
-                return None
-            address = ctypes.addressof(_arrays.pointer(inputs))
-        except (IndexError, TypeError, OverflowError):  # no ids, or an array that is read-only or not contiguous
-            return None
+
+def take_one(inputs: Any) -> One | None:
+    """The caller's own until given back. None: they are something else, or wrong, and Inputs takes them."""
+    if type(inputs) is str:
+        data = inputs.encode()
         one = _one()
-        one._made = made
-        one._of_ids.ids, one._length.value = address, len(inputs)
-        one.c = one._of_ids
+        one.text.data, one.text.size = data, len(data)
+        one.c = one.of_text
         return one
+    made = None
+    try:
+        if type(inputs) is list and type(inputs[0]) is int:
+            inputs = made = array.array("i", inputs)
+        elif type(inputs) is not np.ndarray or inputs.ndim != 1 or inputs.dtype != np.int32:
+            return None
+        address = ctypes.addressof(_arrays.pointer(inputs))
+    except (IndexError, TypeError, OverflowError):  # no ids, or an array that is read-only or not contiguous
+        return None
+    one = _one()
+    one.made = made
+    one.of_ids.ids, one.length.value = address, len(inputs)
+    one.c = one.of_ids
+    return one
 
 
 _ones: list[One] = []  # made, and not in use

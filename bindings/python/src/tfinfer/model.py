@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import time
 from collections import deque
@@ -10,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _arrays, _c, errors
+from ._arrays import pointer
 from ._asyncio import stream_in_threads, threaded
 from ._callbacks import Callbacks, log_callback
 from ._cuda import library_folder
-from ._inputs import Inputs, One, give_back
+from ._inputs import Inputs, give_back, take_one
 from ._library import Handle, check, lib, unset
 from ._numpy import np
 from ._options import choice, fill, integers
@@ -56,6 +58,7 @@ class Model:
         with model as pointer:
             self.info = _info(pointer)
         self._tokenizer: Tokenizer | None = None
+        self._vector: functools.partial[Any] = functools.partial(np.empty, self.info.embedding_width, np.dtype(np.float32))
 
     @classmethod
     def open(
@@ -182,10 +185,9 @@ class Model:
 
         out: [n, at least E] float32 to write to; its rows may lie apart.
         """
-        width = self.info.embedding_width
-        if out is None and not options and (one := One.take(inputs)) is not None:
-            vector = np.empty(width, np.float32)
-            status = lib.tf_embed(self._session.open or self._session.refuse(), one.c, None, _arrays.pointer(vector), width)
+        if out is None and not options and (one := take_one(inputs)) is not None:
+            vector: NDArray[np.float32] = self._vector()
+            status = lib.tf_embed(self._session.open or self._session.refuse(), one.c, None, pointer(vector), len(vector))
             give_back(one)
             if status:
                 check(status)
@@ -193,9 +195,10 @@ class Model:
         given: dict[str, Any] = dict(options)
         prepared, callbacks = self._prepare(inputs, given)
         c_options = fill(_c.EmbedOptions, given, {}, {}) if given else None
+        width = self.info.embedding_width
         vectors = np.empty((prepared.count, width), np.float32) if out is None else _output(out, prepared.count, width)
-        pointer, stride = _arrays.address(vectors), vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
-        self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, pointer, stride)))
+        address, stride = _arrays.address(vectors), vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
+        self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, address, stride)))
         return vectors[0] if prepared.single and out is None else vectors
 
     @overload
