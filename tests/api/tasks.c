@@ -135,6 +135,53 @@ static void encode_gives_every_tensor(void)
     tf_model_close(m);
 }
 
+/* Of what is wanted, bit 0: the last hidden states, bit 1: pooled vectors. */
+static void encode_two(tf_session *s, const int32_t *lens, int wanted, float *hidden, float *pooled)
+{
+    static const int32_t ids[] = {TINY_CLS, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, TINY_SEP}, layers[1] = {TINY_LAYERS};
+    tf_encode_output o;
+    tf_input in;
+
+    tf_input_init(&in);
+    in.ids = ids;
+    in.lens = lens;
+    in.count = 2;
+    tf_encode_output_init(&o);
+    if (wanted & 1) {
+        o.layers = layers;
+        o.layer_count = 1;
+        o.hidden = hidden;
+    }
+    if (wanted & 2) o.pooled = pooled;
+    CHECK_OK(tf_encode(s, &in, &o));
+}
+
+/* Shapes that come again may be computed in other ways than those that are new. */
+static void encode_again_gives_the_same(void)
+{
+    enum { TOKENS = 12, HIDDEN = TOKENS * TINY_WIDTH, POOLED = 2 * TINY_WIDTH };
+    tf_model *m;
+    tf_session *s, *fresh;
+
+    tiny_open(TINY_BASE, NULL, &m, &s);
+    for (int i = 0; i < 18; i++) {
+        const int32_t lens[2] = {1 + i % 5, 4 + i % 3};
+        const int wanted = 1 + i / 2 % 3;
+        const int64_t count = (int64_t)(lens[0] + lens[1]) * TINY_WIDTH;
+        float *hidden = check_out(HIDDEN), *pooled = check_out(POOLED), *first_hidden = check_out(HIDDEN),
+              *first_pooled = check_out(POOLED);
+        encode_two(s, lens, wanted, hidden, pooled);
+        CHECK_OK(tf_session_open(m, NULL, &fresh));
+        encode_two(fresh, lens, wanted, first_hidden, first_pooled);
+        tf_session_close(fresh);
+        if (wanted & 1) CHECK(check_relative_l2(hidden, first_hidden, count) <= 2e-5);
+        if (wanted & 2) CHECK(check_relative_l2(pooled, first_pooled, POOLED) <= 2e-5);
+        CHECK(!(wanted & 1) == isnan(hidden[0]) && !(wanted & 2) == isnan(pooled[0]));
+    }
+    tf_session_close(s);
+    tf_model_close(m);
+}
+
 static void classify_scores_are_probabilities(void)
 {
     float out[TINY_OUT];
@@ -278,6 +325,7 @@ int main(int argc, char **argv)
     check_run(argc, argv, "rows_do_not_depend_on_the_batch", rows_do_not_depend_on_the_batch);
     check_run(argc, argv, "texts_and_ids_agree", texts_and_ids_agree);
     check_run(argc, argv, "encode_gives_every_tensor", encode_gives_every_tensor);
+    check_run(argc, argv, "encode_again_gives_the_same", encode_again_gives_the_same);
     check_run(argc, argv, "classify_scores_are_probabilities", classify_scores_are_probabilities);
     check_run(argc, argv, "entities_have_ranges", entities_have_ranges);
     check_run(argc, argv, "answers_lie_in_the_context", answers_lie_in_the_context);
