@@ -249,19 +249,27 @@ typedef struct total {
     size_t at;
 } total;
 
-/* The exact sum behind all tokens: token by token, and of an unknown one code point by code point. */
-static double exact_sum(const tfi_reading *x, const total *before)
+/* Add up the sum behind all tokens: token by token, and of an unknown one code point by code point. */
+static void add_up(const tfi_reading *x, total *sum)
 {
     const tfi_unigram *u = &x->t->unigram;
-    double score = before->exact;
+    double score = sum->exact;
 
-    for (size_t i = before->at; i < x->s->token_count; i++) {
+    for (size_t i = sum->at; i < x->s->token_count; i++) {
         const tfi_token *k = &x->s->tokens[i];
         const int is_unknown = k->id == u->unk_id;
         const uint32_t parts = is_unknown ? k->char_end - k->char_begin : 1;
         for (uint32_t n = 0; n < parts; n++) score = (float)(score + (is_unknown ? u->unk_score : u->scores[k->id]));
     }
-    return score;
+    *sum = (total){.near = score, .exact = score, .at = x->s->token_count};
+}
+
+/* Is there surely no place within so many code points where the sum is taken off? What is near is off by half a unit in the last place,
+ * 2^-24 of it, for each token since the exact one. */
+enum { NEAR_TOKENS = 1024 };
+static inline int is_small(const tfi_unigram *u, const total *sum, uint32_t points)
+{
+    return tfi_sum_is_small(u, 1.001 * sum->near, points);
 }
 
 /* Is the choice beyond doubt that a word's least clear one was by `margin`? A sum in float of numbers of a size is off by half a unit in its
@@ -278,7 +286,7 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, total *sum)
     double score = 0, margin;
     tf_status status;
 
-    if (has_all_points(w) && w->points <= TFI_WORD_POINTS && tfi_sum_is_small(&x->t->unigram, sum->near, w->points)) {
+    if (has_all_points(w) && w->points <= TFI_WORD_POINTS && is_small(&x->t->unigram, sum, w->points)) {
         if ((status = find_word(x, w, &score, &margin)) < 0) return status;
         if (is_short(w)) {
             const key k = read_key(x->text + w->begin, w->end - w->begin, w->left);
@@ -287,7 +295,8 @@ static tf_status put_spm_word(tfi_reading *x, const word *w, total *sum)
         if (is_clear(sum->near, score, margin)) return sum->near += score, TF_STATUS_OK;
         x->s->token_count = first;
     }
-    score = exact_sum(x, sum);
+    add_up(x, sum);
+    score = sum->exact;
     status = find_word(x, w, &score, NULL);
     *sum = (total){.near = score, .exact = score, .at = x->s->token_count};
     return status;
@@ -567,7 +576,8 @@ static tf_status spm_words(tfi_reading *x, uint32_t begin, uint32_t end, int *do
         }
         if ((*done = at == end)) break;
         const tfi_word *known = known_word(x, at, end, w.prefix);
-        if (known && tfi_sum_is_small(u, sum.near, TFI_WORD_POINTS) && is_clear(sum.near, known->score, known->margin)) {
+        if (x->s->token_count - sum.at >= NEAR_TOKENS) add_up(x, &sum);
+        if (known && is_small(u, &sum, TFI_WORD_POINTS) && is_clear(sum.near, known->score, known->margin)) {
             w.begin = at;
             w.end = at + known->size;
             w.chars = known->chars;
