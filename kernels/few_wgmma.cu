@@ -16,6 +16,8 @@
  *           7.9), 50257 x 768 24 (41; 113), keys 22.5
  *           16 rows: 2304 x 768 2.7 (3.4; 4.3), 768 x 768 2.4 (2.6; 4.1), 3072 x 768 3.0 (4.1; 5.1), 768 x 3072 3.3 (3.9;
  *           7.3), 12288 x 1024 8.0 (8.5; 8.8), 16384 x 1024 9.6 (10.7; 10.3), 1024 x 16384 12.0 (11.8; 13.6)
+ *           A layer of BERT-base in a chain of layers: 32 rows 20.0 us, where rings of 8 and 6 stages made it 21.3; 48 rows
+ *           21.2, where blocks with all of K for 2304 columns made it 21.8
  *           Weights of many tiles leave the cache of the device first: a head takes 1 us less, and with the layers behind it,
  *           whose instructions are still there, GPT-2 4 us less of a step of 64 sequences
  * Tried     x brought once for a cluster of tiles, by copies to several blocks: nothing gained, 0.1 to 0.4 us lost. Several
@@ -24,7 +26,10 @@
  *           it, by stores of 16 bytes or copies of tiles: 5 us lost. The end of a tile of the head element by element through
  *           one body of code: 45 us. Of keys, looking at every logit by itself: 30 us. In a layer of GPT-2 for 64 sequences: a
  *           warp that rehearses the end, as in mid.cu, 0.5 us lost, and 1.9 of 16; slices of w that find no room in the ring
- *           asked into the cache: no difference; all weights leaving the cache first: up to 0.4 lost. */
+ *           asked into the cache: no difference; all weights leaving the cache first: up to 0.4 lost.
+ *           The norm behind it in clusters of 12 blocks that have whole rows of 16 or 32 tokens (768 x 768): a layer of
+ *           BERT-base takes 0.5 us less of 48 rows in a chain of layers, 1.2 of 16, but the model of 1 x 40 6 us more, 1 x 16
+ *           9 us less; with 3072 columns of x a layer takes 5 us more. */
 #include "few.cuh"
 #include "greedy.cuh"
 #include "hopper.cuh"
@@ -604,13 +609,14 @@ tf_status run_plan(const tfi_cuda_launch *l, const tfi_few_args *a, tfi_rows row
 /* As measured, in chains of dependent launches. What is in no case here is left to others. */
 bool choose(const tfi_few_args *a, plan *p)
 {
-    const bool few = a->M <= 16;
+    const bool few = a->M <= 16, one_part = a->M <= 32;
     wgmma_call c;
     dim3 grid;
 
-    *p = {few ? 16 : 32, 1, 8};
-    if (a->N <= 2048) *p = {p->tokens, a->K <= 1024 ? 4 : !few ? 5 : a->K <= 8192 ? 8 : 6, a->K <= 1024 ? 4 : few ? 8 : 6};
-    else if (few && a->N <= 4096) p->split = 2;
+    *p = {few ? 16 : 32, 1, few || !one_part ? 8 : 12};
+    if (a->N <= 2048 && a->K <= 1024) *p = {p->tokens, 4, 4};
+    else if (a->N <= 2048) *p = {p->tokens, !few ? 5 : a->K <= 8192 ? 8 : 6, few ? 8 : one_part ? 10 : 6};
+    else if (few ? a->N <= 4096 : !one_part && a->M <= 48 && a->N <= 2304) p->split = 2;
     else if (a->N > 32768) *p = {few ? 16 : a->M <= 32 ? 32 : 64, 1, 16};
     else if (!few && a->N > 4096) return false;
     while (p->split > 1 && p->split * SLICE > a->K) p->split--;
