@@ -66,7 +66,7 @@ typedef struct tfi_results_args {
 tf_status tfi_cuda_give_results(const tfi_cuda_launch *l, const tfi_results_args *a);
 
 tf_status tfi_cuda_embed(const tfi_cuda_launch *l, const tfi_embed_args *a, tfi_op_types t);
-/* EMBED and the norm of what it gives, which nobody else reads, in one launch: neither a->y nor norm->x is there. */
+/* EMBED and the norm of what it gives in one launch. a->y: fp32, or NULL, where nobody else reads that; norm->x is not read. */
 int tfi_cuda_embed_norm_fits(int64_t E);
 tf_status tfi_cuda_embed_norm(const tfi_cuda_launch *l, const tfi_embed_args *a, const tfi_norm_args *norm, tfi_op_types t);
 /* from: [R] rows of x that are normalised, on the device, with no residual; NULL: row r is row r. */

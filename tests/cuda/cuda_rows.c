@@ -352,11 +352,19 @@ static void embed_with_norm(const tfi_cuda_launch *l, const shape *s, tfi_embed_
     host.y = host_bytes(s->made * s->cols * 4);
     reference(TFI_OP_NORM, &host, 0);
     const device_out y = device_output(s->t.y, s->made * s->cols, s->shift);
+    device_out kept;
     norm.x = a.y = NULL;
     norm.y = y.data;
+    if (pick(0, 1)) {
+        kept = device_output(TFI_F32, s->made * s->cols, s->shift);
+        a.y = kept.data;
+    }
     device_begin();
     CHECK_OK(tfi_cuda_embed_norm(l, &a, &norm, s->t));
     device_run();
+    if (a.y)
+        check_rows(device_result(&kept, TFI_F32, s->live * s->cols), TFI_F32, sum, s->live, s->cols,
+                   s->cols < 16 ? 1e-5 : 3e-7);
     check_rows(device_result(&y, s->t.y, s->live * s->cols), s->t.y, host.y, s->live, s->cols, s->cols < 16 ? 3e-4 : 2e-6);
 }
 

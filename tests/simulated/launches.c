@@ -243,16 +243,18 @@ int tfi_cuda_embed_norm_fits(int64_t E)
     return E <= 2048;
 }
 
-/* What is in between is fp32, and y's for now. */
+/* What is in between is fp32 where it is kept, else y's for now. */
 tf_status tfi_cuda_embed_norm(const tfi_cuda_launch *l, const tfi_embed_args *a, const tfi_norm_args *norm, tfi_op_types t)
 {
     tfi_embed_args e = *a;
     tfi_norm_args n = *norm;
 
-    e.y = n.y;
-    n.x = n.y;
-    (void)start(l, (launch){TFI_OP_EMBED, {t.x, TFI_F32, t.y}, .a.embed = e});
-    return start(l, (launch){TFI_OP_NORM, {t.y, TFI_F32, t.y}, TFI_ROWS_TOKENS, .a.norm = n});
+    const tfi_dtype between = e.y ? TFI_F32 : t.y;
+
+    if (!e.y) e.y = n.y;
+    n.x = e.y;
+    (void)start(l, (launch){TFI_OP_EMBED, {t.x, TFI_F32, between}, .a.embed = e});
+    return start(l, (launch){TFI_OP_NORM, {between, TFI_F32, t.y}, TFI_ROWS_TOKENS, .a.norm = n});
 }
 
 tf_status tfi_cuda_norm(const tfi_cuda_launch *l, const tfi_norm_args *a, tfi_op_types t, tfi_rows rows, const int32_t *from)

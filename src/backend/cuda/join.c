@@ -28,8 +28,7 @@ static int readers(const tfi_graph *g, int32_t v)
     return count;
 }
 
-/* Nobody but the next op has to do with what this one writes. */
-static int feeds_next_alone(const tfi_graph *g, int32_t i)
+int tfi_cuda_feeds_next_alone(const tfi_graph *g, int32_t i)
 {
     const tfi_op *op = &g->ops[i];
     return i + 1 < g->op_count && g->ops[i + 1].x == op->y && !g->values[op->y].keep && readers(g, op->y) == 1;
@@ -51,11 +50,11 @@ static void find_parts(tfi_program *p, int32_t i)
     *f = (tfi_few_parts){-1, -1, -1, 0};
     if (g->ops[i].kind != TFI_OP_LINEAR) return;
     if (i > 0 && g->ops[i - 1].kind == TFI_OP_NORM && g->ops[i - 1].y == g->ops[i].x) f->norm = i - 1;
-    f->norm_shown = f->norm >= 0 && !feeds_next_alone(g, f->norm);
+    f->norm_shown = f->norm >= 0 && !tfi_cuda_feeds_next_alone(g, f->norm);
     const int32_t first = f->norm >= 0 ? f->norm : i;
-    if (first > 0 && picks_rows(g, first - 1) && feeds_next_alone(g, first - 1) && g->ops[first].residual < 0)
+    if (first > 0 && picks_rows(g, first - 1) && tfi_cuda_feeds_next_alone(g, first - 1) && g->ops[first].residual < 0)
         f->gather = first - 1;
-    if (i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_GLU && feeds_next_alone(g, i) && g->ops[i].residual < 0 &&
+    if (i + 1 < g->op_count && g->ops[i + 1].kind == TFI_OP_GLU && tfi_cuda_feeds_next_alone(g, i) && g->ops[i].residual < 0 &&
         g->ops[i].activation == TFI_ACT_NONE)
         f->glu = i + 1;
 }
@@ -200,7 +199,7 @@ static int32_t norm_behind(const tfi_pass *s, int32_t i)
     const tfi_program *p = s->program;
     const tfi_op *op = op_at(p, i), *norm = op + 1;
 
-    if (op->kind != TFI_OP_LINEAR || op->residual >= 0 || p->steps[i].link >= 0 || !feeds_next_alone(p->graph, i) ||
+    if (op->kind != TFI_OP_LINEAR || op->residual >= 0 || p->steps[i].link >= 0 || !tfi_cuda_feeds_next_alone(p->graph, i) ||
         norm->kind != TFI_OP_NORM || norm->norm != TFI_NORM_LAYER || norm->residual < 0 || !tfi_cuda_can_join(s, i) ||
         !tfi_cuda_can_join(s, i + 1) || !tfi_cuda_are_apart(p, op->x, norm->y))
         return -1;
@@ -254,8 +253,9 @@ int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t i)
     const tfi_program *p = s->program;
 
     if (i == 0 || op_at(p, i - 1)->kind != TFI_OP_GATHER_ROWS || op_at(p, i)->kind != TFI_OP_NORM || !p->steps[i].needed ||
-        p->steps[i].feed || p->steps[i].link >= 0 || op_at(p, i)->residual >= 0 || !feeds_next_alone(p->graph, i - 1) ||
-        !tfi_cuda_can_join(s, i - 1) || !tfi_cuda_are_apart(p, op_at(p, i - 1)->x, op_at(p, i)->y))
+        p->steps[i].feed || p->steps[i].link >= 0 || op_at(p, i)->residual >= 0 ||
+        !tfi_cuda_feeds_next_alone(p->graph, i - 1) || !tfi_cuda_can_join(s, i - 1) ||
+        !tfi_cuda_are_apart(p, op_at(p, i - 1)->x, op_at(p, i)->y))
         return -1;
     return i - 1;
 }
@@ -265,9 +265,10 @@ int32_t tfi_cuda_embed_inside(const tfi_pass *s, int32_t i)
     const tfi_program *p = s->program;
 
     if (i == 0 || op_at(p, i - 1)->kind != TFI_OP_EMBED || op_at(p, i)->kind != TFI_OP_NORM || !p->steps[i].needed ||
-        p->steps[i].feed || p->steps[i].link >= 0 || op_at(p, i)->residual >= 0 || !feeds_next_alone(p->graph, i - 1) ||
+        p->steps[i].feed || p->steps[i].link >= 0 || op_at(p, i)->residual >= 0 || op_at(p, i)->x != op_at(p, i - 1)->y ||
         !tfi_cuda_can_join(s, i - 1) || tfi_cuda_is_joined(s, i))
         return -1;
+    if (!tfi_cuda_feeds_next_alone(p->graph, i - 1) && p->graph->values[op_at(p, i)->x].dtype != TFI_F32) return -1;
     const int64_t E = p->graph->values[op_at(p, i)->y].cols;
     return tfi_cuda_embed_norm_fits(E) ? i - 1 : -1;
 }

@@ -515,7 +515,8 @@ static tf_status launch_norm(const tfi_pass *s, const tfi_cuda_launch *l, const 
                              .eps = op->eps};
 
     if (embed >= 0) {
-        const tfi_embed_args e = embed_args(s, &p->graph->ops[embed]);
+        tfi_embed_args e = embed_args(s, &p->graph->ops[embed]);
+        if (tfi_cuda_feeds_next_alone(p->graph, embed)) e.y = NULL;
         return tfi_cuda_embed_norm(l, &e, &a, (tfi_op_types){p->steps[embed].types.x, TFI_F32, step->types.y});
     }
     return tfi_cuda_norm(l, &a, step->types, kind, gather < 0 ? NULL : tfi_cuda_gathered(s, gather));

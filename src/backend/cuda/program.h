@@ -154,6 +154,8 @@ int32_t tfi_cuda_gather_inside(const tfi_pass *s, int32_t op);
 const int32_t *tfi_cuda_gathered(const tfi_pass *s, int32_t op);
 int32_t tfi_cuda_embed_inside(const tfi_pass *s, int32_t op);
 int tfi_cuda_is_joined(const tfi_pass *s, int32_t op);
+/* Nobody but the op behind `op` has to do with what it writes. */
+int tfi_cuda_feeds_next_alone(const tfi_graph *g, int32_t op);
 /* Parts of the above for chains: the call that does LINEAR `op` with these parts; whether `op` is computed, and its value seen
  * by no tap; whether no byte that `read` has room in (-1: none) is one of `written`. */
 void tfi_cuda_describe_few(const tfi_pass *s, int32_t op, const tfi_few_parts *f, tfi_few_args *a);
