@@ -209,12 +209,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="sets whose title holds this")
+    parser.add_argument("--beside", default="", help="peers whose name holds this, without the others in between")
     options = parser.parse_args()
     lines_by_name = texts()
     with tempfile.TemporaryDirectory() as folder:
         for title, engines in sets(Path(folder)):
             if options.only not in title:
                 continue
+            engines = {e: engine for e, engine in engines.items() if e == "libtfinfer" or options.beside in e}
             print(f"\n{title}\n")
             print("| MB/s | " + " | ".join(engines) + " | lines whose ids differ |")
             print("|---" * (len(engines) + 2) + "|")
