@@ -107,6 +107,17 @@ static tf_status read_model_settings(tf_tokenizer *t, tfi_json model, const char
     return (t->prefix = tfi_arena_copy(&t->arena, prefix, t->prefix_size)) ? TF_STATUS_OK : TF_STATUS_NOMEM;
 }
 
+/* Merges beside a model that has none are not used, but must be JSON. */
+static tf_status check_unused_merges(const tfi_entries *entries, const char *file)
+{
+    tfi_json_list list = entries->lists[TFI_LIST_MERGES];
+    tfi_json_text texts[2];
+    int more = list.is_object ? -1 : !list.begin ? 0 : 1;
+
+    while (more > 0) more = tfi_json_list_texts(&list, texts);
+    return more < 0 ? tfi_fail(TF_STATUS_CORRUPT, "%s: \"model.merges\" is not a list of merges", file) : TF_STATUS_OK;
+}
+
 tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const char **unk, tfi_entries *out)
 {
     const tfi_json model = {.object = json_object_get(root.object, "model"), .file = root.file};
@@ -120,6 +131,7 @@ tf_status tfi_read_json_model(tf_tokenizer *t, tfi_json root, int whole, const c
                : json_object_get(model.object, "unk_id") ? "Unigram"
                                                          : "WordPiece";
     if (strcmp(type, "BPE") == 0) return tfi_read_bpe_model(t, model, whole, out);
+    if ((status = check_unused_merges(out, root.file)) < 0) return status;
     if (strcmp(type, "Unigram") == 0) return tfi_read_unigram_model(t, model, whole, out);
     const int is_pieces = strcmp(type, "WordPiece") == 0;
     if (!is_pieces && strcmp(type, "WordLevel") != 0) return refuse(root, "the model", type);

@@ -453,6 +453,8 @@ static void test_bad_json(void)
     refuse_text("a.json", "{\"model\":1}", TF_STATUS_CORRUPT, "\"model\"");
     refuse_text("a.json", "{\"model\":{\"type\":\"Words\"}}", TF_STATUS_UNSUPPORTED, "Words");
     refuse_text("a.json", "{\"model\":{\"type\":\"WordLevel\"}}", TF_STATUS_CORRUPT, "model.vocab");
+    refuse_text("a.json", "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"merges\":[\"a b\" 1]}}", TF_STATUS_CORRUPT,
+                "model.merges");
     refuse_text("a.json", "{\"model\":{\"unk_id\":0}}", TF_STATUS_CORRUPT, "model.vocab"); /* Unigram */
     refuse_text("a.json", "{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", TF_STATUS_CORRUPT, "model.vocab");
     refuse_text("a.json", "{\"model\":{\"vocab\":{\"a\":0,\"a\":1}}}", TF_STATUS_CORRUPT, "duplicate");
