@@ -50,18 +50,11 @@ struct tfi_pool {
     _Alignas(LINE) worker workers[];
 };
 
-static void pause_processor(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
 static void gate_wait(gate *g, uint32_t seen, int spins)
 {
     for (int i = 0; i < spins; i++) {
         if (atomic_load_explicit(&g->word, memory_order_acquire) != seen) return;
-        pause_processor();
+        tfi_pause();
     }
     atomic_fetch_add(&g->sleepers, 1); /* before the kernel compares the word: either it sees the new one, or we are counted */
     while (atomic_load(&g->word) == seen) syscall(SYS_futex, &g->word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);

@@ -27,6 +27,14 @@ tf_status tfi_pool_run(tfi_pool *p, void (*job)(void *arg, int index, int count)
 /* Called by every worker of the running job: returns when all have called it. What one wrote before, all see after. */
 void tfi_pool_barrier(tfi_pool *p);
 
+/* Between looks at a word that somebody else will write: the processor's other thread has the time. */
+static inline void tfi_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 /* Ends and joins the threads of this process. No job may be running. NULL is fine. */
 void tfi_pool_close(tfi_pool *p);
 

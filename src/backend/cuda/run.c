@@ -6,6 +6,7 @@
 
 #include "backend/cuda/program.h"
 #include "base/status.h"
+#include "base/thread_pool.h"
 
 /* ---- graphs ---- */
 
@@ -220,7 +221,7 @@ static tf_status begin(tfi_pass *s)
     return TFI_CUDA(p->cuda, cudaEventRecord(s->flight->arrived, s->stream));
 }
 
-enum { LOOKS = 1 << 14 }; /* at the number, some 50 us, before the device is asked */
+enum { LOOKS = 1 << 10 }; /* at the number, some 50 us, before the device is asked */
 
 /* Until the run's results are there, or all of it is over. Its number comes with its results, before the device says that it is
  * over; after a fault only the device says so. */
@@ -229,8 +230,10 @@ static tf_status wait_for_run(const tfi_pass *s)
     const tfi_program *p = s->program;
 
     while (s->results.count > 0) {
-        for (int i = 0; i < LOOKS; i++)
+        for (int i = 0; i < LOOKS; i++) {
             if (__atomic_load_n(p->finished, __ATOMIC_ACQUIRE) == p->number) return TF_STATUS_OK;
+            tfi_pause();
+        }
         if (cudaEventQuery(s->flight->arrived) != cudaErrorNotReady) break;
         (void)cudaGetLastError();
     }
