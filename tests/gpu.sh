@@ -63,7 +63,7 @@ step kernels 200 "$build/tests/bin/cuda_ops"
 step device 60 "$build/tests/bin/api_device"
 step gemm_file 60 "$build/tests/bin/api_gemm_file"
 step api 120 "$build/tests/bin/api_generate"
-step on_device 90 "$build/tests/bin/api_on_device"
+step on_device 150 "$build/tests/bin/api_on_device"
 begin encode 300 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
 begin source 120 $pytest "$conformance/test_open_source.py"
 begin fp16 120 $pytest "$conformance/test_fp16.py"
@@ -110,10 +110,8 @@ sanitize_ops() { # TOOL SECONDS PROGRAM
 }
 export -f sanitize_kind sanitize_ops
 if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck; do
-        step $tool-api 60 compute-sanitizer --tool $tool --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
-        step $tool-ops 600 bash -c 'sanitize_ops "$@"' - $tool 150 "$build/tests/bin/cuda_ops"
-    done
+    step memcheck-api 60 compute-sanitizer --tool memcheck --error-exitcode 9 "$build/tests/bin/api_generate" gpt2_streams
+    for tool in memcheck racecheck; do step $tool-ops 600 bash -c 'sanitize_ops "$@"' - $tool 150 "$build/tests/bin/cuda_ops"; done
 fi
 echo "gpu: $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1) | steps $ran, failed ${#failed[@]} ${failed[*]:-} | $SECONDS s"
 [ ${#failed[@]} = 0 ]

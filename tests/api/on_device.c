@@ -348,7 +348,10 @@ static void full_at_first_run(void)
     fill_device();
     for (int i = 0; i < 2; i++) {
         const tf_status st = work(&b, 3, got);
-        if (st < 0) CHECK_STATUS(st, TF_STATUS_NOMEM);
+        if (st < 0) {
+            printf("a full device, run %d: %s\n", i, tf_last_error());
+            CHECK_STATUS(st, TF_STATUS_NOMEM);
+        }
     }
     empty_device();
     CHECK_OK(open_models(&more, device_name(), TF_DTYPE_FP16, NULL));
