@@ -36,6 +36,13 @@ typedef struct tfi_cuda_launch {
 extern "C" {
 #endif
 
+/* One kernel of each .cu file, by which the driver finds the file's others; a list that is made when the library is loaded. */
+typedef struct tfi_kernel_file {
+    const void *kernel;
+    struct tfi_kernel_file *next;
+} tfi_kernel_file;
+extern tfi_kernel_file *tfi_kernel_files;
+
 /* A run's inputs to the device: those of the piece whose run has the lowest number above the last run's, which is read where the
  * inputs go. Pieces are pinned memory of the host, 16-byte aligned. The launch behind it waits. */
 typedef struct tfi_inputs_args {

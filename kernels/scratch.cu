@@ -1,6 +1,8 @@
 /* scratch.cu: how much scratch each op's launch may use; a program has one piece, as large as the largest. */
 #include "launch.h"
 
+tfi_kernel_file *tfi_kernel_files; /* start.cuh fills it */
+
 extern "C" int64_t tfi_cuda_scratch(const tfi_graph *, const tfi_op *op, const int64_t *limits)
 {
     if (op->kind == TFI_OP_BEAM_STEP) return tfi_cuda_beam_step_scratch(limits[TFI_ROWS_SEQUENCES]);

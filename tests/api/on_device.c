@@ -338,7 +338,20 @@ static void full_at_run(void)
     close_models(&b);
 }
 
-/* The first case of all: kernels whose code is not on the device yet, which loads it when they first run. */
+/* The first case of all: where none of our code is on the device yet, and there is no room for it. */
+static void full_at_first_open(void)
+{
+    bench b;
+
+    fill_device();
+    CHECK_STATUS(open_models(&b, device_name(), TF_DTYPE_FP16, NULL), TF_STATUS_NOMEM);
+    CHECK_ERROR_SAYS("the code of kernels");
+    close_models(&b);
+    empty_device();
+    open_work_close(1);
+}
+
+/* What runs for the first time has its code on the device, or says that there is no room for it and runs when there is. */
 static void full_at_first_run(void)
 {
     float want[OUTPUTS], got[OUTPUTS];
@@ -524,6 +537,7 @@ int main(int argc, char **argv)
         printf("skipped: TFINFER_DEVICE names no CUDA device\n");
         return 77;
     }
+    check_run(argc, argv, "full_at_first_open", full_at_first_open);
     check_run(argc, argv, "full_at_first_run", full_at_first_run);
     check_run(argc, argv, "memory_returns", memory_returns);
     check_run(argc, argv, "allocations_elsewhere", allocations_elsewhere);

@@ -184,6 +184,15 @@ cudaError_t CUDARTAPI cudaMemcpy2DAsync(void *to, size_t to_step, const void *fr
     return cudaSuccess;
 }
 
+size_t simulated_unused = (size_t)1 << 40;
+
+cudaError_t CUDARTAPI cudaMemGetInfo(size_t *unused, size_t *all)
+{
+    *unused = simulated_unused;
+    *all = (size_t)1 << 40;
+    return cudaSuccess;
+}
+
 static int event;
 
 /* What one measures differs from time to time. */
@@ -339,9 +348,47 @@ static int copy_out(void *to, unsigned long long from, size_t bytes)
     return 0;
 }
 
+/* Two files of kernels, of which one has one and the other two. A function is its file, and so is a module. */
+static tfi_kernel_file files[] = {{"a", &files[1]}, {"bc", NULL}};
+tfi_kernel_file *tfi_kernel_files = files;
+int simulated_loads;
+
+cudaError_t CUDARTAPI cudaGetFuncBySymbol(cudaFunction_t *out, const void *kernel)
+{
+    *out = (cudaFunction_t)(uintptr_t)kernel;
+    return cudaSuccess;
+}
+
+static int function_module(void **out, void *function)
+{
+    *out = function;
+    return 0;
+}
+
+static int function_count(unsigned *out, void *module)
+{
+    *out = (unsigned)strlen(module);
+    return 0;
+}
+
+static int functions(void **out, unsigned count, void *module)
+{
+    for (unsigned i = 0; i < count; i++) out[i] = (char *)module + i;
+    return 0;
+}
+
+static int function_load(void *function)
+{
+    assert(strchr("abc", *(char *)function));
+    simulated_loads++;
+    return 0;
+}
+
 tf_status tfi_cuda_driver_open(tfi_cuda_driver *out)
 {
-    *out = (tfi_cuda_driver){init, version, one, get, name, retain, push, pop, let_go, copy_out, NULL};
+    *out = (tfi_cuda_driver){init,           version,   one,          get,      name, retain,
+                             push,           pop,       let_go,       copy_out, NULL, function_module,
+                             function_count, functions, function_load};
     return TF_STATUS_OK;
 }
 
@@ -500,7 +547,8 @@ static void multiply(const void *data)
             float sum = 0;
             for (int64_t i = 0; i < p->a.rows; i++) {
                 const int64_t k = p->backwards ? p->a.rows - 1 - i : i;
-                sum += simulated_element(p->A, p->a.type, n * p->a.step + k) * simulated_element(p->B, p->b.type, m * p->b.step + k);
+                sum += simulated_element(p->A, p->a.type, n * p->a.step + k) *
+                       simulated_element(p->B, p->b.type, m * p->b.step + k);
             }
             if (p->beta != 0) sum += p->beta * simulated_element(p->C, p->y.type, m * p->y.step + n);
             if (p->d.epilogue & CUBLASLT_EPILOGUE_BIAS) sum += simulated_element(p->d.bias, p->y.type, n);

@@ -15,6 +15,10 @@ float simulated_element(const void *p, cudaDataType t, int64_t i);
 /* 90 for 9.0; of devices that are opened from now on. */
 extern int simulated_capability;
 
+/* Bytes of the device's memory that are free, as it says; and how often code was loaded onto it. */
+extern size_t simulated_unused;
+extern int simulated_loads;
+
 /* Rows of a product as in tfi_few_args. */
 void simulated_multiply(const tfi_few_args *a, int64_t rows);
 

@@ -231,7 +231,7 @@ tf_status tfi_cuda_open(const tfi_cuda_options *o, tfi_backend **out)
     if ((st = open_context(c, o->device)) < 0 || (st = tfi_pool_open(o->memory, o->threads, NULL, &c->pool)) < 0 ||
         (st = tfi_cuda_enter(c)) < 0)
         goto fail;
-    if ((st = read_device(c, o->device)) == TF_STATUS_OK &&
+    if ((st = read_device(c, o->device)) == TF_STATUS_OK && (st = tfi_cuda_load_code(c)) == TF_STATUS_OK &&
         (st = tfi_cublas_lt_open(o->library_folder, &c->lt)) == TF_STATUS_OK)
         st = tfi_gemm_open(c, o, &c->gemm);
     tfi_cuda_leave(c);

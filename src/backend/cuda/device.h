@@ -65,6 +65,12 @@ tf_status tfi_cuda_weight_copy(tfi_backend *b, const tfi_weight *w, const tfi_we
 tf_status tfi_cuda_load_end(tfi_backend *b);
 uint16_t tfi_cuda_round(tfi_dtype dtype, float f); /* to BF16 or F16 */
 
+/* code.c */
+/* NOMEM: less of the device's memory is free than the code of kernels that are used for the first time may take. */
+tf_status tfi_cuda_code_room(tfi_cuda *c);
+/* The code of all our kernels onto the device, which is entered; NOMEM. */
+tf_status tfi_cuda_load_code(tfi_cuda *c);
+
 /* store.c */
 typedef struct tfi_cuda_store {
     tfi_store base; /* first; its blocks and slots are the device's */

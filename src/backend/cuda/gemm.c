@@ -283,15 +283,17 @@ static int find_named(const tfi_gemm *g, const cublasLtMatmulHeuristicResult_t *
 /* ---- classes ---- */
 
 /* The function for a class, of those suggested for its rounded number of rows: they are the same whichever number is met first.
- * A file's choice holds if it is among them. Says whether the file lacks the choice. */
-static int choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
-                  tfi_gemm_choice *e)
+ * A file's choice holds if it is among them. */
+static tf_status choose(tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
+                        tfi_gemm_choice *e)
 {
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     tfi_gemm_call rounded = *c;
     product of_class;
-    int count = 0, chosen = -1, is_new = 0;
+    int count = 0, chosen = -1;
+    tf_status st;
 
+    if ((st = tfi_cuda_code_room(g->cuda)) < 0) return st;
     rounded.M = e->shape.M;
     if (describe(g, &rounded, &of_class)) count = suggest(g, &of_class, results);
     forget(g, &of_class);
@@ -300,47 +302,49 @@ static int choose(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, v
         e->state = TFI_GEMM_TIMED;
     } else if (count == 0) {
         e->state = TFI_GEMM_REFUSED;
-        return 0;
+        return TF_STATUS_OK;
     } else if (g->timing && c->may_time) {
         find_name(g, &results[count > 1 ? fastest(g, c, p, results, count, workspace, stream) : 0].algo, e->config);
         chosen = find_named(g, results, count, e->config);
         e->state = TFI_GEMM_TIMED;
-        is_new = 1;
+        g->any_new = 1;
     } else {
         chosen = 0;
         e->state = TFI_GEMM_FIRST;
     }
     memcpy(e->record, &results[chosen].algo, sizeof e->record);
-    return is_new;
+    return TF_STATUS_OK;
 }
 
 /* The library's first suggestion, for a call that has no place in the table: timing would come again with every call. */
-static tfi_gemm_choice first_choice(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, tfi_gemm_shape s)
+static tf_status first_choice(tfi_gemm *g, const tfi_gemm_call *c, const product *p, tfi_gemm_shape s, tfi_gemm_choice *out)
 {
-    tfi_gemm_choice e = {.shape = s};
     tfi_gemm_call untimed = *c;
 
+    *out = (tfi_gemm_choice){.shape = s};
     untimed.may_time = 0;
-    (void)choose(g, &untimed, p, NULL, NULL, &e);
-    return e;
+    return choose(g, &untimed, p, NULL, NULL, out);
 }
 
 /* What the class is computed with. */
-static tfi_gemm_choice choice_of(tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream)
+static tf_status choice_of(tfi_gemm *g, const tfi_gemm_call *c, const product *p, void *workspace, cudaStream_t stream,
+                           tfi_gemm_choice *out)
 {
     const tfi_gemm_shape s = {tfi_bucket(c->M),   c->N, c->K, (int32_t)c->type, (int32_t)c->out, (int32_t)epilogue(c),
                               c->residual != NULL};
-    tfi_gemm_choice copy, *e;
+    tfi_gemm_choice *e;
+    tf_status st = TF_STATUS_OK;
 
     (void)pthread_mutex_lock(&g->lock);
     e = tfi_gemm_choices_find(&g->choices, &s);
     if (e && (e->state == TFI_GEMM_FREE || e->state == TFI_GEMM_READ)) {
         e->shape = s;
-        g->any_new |= choose(g, c, p, workspace, stream, e);
+        st = choose(g, c, p, workspace, stream, e);
     }
-    copy = e ? *e : first_choice(g, c, p, s);
+    if (e) *out = *e;
+    else st = first_choice(g, c, p, s, out);
     (void)pthread_mutex_unlock(&g->lock);
-    return copy;
+    return st;
 }
 
 static cublasStatus_t multiply_as(const tfi_gemm *g, const tfi_gemm_call *c, const product *p, const tfi_gemm_choice *e,
@@ -355,25 +359,24 @@ static cublasStatus_t multiply_as(const tfi_gemm *g, const tfi_gemm_call *c, con
 
 tf_status tfi_gemm_run(tfi_gemm *g, const tfi_gemm_call *c, void *workspace, cudaStream_t stream)
 {
-    cublasStatus_t done;
+    cublasStatus_t done = CUBLAS_STATUS_SUCCESS;
     tfi_gemm_choice e;
     product p;
+    tf_status st;
 
     if (!describe(g, c, &p)) {
         forget(g, &p);
         return tfi_fail(TF_STATUS_UNSUPPORTED, "the matrix library refuses a product of [%lld, %lld] and [%lld, %lld]",
                         (long long)c->M, (long long)c->K, (long long)c->N, (long long)c->K);
     }
-    e = choice_of(g, c, &p, workspace, stream);
-    done = multiply_as(g, c, &p, &e, workspace, stream);
+    if ((st = choice_of(g, c, &p, workspace, stream, &e)) == TF_STATUS_OK) done = multiply_as(g, c, &p, &e, workspace, stream);
     if (done == CUBLAS_STATUS_NOT_SUPPORTED &&
         e.state != TFI_GEMM_REFUSED) { /* chosen for another number of rows of its class */
         e.shape.M = c->M;
-        e = first_choice(g, c, &p, e.shape);
-        done = multiply_as(g, c, &p, &e, workspace, stream);
+        if ((st = first_choice(g, c, &p, e.shape, &e)) == TF_STATUS_OK) done = multiply_as(g, c, &p, &e, workspace, stream);
     }
     forget(g, &p);
-    if (done == CUBLAS_STATUS_SUCCESS) return TF_STATUS_OK;
+    if (st < 0 || done == CUBLAS_STATUS_SUCCESS) return st;
     return tfi_fail(status_of(done),
                     "device \"%s\": cublasLt status %d for a product of [%lld, %lld] %s and [%lld, %lld] giving %s",
                     g->cuda->name, (int)done, (long long)c->M, (long long)c->K, tfi_dtype_name(c->type), (long long)c->N,

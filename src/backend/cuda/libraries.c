@@ -40,7 +40,12 @@ tf_status tfi_cuda_driver_open(tfi_cuda_driver *d)
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
 
     if (!library) return tfi_fail(TF_STATUS_UNSUPPORTED, "no NVIDIA driver: %s", dlerror());
-    d->tensor_map_encode = dlsym(library, "cuTensorMapEncodeTiled");
+    const entry late[] = {{"cuTensorMapEncodeTiled", &d->tensor_map_encode},
+                          {"cuFuncGetModule", &d->function_module},
+                          {"cuModuleGetFunctionCount", &d->function_count},
+                          {"cuModuleEnumerateFunctions", &d->functions},
+                          {"cuFuncLoad", &d->function_load}};
+    for (size_t i = 0; i < sizeof late / sizeof *late; i++) *(void **)late[i].slot = dlsym(library, late[i].name);
     return find_all(library, file, entries, (int)(sizeof entries / sizeof *entries));
 }
 

@@ -19,6 +19,11 @@ typedef struct tfi_cuda_driver {
     int (*context_release)(int device);
     int (*copy_out)(void *to, unsigned long long from, size_t bytes); /* device memory to the host's */
     void *tensor_map_encode; /* cuTensorMapEncodeTiled, or NULL: a driver without it */
+    /* Kernels of a module; they are of 12.4, NULL in a driver without them. */
+    int (*function_module)(void **out, void *function);
+    int (*function_count)(unsigned *out, void *module);
+    int (*functions)(void **out, unsigned count, void *module);
+    int (*function_load)(void *function);
 } tfi_cuda_driver;
 
 typedef struct tfi_cublas_lt {
