@@ -1,24 +1,30 @@
 """What the Python package adds to a call of the library, and how long its first embedding takes.
 
-    python tests/bench/python_overhead.py MODEL_DIRECTORY     all-MiniLM-L6-v2, or another that embeds
+    python tests/bench/python_overhead.py MODEL_DIRECTORY [--device cuda]     all-MiniLM-L6-v2, or another that embeds
 
 A call's overhead is what it spends outside of the C function that does the work: the time from before the method to the C function, and
-from there until the method has returned; clocks around the function say when. Both ends are of the same call, because a model's call
-differs by more from one to the next than Python takes. The processor's caches are as the model leaves them, which is most of what is
-measured; the tokenizer leaves them warm. The row tf_embed() is the C function by itself, called with arguments that were made before: what
-the clocks and ctypes cost.
+from there until the method has returned, ctypes included. A stand-in of a few lines of C, compiled here (CC, else cc), reads the clock on
+both sides of the function; Python's reads on both sides of the method are in the figure. Both ends are of the same call, because a
+model's call differs by more from one to the next than Python takes. The processor's caches are as the model leaves them, which is most of
+what is measured: with --device cuda, or behind the tokenizer, they stay warm. The row ctypes is the C function by itself, called with
+arguments that were made before.
 
 The start is a process of its own, from before the import until the first vector is there, files being in the page cache: once as it is,
 and once with NumPy imported before. The package's bytecode is there, as pip leaves it.
 """
 
+import argparse
 import compileall
+import ctypes
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
+HERE = pathlib.Path(__file__).resolve().parent
 START = """
 import sys, time
 begin = time.perf_counter()
@@ -50,29 +56,32 @@ def print_starts(path, runs=20):
                 print(f"    {name:16s} {min(times):6.1f} ms, median {statistics.median(times):6.1f} ms")
 
 
-def clocks_around(lib, name):
-    """When the library's function last began and ended: a list that its stand-in, which does as little as it can, writes to."""
-    function, now, times = getattr(lib, name), time.perf_counter_ns, [0, 0]
+def stand_ins(folder):
+    """The library of python_overhead.c."""
+    path = pathlib.Path(folder, "stand_ins.so")
+    source, include = HERE / "python_overhead.c", HERE.parent.parent / "include"
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", f"-I{include}", source, "-o", path], check=True)
+    return ctypes.CDLL(str(path))
 
-    def timed(*arguments):
-        times[0] = now()
-        status = function(*arguments)
-        times[1] = now()
-        return status
 
+def watch(lib, name, clocks):
+    """Put the stand-in in the place of the library's function."""
+    function, timed = getattr(lib, name), getattr(clocks, f"timed_{name}")
+    ctypes.c_void_p.in_dll(clocks, f"{name}_of_library").value = ctypes.cast(function, ctypes.c_void_p).value
+    timed.restype, timed.argtypes = function.restype, function.argtypes
     setattr(lib, name, timed)
-    return times
 
 
-def print_overhead(what, call, times, calls=2000):
+def print_overhead(what, call, clocks, calls=2000):
+    began, ended = (ctypes.c_longlong.in_dll(clocks, name) for name in ("began", "ended"))
     before, behind, inside = [], [], []
     for _ in range(calls):
         begin = time.perf_counter_ns()
         call()
         end = time.perf_counter_ns()
-        before.append(times[0] - begin)
-        behind.append(end - times[1])
-        inside.append(times[1] - times[0])
+        before.append(began.value - begin)
+        behind.append(end - ended.value)
+        inside.append(ended.value - began.value)
     outside = sorted(map(sum, zip(before, behind)))
     parts = [statistics.median(times) / 1e3 for times in (outside, before, behind, inside)]
     best = outside[calls // 20] / 1e3
@@ -80,25 +89,38 @@ def print_overhead(what, call, times, calls=2000):
     print(f"{what:16s} {parts[0]:5.1f} us ({where}) beside {parts[3]:.1f} us in C")
 
 
-def main(path):
+def print_calls(path, device, clocks):
     import numpy as np
 
     import tfinfer
     from tfinfer._inputs import take_one
     from tfinfer._library import lib
 
-    compileall.compile_dir(pathlib.Path(tfinfer.__file__).parent, quiet=1)
-    print_starts(path)
-    model = tfinfer.Model.open(path, device="cpu", threads=1)
-    times, ids = clocks_around(lib, "tf_embed"), np.array([1, 2], np.int32)
-    print_overhead("embed(text)", lambda: model.embed("a"), times)
-    print_overhead("embed(ids)", lambda: model.embed(ids), times)
-    print_overhead("embed([text])", lambda: model.embed(["a"]), times)
-    session, one, out = model._session.open, take_one("a"), np.empty(model.info.embedding_width, np.float32)
-    print_overhead("tf_embed()", lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size), times)
-    tokenizer, times = model.tokenizer, clocks_around(lib, "tf_tokenizer_encode")
-    print_overhead("tokenizer(text)", lambda: tokenizer("a"), times)
+    for name in ("tf_embed", "tf_tokenizer_encode"):
+        watch(lib, name, clocks)
+    with tfinfer.Model.open(path, device=device, threads=1) as model:
+        ids = np.array([1, 2], np.int32)
+        print_overhead("embed(text)", lambda: model.embed("a"), clocks)
+        print_overhead("embed(ids)", lambda: model.embed(ids), clocks)
+        print_overhead("embed([text])", lambda: model.embed(["a"]), clocks)
+        session, one, out = model._session.open, take_one("a"), np.empty(model.info.embedding_width, np.float32)
+        print_overhead("ctypes", lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size), clocks)
+        tokenizer = model.tokenizer
+        print_overhead("tokenizer(text)", lambda: tokenizer("a"), clocks)
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("path")
+    options.add_argument("--device", default="cpu")
+    given = options.parse_args()
+    package = subprocess.run([sys.executable, "-c", "import tfinfer; print(tfinfer.__path__[0])"], capture_output=True, check=True)
+    compileall.compile_dir(package.stdout.decode().strip(), quiet=1)
+    if given.device == "cpu":
+        print_starts(given.path)
+    with tempfile.TemporaryDirectory() as folder:
+        print_calls(given.path, given.device, stand_ins(folder))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
