@@ -408,6 +408,7 @@ __device__ void go_on(const search &b)
         r->target[b.length] = r->token;
         r->slot->count = b.length + 1;
         r->slot->score = r->score;
+        r->slot->parent = r->parent;
     });
 }
 

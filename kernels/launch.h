@@ -87,6 +87,19 @@ tf_status tfi_cuda_attention(const tfi_cuda_launch *l, const tfi_attention_args 
 /* attend: CACHE or SOURCE, whose tables kv.tables are. */
 tf_status tfi_cuda_kv_append(const tfi_cuda_launch *l, const tfi_kv_append_args *a, tfi_op_types t, tfi_attend attend);
 tf_status tfi_cuda_kv_copy(const tfi_cuda_launch *l, const tfi_kv_copy_args *a);
+
+/* TFI_INPUT_KV_MOVES done: all in device memory, `moved` apart from `tables`; strides are the run's. What reads `moved` or `copies` waits,
+ * and so does the launch behind this one. */
+typedef struct tfi_kv_moves_args {
+    const tfi_kv_move *moves;
+    const int32_t *tables; /* [B, stride] */
+    const int32_t *lens;   /* [B] TFI_INPUT_KV_LENS */
+    const tfi_slot *slots;
+    int32_t *moved;        /* [B, stride] */
+    int32_t *copies;       /* [n, 2] entries that moves name */
+    int64_t B;
+} tfi_kv_moves_args;
+tf_status tfi_cuda_kv_moves(const tfi_cuda_launch *l, const tfi_kv_moves_args *a);
 tf_status tfi_cuda_gather(const tfi_cuda_launch *l, const tfi_gather_args *a, tfi_op_types t, tfi_rows rows);
 tf_status tfi_cuda_pool(const tfi_cuda_launch *l, const tfi_pool_args *a, tfi_op_types t);
 tf_status tfi_cuda_l2norm(const tfi_cuda_launch *l, const tfi_l2norm_args *a, tfi_op_types t, tfi_rows rows);

@@ -10,7 +10,7 @@ build=$(cd "$1" && pwd)
 log=${2:-gpu.log}
 : >"$log"
 python=${PYTHON:-python3}
-steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,on_device,encode,source,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
+steps=${TFINFER_GPU_STEPS:-ldd,kernels,device,gemm_file,api,beams,on_device,encode,source,fp16,choices,steps,generate,equality,tasks,memcheck,racecheck}
 
 # The matrix library comes with the toolkit or with a Python package.
 lt=$(ls /usr/local/cuda/lib64/libcublasLt.so.1? 2>/dev/null || $python -c '
@@ -63,6 +63,7 @@ step kernels 200 "$build/tests/bin/cuda_ops"
 step device 60 "$build/tests/bin/api_device"
 step gemm_file 60 "$build/tests/bin/api_gemm_file"
 step api 120 "$build/tests/bin/api_generate"
+step beams 120 "$build/tests/bin/api_beams"
 step on_device 150 "$build/tests/bin/api_on_device"
 begin encode 300 $pytest "$conformance/test_models.py" "$conformance/test_gpt2_t5.py"
 begin source 120 $pytest "$conformance/test_open_source.py"

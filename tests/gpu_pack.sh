@@ -10,7 +10,7 @@ to=$work/build
 mkdir -p "$to/src" "$to/lib" "$to/tests/bin" "$work/tests"
 cp -L "$build"/src/libtfinfer.so.0 "$to/src/"
 cp "$build/src/cli/tfinfer" "$to/tests/bin/"
-for program in cuda_ops api_device api_gemm_file api_generate api_on_device step_logits dump_tensors; do cp "$build/tests/bin/$program" "$to/tests/bin/"; done
+for program in cuda_ops api_device api_gemm_file api_generate api_beams api_on_device step_logits dump_tensors; do cp "$build/tests/bin/$program" "$to/tests/bin/"; done
 strip --strip-unneeded "$to/src/libtfinfer.so.0" "$to"/tests/bin/*
 # Of the libraries those that a machine for GPU work may lack.
 ldd "$build/src/libtfinfer.so.0" | awk '/dnnl|jansson|mecab|pcre2|utf8proc|OpenCL|gomp/ { print $3 }' | xargs -I{} cp -L {} "$to/lib/"

@@ -41,6 +41,7 @@ typedef enum tfi_input_id {
     TFI_INPUT_KV_COPIES,  /* int32 [n, 2] blocks: from, to; n is tfi_run.copy_count */
     TFI_INPUT_KV_LENS,    /* int32 [B] tokens of each sequence in the KV store when this run has appended its own */
     TFI_INPUT_KV_TABLES,  /* int32 [B, tfi_run.table_stride] its blocks, in order */
+    TFI_INPUT_KV_MOVES,   /* tfi_kv_move [B], of a backend that runs ahead; NULL: tables stand as they are */
     TFI_INPUT_SOURCE_LENS,   /* int32 [B] tokens of the encoded source that a sequence attends to; in the encode graph a
                                 sequence's own length, 0: its keys and values are not kept */
     TFI_INPUT_SOURCE_TABLES, /* int32 [B, tfi_run.source_stride] blocks of the source's keys and values */
@@ -51,6 +52,15 @@ typedef enum tfi_input_id {
  * so that a sequence can go on before the host has seen its token. */
 enum { TFI_ID_EMBEDDING = -1 };
 #define TFI_ID_DRAWN(slot) (-2 - (slot))
+
+/* What a beam that is drawn in the run before has stored is known when that is over: its blocks are then those of the sequence it
+ * goes on from, with its own in the last place, which the run appends to. What that sequence has in the same place already is
+ * copied there: entry `copy` of KV_COPIES is made of it. */
+typedef struct tfi_kv_move {
+    int32_t slot;         /* whose parent counts; -1: the sequence's blocks stand as they are */
+    int32_t first;        /* the run's sequence that is the request's beam 0; the others are behind it */
+    int32_t filled, copy; /* the block that it has had in the last place until now; -1: the place is new, nothing is copied */
+} tfi_kv_move;
 
 /* ---- weights ---- */
 
@@ -250,6 +260,7 @@ typedef struct tfi_slot {
     int32_t count;                       /* tokens now */
     int32_t sequence;                    /* number in the request, of a beam its number */
     float score;                         /* beams: sum of log-probabilities; starts at 0 for beam 0, -1e9 for the others */
+    int32_t parent;                      /* beams: the beam that this one went on from when it was drawn last */
     tfi_beams *beams;                    /* of the request, shared by its beams */
 } tfi_slot;
 

@@ -21,13 +21,14 @@ static int64_t count_ints(const tfi_engine *engine)
 
 static int64_t tap_limit(const tfi_engine *engine)
 {
-    return 5 * engine->step_limits[TFI_ROWS_SEQUENCES]; /* logits and scores kept a row, two for a callback; a prompt's scores */
+    return 5 *
+           engine->step_limits[TFI_ROWS_SEQUENCES]; /* logits and scores kept a row, two for a callback; a prompt's scores */
 }
 
 static int64_t block_bytes(const tfi_engine *engine)
 {
-    return engine->step_limits[TFI_ROWS_SEQUENCES] *
-               (int64_t)(sizeof(tfi_decode_part) + sizeof(tfi_draw) + sizeof(tfi_choice) + sizeof(tfi_decode_tables)) +
+    return engine->step_limits[TFI_ROWS_SEQUENCES] * (int64_t)(sizeof(tfi_decode_part) + sizeof(tfi_draw) + sizeof(tfi_choice) +
+                                                               sizeof(tfi_decode_tables) + sizeof(tfi_kv_move)) +
            tap_limit(engine) * (int64_t)sizeof(tfi_tap) + count_ints(engine) * (int64_t)sizeof(int32_t);
 }
 
@@ -47,7 +48,8 @@ tf_status tfi_decode_step_open(tfi_decode_step *d, const tfi_engine *engine, tfi
     d->taps = (tfi_tap *)(d->tables + sequences);
     d->draws = (tfi_draw *)(d->taps + tap_limit(engine));
     d->choices = (tfi_choice *)(d->draws + sequences);
-    d->ids = (int32_t *)(d->choices + sequences);
+    d->moves = (tfi_kv_move *)(d->choices + sequences);
+    d->ids = (int32_t *)(d->moves + sequences);
     d->positions = d->ids + tokens;
     d->selected = d->positions + tokens;
     d->row_slots = d->selected + tokens;
@@ -73,6 +75,7 @@ static void begin(tfi_decode_step *d)
 {
     d->part_count = d->rows = d->sequences = d->selected_count = d->draw_count = d->copy_count = 0;
     d->kv_stride = d->source_stride = 0;
+    d->any_moves = 0;
     d->embeddings = NULL;
     d->needs_host = 0;
 }
@@ -87,16 +90,40 @@ static tfi_decode_part *add_part(tfi_decode_step *d, tf_generate *g)
     return p;
 }
 
+/* The step before decides whose blocks the beam goes on with; only the one that it appends to is known. */
+static void add_move(tfi_decode_step *d, tf_generate *g, tfi_sequence *q, int32_t stored)
+{
+    const int32_t full = stored / TFI_KV_BLOCK, any = stored % TFI_KV_BLOCK != 0;
+
+    tfi_request_take_next(g, q);
+    d->tables[d->sequences].own_blocks = full;
+    d->tables[d->sequences].next = q->next;
+    d->moves[d->sequences] = (tfi_kv_move){.slot = q->slot,
+                                           .first = (int32_t)(d->sequences - (q - g->sequences)),
+                                           .filled = any ? q->table[full] : -1,
+                                           .copy = any ? (int32_t)d->copy_count++ : -1};
+    d->any_moves = 1;
+}
+
 /* Rows of one sequence, from its token `from` on. */
 static void add_rows(tfi_decode_step *d, tf_generate *g, tfi_sequence *q, int32_t from, int32_t count)
 {
-    tfi_sequence_extend(g, q, from + count);
-    if (q->blocks > d->kv_stride) d->kv_stride = q->blocks;
+    tfi_decode_tables *t = &d->tables[d->sequences];
+
+    *t = (tfi_decode_tables){.own = q->table, .source = g->source_table, .source_blocks = g->source_blocks, .next = -1};
+    if (g->ahead_draws > 0 && tfi_request_has_beams(g)) {
+        add_move(d, g, q, from);
+    } else {
+        tfi_sequence_extend(g, q, from + count);
+        t->own_blocks = q->blocks;
+        d->moves[d->sequences] = (tfi_kv_move){.slot = -1};
+    }
+    const int64_t blocks = t->own_blocks + (t->next >= 0);
+    if (blocks > d->kv_stride) d->kv_stride = blocks;
     if (g->source_blocks > d->source_stride) d->source_stride = g->source_blocks;
     d->offsets[d->sequences] = (int32_t)d->rows;
     d->kv_lens[d->sequences] = from + count;
     d->source_lens[d->sequences] = g->source_count;
-    d->tables[d->sequences] = (tfi_decode_tables){q->table, g->source_table, q->blocks, g->source_blocks};
     for (int32_t i = 0; i < count; i++, d->rows++) {
         d->ids[d->rows] = from + i >= g->prompt ? TFI_ID_DRAWN(q->slot) : q->tokens[from + i];
         d->positions[d->rows] = from + i;
@@ -245,7 +272,8 @@ int tfi_decode_step_plan_ahead(tfi_decode_step *d, tf_generate *requests, const 
         p->request->ahead_rows = p->rows;
     }
     (void)tfi_decode_step_plan(d, requests);
-    for (int64_t i = 0; i < before->part_count; i++) before->parts[i].request->ahead_draws = before->parts[i].request->ahead_rows = 0;
+    for (int64_t i = 0; i < before->part_count; i++)
+        before->parts[i].request->ahead_draws = before->parts[i].request->ahead_rows = 0;
     return d->part_count > 0;
 }
 
@@ -257,6 +285,7 @@ static void fill_tables(tfi_decode_step *d)
     for (int64_t i = 0; i < d->sequences; i++) {
         const tfi_decode_tables *t = &d->tables[i];
         memcpy(d->kv_tables + i * d->kv_stride, t->own, (size_t)t->own_blocks * sizeof(int32_t));
+        if (t->next >= 0) d->kv_tables[i * d->kv_stride + t->own_blocks] = t->next;
         if (t->source_blocks > 0)
             memcpy(d->source_tables + i * d->source_stride, t->source, (size_t)t->source_blocks * sizeof(int32_t));
     }
@@ -300,7 +329,8 @@ static void tap_part(tfi_decode_step *d, tfi_run *run, const tfi_decode_part *p,
     }
     for (int32_t i = 0; i < drawn; i++) {
         if (g->logits) add_tap(d, run, def->logits, row + i, 1, kept_row(g, g->logits, i), g->vocab);
-        if (g->scores && !g->settings.logits) add_tap(d, run, def->draw.warped, row + i, 1, kept_row(g, g->scores, i), g->vocab);
+        if (g->scores && !g->settings.logits)
+            add_tap(d, run, def->draw.warped, row + i, 1, kept_row(g, g->scores, i), g->vocab);
     }
 }
 
@@ -333,13 +363,13 @@ tf_status tfi_decode_step_run(tfi_decode_step *d)
     tf_status st;
 
     *run = (tfi_run){.taps = d->taps,
-                   .store = d->room->store,
-                   .effects = TFI_EFFECT_KV,
-                   .stream = d->engine->stream,
-                   .table_stride = d->kv_stride,
-                   .source_stride = d->source_stride,
-                   .copy_count = d->copy_count,
-                   .ahead = d->engine->backend->runs_ahead && !d->needs_host};
+                     .store = d->room->store,
+                     .effects = TFI_EFFECT_KV,
+                     .stream = d->engine->stream,
+                     .table_stride = d->kv_stride,
+                     .source_stride = d->source_stride,
+                     .copy_count = d->copy_count,
+                     .ahead = d->engine->backend->runs_ahead && !d->needs_host};
     fill_tables(d);
     run->rows[TFI_ROWS_TOKENS] = d->rows;
     run->rows[TFI_ROWS_SEQUENCES] = d->sequences;
@@ -349,6 +379,7 @@ tf_status tfi_decode_step_run(tfi_decode_step *d)
     run->inputs[TFI_INPUT_OFFSETS] = d->offsets;
     run->inputs[TFI_INPUT_KV_LENS] = d->kv_lens;
     run->inputs[TFI_INPUT_KV_TABLES] = d->kv_tables;
+    run->inputs[TFI_INPUT_KV_MOVES] = d->any_moves ? d->moves : NULL;
     run->inputs[TFI_INPUT_KV_COPIES] = d->copies;
     run->inputs[TFI_INPUT_SOURCE_LENS] = d->source_lens;
     run->inputs[TFI_INPUT_SOURCE_TABLES] = d->source_tables;
@@ -395,10 +426,8 @@ static void advance(const tfi_decode_step *d, const tfi_decode_part *p)
         for (int32_t i = 0; i < g->settings.slots; i++)
             if (g->sequences[i].slot >= 0) g->sequences[i].stored = g->sequences[i].count;
     }
-    if (p->draws > 0)
-        tfi_request_drawn(g, d->draws + p->first_draw, d->choices + p->first_draw);
-    else if (p->selected > p->scored)
-        g->state = TFI_REQUEST_CALL;
+    if (p->draws > 0) tfi_request_drawn(g, d->draws + p->first_draw, d->choices + p->first_draw);
+    else if (p->selected > p->scored) g->state = TFI_REQUEST_CALL;
 }
 
 void tfi_decode_step_apply(tfi_decode_step *d, tf_status status)
@@ -407,10 +436,8 @@ void tfi_decode_step_apply(tfi_decode_step *d, tf_status status)
         const tfi_decode_part *p = &d->parts[i];
         tf_generate *g = p->request;
         g->in_use--;
-        if (status < 0)
-            tfi_request_fail(g, status, tf_last_error());
-        else if (g->state != TFI_REQUEST_DONE && !g->cancelled)
-            advance(d, p);
+        if (status < 0) tfi_request_fail(g, status, tf_last_error());
+        else if (g->state != TFI_REQUEST_DONE && !g->cancelled) advance(d, p);
         if (g->cancelled) tfi_request_end(g, TF_FINISH_CANCELLED);
         if (!g->in_use) tfi_request_settle(g);
     }

@@ -16,6 +16,7 @@ typedef struct tfi_decode_part {
 typedef struct tfi_decode_tables {
     const int32_t *own, *source;
     int32_t own_blocks, source_blocks;
+    int32_t next; /* stands behind its own; -1: none does */
 } tfi_decode_tables;
 
 typedef struct tfi_decode_step {
@@ -26,6 +27,7 @@ typedef struct tfi_decode_step {
     int32_t *offsets, *kv_lens, *source_lens; /* [sequences (+ 1)] */
     int32_t *kv_tables, *source_tables; /* [sequences, stride of the pass] */
     int32_t *copies;                 /* [sequences, 2] */
+    tfi_kv_move *moves;              /* [sequences] */
     int32_t *selected, *row_slots, *targets; /* [tokens] */
     tfi_draw *draws;                 /* [sequences] */
     tfi_choice *choices;             /* [sequences] */
@@ -37,6 +39,7 @@ typedef struct tfi_decode_step {
     /* of the pass at hand */
     int64_t part_count, rows, sequences, selected_count, draw_count, copy_count;
     int64_t kv_stride, source_stride;
+    int any_moves;
     const float *embeddings;         /* of its first rows */
     int needs_host;                  /* nothing can be planned behind it before its results are known */
     tfi_run run;

@@ -20,21 +20,34 @@ int64_t tfi_now_ms(void)
 /* Beside tf_finish: a beam says itself why it ended. */
 enum { FINISH_BY_ITSELF = -1 };
 
-static int has_beams(const tf_generate *g)
+/* ---- blocks ---- */
+
+static int32_t take_block(tf_generate *g)
 {
-    return g->settings.sampling.num_beams > 1;
+    g->held++;
+    return tfi_room_take_block(g->room);
 }
 
-/* ---- blocks ---- */
+static void drop_block(tf_generate *g, int32_t block)
+{
+    g->held -= tfi_room_drop_block(g->room, block);
+}
 
 void tfi_sequence_extend(tf_generate *g, tfi_sequence *q, int32_t stored)
 {
-    while (q->blocks < tfi_blocks_of(stored)) q->table[q->blocks++] = tfi_room_take_block(g->room);
+    while (q->blocks < tfi_blocks_of(stored)) q->table[q->blocks++] = take_block(g);
+}
+
+void tfi_request_take_next(tf_generate *g, tfi_sequence *q)
+{
+    q->next = take_block(g);
 }
 
 static void drop_blocks(tf_generate *g, tfi_sequence *q)
 {
-    while (q->blocks > 0) tfi_room_drop_block(g->room, q->table[--q->blocks]);
+    while (q->blocks > 0) drop_block(g, q->table[--q->blocks]);
+    if (q->next >= 0) drop_block(g, q->next);
+    q->next = -1;
 }
 
 /* Has one of the sequences before `i` claimed the block at `at`? */
@@ -47,10 +60,11 @@ static int is_claimed(const tf_generate *g, int32_t i, int32_t at, int32_t block
 
 /* Sequence i goes on from what sequence parents[i] has stored. Full blocks are shared. Of a block that is partly filled the first to
  * go on from it keeps it; the others get copies, made at the beginning of the next run. What nobody goes on from is dropped before
- * copies are taken, so that a request never holds more than it was promised. */
+ * copies are taken, so that a request never holds more than it was promised. Where the next run is on its way already, it has copied
+ * for all of them, to the blocks they took for it. */
 static void reorder(tf_generate *g, const int32_t *parents)
 {
-    const int32_t slots = g->settings.slots, stored = g->sequences[0].stored;
+    const int32_t slots = g->settings.slots, stored = g->sequences[0].stored, is_ahead = g->sequences[0].next >= 0;
     const int32_t full = stored / TFI_KV_BLOCK, blocks = (int32_t)tfi_blocks_of(stored);
 
     for (int32_t i = 0; i < slots; i++)
@@ -59,18 +73,23 @@ static void reorder(tf_generate *g, const int32_t *parents)
         const int32_t *from = g->old_tables + (int64_t)parents[i] * g->max_blocks;
         tfi_sequence *q = &g->sequences[i];
         for (int32_t k = 0; k < full; k++) tfi_room_hold_block(g->room, q->table[k] = from[k]);
-        if (full == blocks) continue;
+        if (full == blocks || is_ahead) continue;
         q->table[full] = is_claimed(g, i, full, from[full]) ? -1 : from[full];
         if (q->table[full] >= 0) tfi_room_hold_block(g->room, q->table[full]);
     }
     for (int32_t i = 0; i < slots; i++)
-        for (int32_t k = 0; k < blocks; k++) tfi_room_drop_block(g->room, g->old_tables[(int64_t)i * g->max_blocks + k]);
+        for (int32_t k = 0; k < blocks; k++) drop_block(g, g->old_tables[(int64_t)i * g->max_blocks + k]);
     for (int32_t i = 0; i < slots; i++) {
         tfi_sequence *q = &g->sequences[i];
-        q->blocks = blocks;
+        q->blocks = is_ahead ? full + 1 : blocks;
         q->stored = stored;
+        if (is_ahead) {
+            q->table[full] = q->next;
+            q->next = -1;
+            continue;
+        }
         if (full == blocks || q->table[full] >= 0) continue;
-        q->table[full] = tfi_room_take_block(g->room);
+        q->table[full] = take_block(g);
         g->copies[2 * g->copy_count] = g->old_tables[(int64_t)parents[i] * g->max_blocks + full];
         g->copies[2 * g->copy_count + 1] = q->table[full];
         g->copy_count++;
@@ -200,10 +219,8 @@ static void fill_result(tf_generate *g, tfi_generated_sequence *r, const tfi_fin
     r->count = f->step + 1;
     const int stopped = search_stop(g, r);
     if (finish != FINISH_BY_ITSELF) return;
-    if (is_eos(g, f->token))
-        r->finish = TF_FINISH_EOS;
-    else if (stopped)
-        r->finish = TF_FINISH_STOP;
+    if (is_eos(g, f->token)) r->finish = TF_FINISH_EOS;
+    else if (stopped) r->finish = TF_FINISH_STOP;
 }
 
 /* The search was stopped from outside: beams that still run compete with those that have finished. */
@@ -239,8 +256,7 @@ static void beams_drawn(tf_generate *g, const tfi_choice *choices)
     memcpy(g->finished_before, g->finished, (size_t)slots * sizeof *g->finished);
     for (int32_t i = 0; i < slots; i++) {
         const tfi_choice *c = &choices[i];
-        if (c->finished_from >= 0)
-            g->finished[i] = g->finished_before[c->finished_from];
+        if (c->finished_from >= 0) g->finished[i] = g->finished_before[c->finished_from];
         else
             g->finished[i] = (tfi_finished_beam){.step = g->step,
                                                  .parent = c->finished_parent,
@@ -275,7 +291,8 @@ static tf_finish finish_of(tf_generate *g, int32_t i, const tfi_choice *c)
     tfi_generated_sequence *r = &g->results[i];
     tfi_stop_match match;
 
-    if (g->stops.count > 0 && tfi_stops_add(&g->stops, stop_state(g, g->stop_states, i), c->token, &match)) found_stop(g, r, &match);
+    if (g->stops.count > 0 && tfi_stops_add(&g->stops, stop_state(g, g->stop_states, i), c->token, &match))
+        found_stop(g, r, &match);
     if (c->stop == TFI_STOP_EOS) return TF_FINISH_EOS;
     if (r->stop_index >= 0) return TF_FINISH_STOP;
     return c->stop == TFI_STOP_LENGTH ? TF_FINISH_LENGTH : TF_FINISH_NONE;
@@ -307,9 +324,17 @@ int32_t tfi_request_rows(const tf_generate *g)
     return g->step == 0 ? 1 : g->running;
 }
 
+/* Beams that go ahead hold a block more each until the step before is over. Those whose stop strings the host looks for wait for it. */
+static int may_beams_go_ahead(const tf_generate *g)
+{
+    const int64_t more = g->sequences[0].next < 0 ? g->settings.slots : 0;
+    return g->stops.count == 0 && g->held + more <= (int64_t)g->settings.slots * g->max_blocks;
+}
+
 int tfi_request_can_go_ahead(const tf_generate *g)
 {
-    if (has_beams(g) || g->settings.logits || g->logits || g->scores || g->copy_count > 0) return 0;
+    if (g->settings.logits || g->logits || g->scores || g->copy_count > 0) return 0;
+    if (tfi_request_has_beams(g) && !may_beams_go_ahead(g)) return 0;
     if (g->state == TFI_REQUEST_PROMPT) return !g->prompt_logprobs && !g->embeddings && g->settings.slots == 1;
     return 1;
 }
@@ -334,13 +359,11 @@ void tfi_request_drawn(tf_generate *g, const tfi_draw *draws, const tfi_choice *
     if (g->step == 0 && g->settings.slots > 1) {
         share_prompt(g);
         memset(g->parents, 0, (size_t)g->settings.slots * sizeof *g->parents);
-        if (!has_beams(g)) reorder(g, g->parents);
+        if (!tfi_request_has_beams(g)) reorder(g, g->parents);
     }
     g->state = TFI_REQUEST_DRAWN;
-    if (has_beams(g))
-        beams_drawn(g, choices);
-    else
-        sequences_drawn(g, draws, choices);
+    if (tfi_request_has_beams(g)) beams_drawn(g, choices);
+    else sequences_drawn(g, draws, choices);
     if (g->state != TFI_REQUEST_DONE && (float)(tfi_now_ms() - g->started_ms) > 1000 * g->settings.max_time)
         tfi_request_end(g, TF_FINISH_TIME);
 }
@@ -349,7 +372,7 @@ void tfi_request_end(tf_generate *g, tf_finish finish)
 {
     if (g->state == TFI_REQUEST_DONE) return;
     if (finish == TF_FINISH_CANCELLED && g->status == TF_STATUS_OK) g->status = TF_STATUS_CANCELLED;
-    if (has_beams(g)) {
+    if (tfi_request_has_beams(g)) {
         finish_beams(g, (int32_t)finish);
         return;
     }
@@ -365,7 +388,7 @@ int32_t tfi_request_callback_ids(tf_generate *g, int32_t row, int32_t *count)
     for (int32_t seen = -1; i < g->settings.slots; i++)
         if (g->sequences[i].slot >= 0 && ++seen == row) break;
     *count = g->prompt + g->step;
-    memcpy(g->callback_ids, g->sequences[i].tokens, (size_t)(has_beams(g) ? g->prompt : *count) * sizeof(int32_t));
-    if (has_beams(g)) walk_back(g, g->step, i, g->callback_ids + g->prompt, NULL, NULL);
+    memcpy(g->callback_ids, g->sequences[i].tokens, (size_t)(tfi_request_has_beams(g) ? g->prompt : *count) * sizeof(int32_t));
+    if (tfi_request_has_beams(g)) walk_back(g, g->step, i, g->callback_ids + g->prompt, NULL, NULL);
     return i;
 }

@@ -26,6 +26,7 @@ typedef struct tfi_sequence {
     int32_t count;   /* tokens, prompt included */
     int32_t stored;  /* of them in the KV store */
     int32_t blocks;  /* held, in table */
+    int32_t next;    /* of a beam: the block that the step planned behind appends to, held until the one before is over; -1: none */
     int32_t *tokens; /* [max_length] the slot's; of beams nobody's in particular, they change places */
     int32_t *table;  /* [max_blocks] */
 } tfi_sequence;
@@ -87,6 +88,7 @@ struct tf_generate {
     tfi_sequence *sequences;      /* [settings.slots] */
     tfi_beams beams;
     int64_t promised;             /* blocks */
+    int64_t held;                 /* of them, by the sequences; one that several share counts once */
     int32_t *copies;              /* [slots, 2] blocks to copy before the next step reads them */
     int32_t copy_count;
     int32_t *old_tables;          /* [slots, max_blocks] while beams change places */
@@ -118,6 +120,14 @@ struct tf_generate {
 
 /* Hold blocks for tokens up to `stored`. */
 void tfi_sequence_extend(tf_generate *g, tfi_sequence *q, int32_t stored);
+
+static inline int tfi_request_has_beams(const tf_generate *g)
+{
+    return g->settings.sampling.num_beams > 1;
+}
+
+/* For a beam in a step that is planned behind its draw: the block that it appends to there. */
+void tfi_request_take_next(tf_generate *g, tfi_sequence *q);
 
 /* Draws of the next token: one for each running sequence, all from the one row before the first. Returns their number. */
 int32_t tfi_request_rows(const tf_generate *g);

@@ -32,7 +32,7 @@ static tf_status make_sequences(tf_generate *g, const tfi_request_input *in)
         return TF_STATUS_NOMEM;
     for (int32_t i = 0; i < slots; i++) {
         tfi_sequence *q = &g->sequences[i];
-        q->slot = q->held = -1;
+        q->slot = q->held = q->next = -1;
         q->count = g->prompt;
         if (!(q->tokens = copy_ids(&g->arena, in->ids, g->prompt, g->max_length)) ||
             !(q->table = copy_ids(&g->arena, NULL, 0, g->max_blocks)))

@@ -69,10 +69,12 @@ void tfi_room_hold_block(tfi_room *r, int32_t block)
     r->holders[block]++;
 }
 
-void tfi_room_drop_block(tfi_room *r, int32_t block)
+int tfi_room_drop_block(tfi_room *r, int32_t block)
 {
     assert(r->holders[block] > 0);
-    if (--r->holders[block] == 0) r->block_stack[r->free_blocks++] = block;
+    if (--r->holders[block] > 0) return 0;
+    r->block_stack[r->free_blocks++] = block;
+    return 1;
 }
 
 int32_t tfi_room_take_slot(tfi_room *r, const tfi_slot *record)

@@ -31,7 +31,7 @@ void tfi_room_release(tfi_room *r, int64_t blocks);
 /* Within a promise there always is a free one. A block taken is held once. */
 int32_t tfi_room_take_block(tfi_room *r);
 void tfi_room_hold_block(tfi_room *r, int32_t block);
-void tfi_room_drop_block(tfi_room *r, int32_t block);
+int tfi_room_drop_block(tfi_room *r, int32_t block); /* 1: nobody holds it any more */
 
 int32_t tfi_room_take_slot(tfi_room *r, const tfi_slot *record);
 void tfi_room_drop_slot(tfi_room *r, int32_t slot);

@@ -388,10 +388,64 @@ static void kv_copy(void)
     }
 }
 
+/* Requests of some beams each, between sequences that stay as they are: after the kernel each beam has its parent's blocks, but its own in
+ * the last place, and where that is one that was being filled there is a copy to be made from the parent's. */
+static void kv_moves(void)
+{
+    enum { MOST = 40 };
+    for (int i = -1; next_case(&i, 12);) {
+        const int32_t stride = pick(1, 100);
+        tfi_kv_move moves[MOST];
+        int32_t lens[MOST], parents[MOST], B = 0, copies = 0;
+        tfi_slot *slots = host_bytes(MOST * sizeof *slots);
+        int32_t *tables = host_bytes(MOST * stride * 4), *want = host_bytes(MOST * stride * 4), *pairs = host_bytes(MOST * 8);
+        for (int32_t beams; B < MOST - 8; B += beams) {
+            const int32_t first = B, len = pick(1, stride * TFI_KV_BLOCK), last = (len - 1) / TFI_KV_BLOCK;
+            const int is_new = len % TFI_KV_BLOCK == 1, is_request = pick(0, 3) > 0;
+            beams = is_request ? pick(1, 8) : 1;
+            for (int32_t b = first; b < first + beams; b++) {
+                for (int32_t k = 0; k < stride; k++) tables[b * stride + k] = (int32_t)(check_random() >> 34);
+                lens[b] = len;
+                parents[b] = first + pick(0, beams - 1);
+                slots[MOST - 1 - b].parent = parents[b] - first;
+                moves[b] = (tfi_kv_move){.slot = is_request ? MOST - 1 - b : -1,
+                                         .first = first,
+                                         .filled = is_new || !is_request ? -1 : (int32_t)(check_random() >> 34),
+                                         .copy = is_new || !is_request ? -1 : copies++};
+            }
+            for (int32_t b = first; b < first + beams; b++) {
+                memcpy(want + b * stride, tables + b * stride, (size_t)stride * 4);
+                if (is_request) memcpy(want + b * stride, tables + parents[b] * stride, (size_t)last * 4);
+                if (moves[b].copy < 0) continue;
+                pairs[2 * moves[b].copy] = moves[parents[b]].filled;
+                pairs[2 * moves[b].copy + 1] = tables[b * stride + last];
+            }
+        }
+        const int32_t made = B + pick(0, 3);
+        const tfi_cuda_live live = {.rows = {[TFI_ROWS_SEQUENCES] = B}, .copies = copies, .table_stride = stride};
+        const device_out moved = device_output(TFI_F32, made * stride, 0), copied = device_output(TFI_F32, 2 * made, 0);
+        const tfi_kv_moves_args a = {.moves = device_copy(moves, (int64_t)sizeof moves),
+                                     .tables = device_copy(tables, MOST * stride * 4),
+                                     .lens = device_copy(lens, (int64_t)sizeof lens),
+                                     .slots = device_copy(slots, MOST * (int64_t)sizeof *slots),
+                                     .moved = moved.data,
+                                     .copies = copied.data,
+                                     .B = made};
+        const tfi_cuda_launch l = device_launch(&live, device_capability, 0);
+        device_begin();
+        CHECK_OK(tfi_cuda_kv_moves(&l, &a));
+        device_run();
+        CHECK(memcmp(device_result(&moved, TFI_F32, B * stride), want, (size_t)(B * stride) * 4) == 0);
+        CHECK(memcmp(device_result(&copied, TFI_F32, 2 * copies), pairs, (size_t)copies * 8) == 0);
+        device_end();
+    }
+}
+
 void check_store_kernels(int argc, char **argv)
 {
     check_kind(argc, argv, "kv_append", kv_append);
     check_kind(argc, argv, "kv_copy", kv_copy);
+    check_kind(argc, argv, "kv_moves", kv_moves);
 }
 
 /* One graph, captured once, serves any mix of lengths. */

@@ -191,6 +191,35 @@ tf_status tfi_cuda_take_inputs(const tfi_cuda_launch *l, const tfi_inputs_args *
     return TF_STATUS_OK;
 }
 
+static void kv_moves(const void *data)
+{
+    const tfi_kv_moves_args *a = data;
+    const tfi_cuda_live *live;
+
+    memcpy(&live, a + 1, sizeof live);
+    assert(live->rows[TFI_ROWS_SEQUENCES] <= a->B);
+    for (int32_t b = 0; b < live->rows[TFI_ROWS_SEQUENCES]; b++) {
+        const tfi_kv_move *m = &a->moves[b];
+        const int64_t stride = live->table_stride, last = (a->lens[b] - 1) / TFI_KV_BLOCK,
+                      from = m->slot < 0 ? b : m->first + a->slots[m->slot].parent;
+        for (int64_t k = 0; k < stride; k++) a->moved[b * stride + k] = a->tables[(k < last ? from : b) * stride + k];
+        if (m->slot < 0 || m->copy < 0) continue;
+        a->copies[2 * m->copy] = a->moves[from].filled;
+        a->copies[2 * m->copy + 1] = a->tables[b * stride + last];
+    }
+}
+
+tf_status tfi_cuda_kv_moves(const tfi_cuda_launch *l, const tfi_kv_moves_args *a)
+{
+    const struct {
+        tfi_kv_moves_args a;
+        const tfi_cuda_live *live;
+    } given = {*a, l->live};
+
+    simulated_issue(l->stream, kv_moves, &given, sizeof given);
+    return TF_STATUS_OK;
+}
+
 static void give_rows(const void *data)
 {
     const tfi_rows_args *a = data;

@@ -6,6 +6,11 @@
 #include "backend/cuda/buckets.h"
 #include "backend/cuda/program.h"
 
+static int has_moves(const tfi_run_shape *s)
+{
+    return s->inputs >> TFI_INPUT_KV_MOVES & 1;
+}
+
 /* Bytes of an array for the rows of a shape. */
 static int64_t part_bytes(const tfi_run_shape *s, int part)
 {
@@ -34,6 +39,10 @@ static int64_t part_bytes(const tfi_run_shape *s, int part)
         return 8 * s->copies;
     case TFI_INPUT_KV_TABLES:
         return 4 * B * s->kv_stride;
+    case TFI_INPUT_KV_MOVES:
+        return has_moves(s) * B * (int64_t)sizeof(tfi_kv_move);
+    case TFI_PART_MOVED:
+        return has_moves(s) * 4 * B * s->kv_stride;
     case TFI_INPUT_SOURCE_TABLES:
         return 4 * B * s->source_stride;
     default: /* EMBEDDINGS go by themselves, SKIP with the launch */
@@ -66,7 +75,8 @@ int64_t tfi_cuda_input_bytes(const tfi_program *p)
     tfi_run_shape most = {.draws = p->limits[TFI_ROWS_SEQUENCES],
                           .copies = p->limits[TFI_ROWS_SEQUENCES],
                           .kv_stride = p->has_cache ? table_room(p) : 0,
-                          .source_stride = p->has_source ? table_room(p) : 0};
+                          .source_stride = p->has_source ? table_room(p) : 0,
+                          .inputs = p->has_cache << TFI_INPUT_KV_MOVES};
     int64_t parts[TFI_PART_COUNT];
 
     memcpy(most.rows, p->limits, sizeof most.rows);
@@ -128,7 +138,8 @@ void tfi_cuda_shape_run(tfi_pass *s)
     h->skip = skip ? *skip : 0;
     for (int i = 0; i < TFI_INPUT_COUNT; i++)
         if (run->inputs[i]) h->inputs |= 1 << i;
-    s->parts_bytes = lay_out(h, s->parts);
+    (void)lay_out(h, s->parts);
+    s->parts_bytes = s->parts[TFI_PART_MOVED]; /* the last */
 }
 
 /* Live bytes of an array, of the caller's memory. */
@@ -137,7 +148,8 @@ static int64_t live_bytes(const tfi_run *run, int part)
     tfi_run_shape live = {.draws = run->draw_count,
                           .copies = run->copy_count,
                           .kv_stride = run->table_stride,
-                          .source_stride = run->source_stride};
+                          .source_stride = run->source_stride,
+                          .inputs = (run->inputs[TFI_INPUT_KV_MOVES] != NULL) << TFI_INPUT_KV_MOVES};
 
     memcpy(live.rows, run->rows, sizeof live.rows);
     return part_bytes(&live, part);
@@ -184,8 +196,26 @@ tf_status tfi_cuda_send_inputs(tfi_pass *s)
     return run->inputs[TFI_INPUT_EMBEDDINGS] ? send_embeddings(s, run->inputs[TFI_INPUT_EMBEDDINGS]) : TF_STATUS_OK;
 }
 
-/* In front of a walk's launches. */
-tf_status tfi_cuda_take(const tfi_pass *s, tfi_cuda_launch *l)
+static const void *part(const tfi_pass *s, int part)
+{
+    return s->program->block + s->program->inputs_at + s->parts[part];
+}
+
+static tf_status make_moves(const tfi_pass *s, tfi_cuda_launch *l)
+{
+    const tfi_kv_moves_args a = {.moves = part(s, TFI_INPUT_KV_MOVES),
+                                 .tables = part(s, TFI_INPUT_KV_TABLES),
+                                 .lens = part(s, TFI_INPUT_KV_LENS),
+                                 .slots = s->run->store->slots,
+                                 .moved = (int32_t *)(uintptr_t)part(s, TFI_PART_MOVED),
+                                 .copies = (int32_t *)(uintptr_t)part(s, TFI_INPUT_KV_COPIES),
+                                 .B = s->shape.rows[TFI_ROWS_SEQUENCES]};
+
+    l->waits = 1;
+    return tfi_cuda_kv_moves(l, &a);
+}
+
+static tf_status take(const tfi_pass *s, tfi_cuda_launch *l)
 {
     const tfi_program *p = s->program;
     const tfi_inputs_args a = {.pieces = {p->flights[0].inputs, p->flights[1].inputs},
@@ -198,11 +228,18 @@ tf_status tfi_cuda_take(const tfi_pass *s, tfi_cuda_launch *l)
     return tfi_cuda_take_inputs(l, &a);
 }
 
-const void *tfi_cuda_input(const tfi_pass *s, int part)
+/* In front of a walk's launches. */
+tf_status tfi_cuda_take(const tfi_pass *s, tfi_cuda_launch *l)
+{
+    tf_status st = take(s, l);
+    return st == TF_STATUS_OK && has_moves(&s->shape) ? make_moves(s, l) : st;
+}
+
+const void *tfi_cuda_input(const tfi_pass *s, int number)
 {
     const tfi_program *p = s->program;
 
-    if (part < TFI_INPUT_COUNT && !s->run->inputs[part]) return NULL;
-    if (part == TFI_INPUT_EMBEDDINGS) return p->block + p->embeddings_at;
-    return p->block + p->inputs_at + s->parts[part];
+    if (number < TFI_INPUT_COUNT && !s->run->inputs[number]) return NULL;
+    if (number == TFI_INPUT_EMBEDDINGS) return p->block + p->embeddings_at;
+    return part(s, number == TFI_INPUT_KV_TABLES && has_moves(&s->shape) ? TFI_PART_MOVED : number);
 }

@@ -5,8 +5,8 @@
 #include "backend/cuda/device.h"
 #include "kernels/launch.h"
 
-/* Arrays of a run that go to the device in one piece. */
-enum { TFI_PART_LIVE = TFI_INPUT_COUNT, TFI_PART_DRAWS, TFI_PART_COUNT };
+/* Arrays of a run that go to the device in one piece; but tables that moves have been made in are made on it. */
+enum { TFI_PART_LIVE = TFI_INPUT_COUNT, TFI_PART_DRAWS, TFI_PART_MOVED, TFI_PART_COUNT };
 
 /* What a run is rounded up to: everything that its launches depend on. Two runs of equal shape can share a captured graph.
  * Compared as bytes. */

@@ -236,6 +236,7 @@ static void go_on(const search *b)
         slot->tokens[b->length] = b->choices[i].token;
         slot->count = b->length + 1;
         slot->score = b->choices[i].score;
+        slot->parent = b->choices[i].parent;
     }
 }
 
