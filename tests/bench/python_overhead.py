@@ -72,7 +72,8 @@ def watch(lib, name, clocks):
     setattr(lib, name, timed)
 
 
-def print_overhead(what, call, clocks, calls=2000):
+def time_outside(call, clocks, calls):
+    """Medians of the microseconds before the C function, behind it, of both together, and inside it."""
     began, ended = (ctypes.c_longlong.in_dll(clocks, name) for name in ("began", "ended"))
     before, behind, inside = [], [], []
     for _ in range(calls):
@@ -82,14 +83,11 @@ def print_overhead(what, call, clocks, calls=2000):
         before.append(began.value - begin)
         behind.append(end - ended.value)
         inside.append(ended.value - began.value)
-    outside = sorted(map(sum, zip(before, behind)))
-    parts = [statistics.median(times) / 1e3 for times in (outside, before, behind, inside)]
-    best = outside[calls // 20] / 1e3
-    where = f"{parts[1]:.1f} before, {parts[2]:.1f} behind; 5 % under {best:.1f}"
-    print(f"{what:16s} {parts[0]:5.1f} us ({where}) beside {parts[3]:.1f} us in C")
+    return [statistics.median(times) / 1e3 for times in (before, behind, map(sum, zip(before, behind)), inside)]
 
 
-def print_calls(path, device, clocks):
+def print_calls(path, device, clocks, rounds=10, calls=200):
+    """In turns, because a shared cache is left alone for seconds and then not."""
     import numpy as np
 
     import tfinfer
@@ -99,14 +97,24 @@ def print_calls(path, device, clocks):
     for name in ("tf_embed", "tf_tokenizer_encode"):
         watch(lib, name, clocks)
     with tfinfer.Model.open(path, device=device, threads=1) as model:
-        ids = np.array([1, 2], np.int32)
-        print_overhead("embed(text)", lambda: model.embed("a"), clocks)
-        print_overhead("embed(ids)", lambda: model.embed(ids), clocks)
-        print_overhead("embed([text])", lambda: model.embed(["a"]), clocks)
+        ids, tokenizer = np.array([1, 2], np.int32), model.tokenizer
         session, one, out = model._session.open, take_one("a"), np.empty(model.info.embedding_width, np.float32)
-        print_overhead("ctypes", lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size), clocks)
-        tokenizer = model.tokenizer
-        print_overhead("tokenizer(text)", lambda: tokenizer("a"), clocks)
+        rows = {
+            "embed(text)": lambda: model.embed("a"),
+            "embed(ids)": lambda: model.embed(ids),
+            "embed([text])": lambda: model.embed(["a"]),
+            "ctypes": lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size),
+            "tokenizer(text)": lambda: tokenizer("a"),
+        }
+        times = {what: [] for what in rows}
+        for _ in range(rounds):
+            for what, call in rows.items():
+                times[what].append(time_outside(call, clocks, calls))
+    print(f"outside of C, us: the best and the middle of {rounds} rounds")
+    for what, found in times.items():
+        before, behind, outside, inside = (statistics.median(column) for column in zip(*found))
+        least = min(row[2] for row in found)
+        print(f"    {what:16s} {least:5.1f} {outside:5.1f} ({before:.1f} before, {behind:.1f} behind) beside {inside:.1f} in C")
 
 
 def main():

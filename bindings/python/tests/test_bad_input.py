@@ -39,6 +39,7 @@ def works_on(classifier, gpt2):
         ((x for x in "ab"), TypeError),
         ("\ud800", UnicodeEncodeError),
         ([1.5, 2.5], TypeError),
+        (np.array(["2020-01-01"], "M8[D]"), TypeError),
         (np.array([1.5]), TypeError),
         (np.array([1j]), TypeError),
         (np.array([True, False]), TypeError),

@@ -46,6 +46,7 @@ def test_ids_of_every_form(embedder, rng):
     want = np.stack([embedder.embed(row) for row in ids])
     for form in (
         ids,
+        ids.astype(">i4"),
         ids.astype(np.int64),
         ids.tolist(),
         list(ids),

@@ -42,10 +42,10 @@ def take_one(inputs: Any) -> One | None:
     try:
         if type(inputs) is list and type(inputs[0]) is int:
             inputs = made = array.array("i", inputs)
-        elif type(inputs) is not np.ndarray or inputs.ndim != 1 or inputs.dtype != np.int32:
+        elif type(inputs) is not np.ndarray or memoryview(inputs).format != "i" or inputs.ndim != 1:  # NumPy compares dtypes slowly
             return None
         address = ctypes.addressof(_arrays.pointer(inputs))
-    except (IndexError, TypeError, OverflowError):  # no ids, or an array that is read-only or not contiguous
+    except (IndexError, TypeError, OverflowError, ValueError):  # no ids, or an array that is read-only, not contiguous, or no buffer
         return None
     one = _one()
     one.made = made

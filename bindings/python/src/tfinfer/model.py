@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import time
 from collections import deque
@@ -39,6 +38,7 @@ _DTYPES = {value: name for name, value in _c.DTYPE.items()}
 _MODEL_CHOICES = {"dtype": _c.DTYPE, "quantization": _c.QUANTIZATION}
 _SESSION_KEYWORDS = ("stream", "max_step_tokens", "max_sequences", "session_memory_budget", "kv_tokens")
 _ROOM_S = 0.002  # between two looks whether there is room
+_VECTORS = 8
 _FEW = 16  # inputs that are soon done: Ctrl-C can wait for them
 
 
@@ -58,7 +58,7 @@ class Model:
         with model as pointer:
             self.info = _info(pointer)
         self._tokenizer: Tokenizer | None = None
-        self._vector: functools.partial[Any] = functools.partial(np.empty, self.info.embedding_width, np.dtype(np.float32))
+        self._vectors: list[tuple[NDArray[np.float32], Any, int]] = []  # for calls to come: to be written, a pointer there, numbers
 
     @classmethod
     def open(
@@ -186,8 +186,11 @@ class Model:
         out: [n, at least E] float32 to write to; its rows may lie apart.
         """
         if out is None and not options and (one := take_one(inputs)) is not None:
-            vector: NDArray[np.float32] = self._vector()
-            status = lib.tf_embed(self._session.open or self._session.refuse(), one.c, None, pointer(vector), len(vector))
+            try:
+                vector, address, width = self._vectors.pop()
+            except IndexError:
+                vector, address, width = self._make_vectors()
+            status = lib.tf_embed(self._session.open or self._session.refuse(), one.c, None, address, width)
             give_back(one)
             if status:
                 check(status)
@@ -200,6 +203,15 @@ class Model:
         address, stride = _arrays.address(vectors), vectors.strides[0] // 4 if prepared.count > 1 else vectors.shape[1]
         self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, address, stride)))
         return vectors[0] if prepared.single and out is None else vectors
+
+    def _make_vectors(self) -> tuple[NDArray[np.float32], Any, int]:
+        """Several at once: behind a model's call nothing is in the caches, and NumPy's code is then read for all of them together."""
+        width = self.info.embedding_width
+        arrays = [np.empty(width, np.float32) for _ in range(_VECTORS)]
+        made = [(array, pointer(array), width) for array in arrays]
+        one = made.pop()
+        self._vectors += made
+        return one
 
     @overload
     def classify(self, inputs: str, **options: Unpack[o.ClassifyOptions]) -> Classification: ...
