@@ -57,6 +57,7 @@ def test_ids_of_every_form(embedder, rng):
         near(embedder.embed(form), want)
     near(embedder.embed([torch.from_numpy(row) for row in ids]), want)
     near(embedder.embed(np.repeat(ids, 2, axis=1)[:, ::2]), want)
+    near(embedder.embed(ids[0].astype(">i4")), want[0])
     locked = ids.copy()
     locked.flags.writeable = False
     near(embedder.embed(locked), want)
