@@ -19,10 +19,10 @@ static int64_t count_ints(const tfi_engine *engine)
     return 5 * tokens + 5 * sequences + 1 + 2 * table_ints(engine);
 }
 
+/* Logits and scores kept a row, two for a callback; a prompt's scores. */
 static int64_t tap_limit(const tfi_engine *engine)
 {
-    return 5 *
-           engine->step_limits[TFI_ROWS_SEQUENCES]; /* logits and scores kept a row, two for a callback; a prompt's scores */
+    return 5 * engine->step_limits[TFI_ROWS_SEQUENCES];
 }
 
 static int64_t block_bytes(const tfi_engine *engine)
