@@ -161,7 +161,8 @@ def test_fill_mask(made):
     pipeline = transformers.pipeline("fill-mask", str(path), device="cpu")
     with opened(path) as model:
         got, want = model.fill_mask("the [MASK] in water", top_k=4), pipeline("the [MASK] in water", top_k=4)
-        assert [(f.id, f.token) for f in got] == [(w["token"], pipeline.tokenizer.convert_ids_to_tokens(w["token"])) for w in want]
+        spelled = pipeline.tokenizer.convert_ids_to_tokens([w["token"] for w in want])  # None: the model has more ids than the vocabulary
+        assert [(f.id, f.token) for f in got] == [(w["token"], token or "") for w, token in zip(want, spelled)]
         assert [f.score for f in got] == pytest.approx([w["score"] for w in want], abs=1e-5)
         ids = [f.id for f in got[2:]]
         assert sorted(f.id for f in model.fill_mask("the [MASK] in water", targets=ids, top_k=2)) == sorted(ids)

@@ -42,7 +42,7 @@ def take_one(inputs: Any) -> One | None:
     try:
         if type(inputs) is list and type(inputs[0]) is int:
             inputs = made = array.array("i", inputs)
-        elif type(inputs) is not np.ndarray or memoryview(inputs).format != "i" or inputs.ndim != 1:  # NumPy compares dtypes slowly
+        elif type(inputs) is not np.ndarray or inputs.data.format != "i" or inputs.ndim != 1:  # NumPy compares dtypes slowly
             return None
         address = ctypes.addressof(_arrays.pointer(inputs))
     except (IndexError, TypeError, OverflowError, ValueError):  # no ids, or an array that is read-only, not contiguous, or no buffer
