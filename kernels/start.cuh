@@ -33,6 +33,7 @@ __device__ inline void begin()
 
 /* ---- host ---- */
 
+/* Each file that includes this puts itself in the list by which a device's open finds all kernels (src/backend/cuda/code.c). */
 namespace {
 
 __global__ void of_this_file()

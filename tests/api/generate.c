@@ -56,36 +56,7 @@ int posix_memalign(void **out, size_t align, size_t n)
 }
 #endif
 
-/* ---- a model and a session ---- */
-
-typedef struct bench {
-    check_memory memory;
-    tf_model *model;
-    tf_session *session;
-} bench;
-
-static void open_bench(bench *b, tiny_decoder kind, const tf_session_options *options)
-{
-    tf_model_options o;
-
-    check_memory_init(&b->memory);
-    tf_model_options_init(&o);
-    o.allocator = &b->memory.hooks;
-    o.threads = 2;
-    o.device = getenv("TFINFER_DEVICE"); /* the same on another device */
-    b->model = NULL;
-    b->session = NULL;
-    CHECK_OK(tf_model_open(tiny_decoder_path(kind), &o, &b->model));
-    CHECK_OK(tf_session_open(b->model, options, &b->session));
-}
-
-static void close_bench(bench *b)
-{
-    tf_session_close(b->session);
-    tf_model_close(b->model);
-    CHECK_INT(b->memory.live_blocks, 0);
-    CHECK_INT(b->memory.live_bytes, 0);
-}
+/* ---- requests ---- */
 
 static tf_status open_text(tf_session *s, const char *text, const tf_generate_options *o, tf_generate **out)
 {
@@ -185,8 +156,8 @@ static const char *const prompts[] = {"a", "What is the capital of France?", "ra
 
 static void stream_equals_result(tiny_decoder kind)
 {
-    bench b;
-    open_bench(&b, kind, NULL);
+    tiny_bench b;
+    tiny_bench_open(&b, kind, NULL);
     for (int k = 0; k < KINDS; k++) {
         int32_t sequences, seen[4] = {0}, finished = 0;
         char text[4][4096];
@@ -224,7 +195,7 @@ static void stream_equals_result(tiny_decoder kind)
         CHECK_OK(tf_generate_wait(g, 0));
         tf_generate_close(g);
     }
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void gpt2_streams(void)
@@ -249,12 +220,12 @@ static void together_as_alone(tiny_decoder model, int32_t step_tokens)
     tf_generate *g[REQUESTS];
     int32_t sequences[REQUESTS];
     int drawn_otherwise = 0;
-    bench b;
+    tiny_bench b;
 
     tf_session_options_init(&so);
     so.max_step_tokens = step_tokens;
     so.max_sequences = step_tokens < 40 ? step_tokens : 40;
-    open_bench(&b, model, &so);
+    tiny_bench_open(&b, model, &so);
     for (int i = 0; i < REQUESTS; i++) {
         const tf_generate_options o = settings_of_kind(i % KINDS, &sequences[i]);
         generate(b.session, prompts[i % 4], &o, sequences[i], &alone[i]);
@@ -274,7 +245,7 @@ static void together_as_alone(tiny_decoder model, int32_t step_tokens)
     }
     CHECK(drawn_otherwise <= 1 || getenv("TFINFER_DEVICE"));
     CHECK_STATUS(tf_session_step(b.session, -1), TF_STATUS_END);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void gpt2_together(void)
@@ -321,9 +292,9 @@ static void many_threads_one_session(void)
 {
     enum { THREADS = 8 };
     caller callers[THREADS];
-    bench b;
+    tiny_bench b;
 
-    open_bench(&b, TINY_T5, NULL);
+    tiny_bench_open(&b, TINY_T5, NULL);
     for (int i = 0; i < THREADS; i++) {
         int32_t sequences;
         const tf_generate_options o = settings_of_kind(i % KINDS, &sequences);
@@ -335,13 +306,13 @@ static void many_threads_one_session(void)
         pthread_join(callers[i].thread, NULL);
         CHECK_INT(callers[i].wrong, 0);
     }
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void ten_thousand_handles(void)
 {
-    bench b;
-    open_bench(&b, TINY_GPT2, NULL);
+    tiny_bench b;
+    tiny_bench_open(&b, TINY_GPT2, NULL);
     const int64_t before = b.memory.live_bytes;
     for (int i = 0; i < 10000; i++) {
         int32_t sequences;
@@ -352,7 +323,7 @@ static void ten_thousand_handles(void)
         tf_generate_close(g);
     }
     CHECK_INT(b.memory.live_bytes, before);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 /* ---- ends before the end ---- */
@@ -364,9 +335,9 @@ static void cancelled_and_closed(void)
     tf_generated_token t;
     tf_generated r;
     tf_generate *g, *other;
-    bench b;
+    tiny_bench b;
 
-    open_bench(&b, TINY_GPT2, NULL);
+    tiny_bench_open(&b, TINY_GPT2, NULL);
     generate(b.session, prompts[1], &o, 1, &want);
     tf_generated_token_init(&t);
     tf_generated_init(&r);
@@ -400,7 +371,7 @@ static void cancelled_and_closed(void)
     CHECK(same(&out, &want));
     tf_generate_close(g);
     tf_generate_close(NULL);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void *cancel_soon(void *g)
@@ -412,8 +383,8 @@ static void *cancel_soon(void *g)
 
 static void cancelled_by_another_thread(void)
 {
-    bench b;
-    open_bench(&b, TINY_GPT2, NULL);
+    tiny_bench b;
+    tiny_bench_open(&b, TINY_GPT2, NULL);
     for (int i = 0; i < 30; i++) {
         const tf_generate_options o = settings(90);
         pthread_t thread;
@@ -425,7 +396,7 @@ static void cancelled_by_another_thread(void)
         pthread_join(thread, NULL);
         tf_generate_close(g);
     }
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void timeouts_and_steps(void)
@@ -433,9 +404,9 @@ static void timeouts_and_steps(void)
     const tf_generate_options o = settings(5);
     tf_generated_token t;
     tf_generate *g;
-    bench b;
+    tiny_bench b;
 
-    open_bench(&b, TINY_T5, NULL);
+    tiny_bench_open(&b, TINY_T5, NULL);
     tf_generated_token_init(&t);
     CHECK_STATUS(tf_session_step(b.session, -1), TF_STATUS_END);
     CHECK_OK(open_text(b.session, "abc", &o, &g));
@@ -447,7 +418,7 @@ static void timeouts_and_steps(void)
     for (int i = 0; i < 5; i++) CHECK_OK(tf_generate_next(g, 0, &t));
     CHECK_STATUS(tf_generate_next(g, 0, &t), TF_STATUS_END);
     tf_generate_close(g);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 /* ---- callbacks ---- */
@@ -480,9 +451,9 @@ static void callbacks(void)
     called c = {0};
     outcome want, out;
     tf_generate *g, *other;
-    bench b;
+    tiny_bench b;
 
-    open_bench(&b, TINY_GPT2, NULL);
+    tiny_bench_open(&b, TINY_GPT2, NULL);
     generate(b.session, prompts[1], &plain, 1, &want);
     c.session = b.session;
     o.logits = on_logits;
@@ -509,7 +480,7 @@ static void callbacks(void)
     tf_generate_close(g);
     generate(b.session, prompts[1], &plain, 1, &out);
     CHECK(same(&out, &want));
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 /* ---- limits ---- */
@@ -519,11 +490,11 @@ static void room_is_kept(void)
     tf_generate_options o = settings(20), large = settings(60);
     tf_session_options so;
     tf_generate *g, *other;
-    bench b;
+    tiny_bench b;
 
     tf_session_options_init(&so);
     so.kv_tokens = 64;
-    open_bench(&b, TINY_GPT2, &so);
+    tiny_bench_open(&b, TINY_GPT2, &so);
     large.num_beams = 4;
     CHECK_STATUS(open_text(b.session, "abcdefgh", &large, &g), TF_STATUS_INVALID);
     CHECK_ERROR_SAYS("320"); /* four beams of 67 tokens to be read: five blocks of 16 each */
@@ -539,7 +510,7 @@ static void room_is_kept(void)
     tf_generate_close(g);
     tf_generate_close(other);
     tf_generate_close(third);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void the_plan_holds(tiny_decoder kind)
@@ -547,9 +518,9 @@ static void the_plan_holds(tiny_decoder kind)
     tf_session_stats stats;
     tf_plan plan;
     tf_model_options o;
-    bench b;
+    tiny_bench b;
 
-    open_bench(&b, kind, NULL);
+    tiny_bench_open(&b, kind, NULL);
     tf_model_options_init(&o);
     o.threads = 2;
     o.device = getenv("TFINFER_DEVICE");
@@ -559,7 +530,7 @@ static void the_plan_holds(tiny_decoder kind)
     CHECK_OK(tf_session_get_stats(b.session, &stats));
     CHECK(plan.kv_bytes > 0 && plan.kv_bytes < plan.session_bytes);
     CHECK(plan.session_bytes >= stats.bytes && plan.session_bytes < stats.bytes + 4096);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void plans_hold(void)
@@ -598,8 +569,8 @@ static tf_status try_once(const attempt *a)
 static void out_of_memory(void)
 {
     for (int kind = 0; kind < 2 * KINDS; kind++) {
-        bench b;
-        open_bench(&b, kind < KINDS ? TINY_GPT2 : TINY_T5, NULL);
+        tiny_bench b;
+        tiny_bench_open(&b, kind < KINDS ? TINY_GPT2 : TINY_T5, NULL);
         const attempt a = {b.session, kind % KINDS};
         const int64_t before = b.memory.live_bytes;
         for (int n = 1;; n++) {
@@ -617,7 +588,7 @@ static void out_of_memory(void)
             if (st != TF_STATUS_NOMEM) break;
         }
         CHECK_OK(try_once(&a));
-        close_bench(&b);
+        tiny_bench_close(&b);
     }
 }
 
@@ -625,9 +596,9 @@ static void out_of_memory(void)
 static void steps_allocate_nothing(tiny_decoder kind)
 {
     tf_generate *g[KINDS];
-    bench b;
+    tiny_bench b;
 
-    open_bench(&b, kind, NULL);
+    tiny_bench_open(&b, kind, NULL);
     for (int k = 0; k < KINDS; k++) {
         int32_t sequences;
         const tf_generate_options o = settings_of_kind(k, &sequences);
@@ -644,7 +615,7 @@ static void steps_allocate_nothing(tiny_decoder kind)
     CHECK_INT(mallocs, 0);
     CHECK_INT(b.memory.live_bytes, before);
     for (int k = 0; k < KINDS; k++) tf_generate_close(g[k]);
-    close_bench(&b);
+    tiny_bench_close(&b);
 }
 
 static void steps_take_nothing(void)

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "tiny_decoder.h"
 
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "check.h"
@@ -138,4 +139,27 @@ const char *tiny_decoder_path(tiny_decoder kind)
         (kind == TINY_GPT2 ? write_gpt2 : write_t5)(paths[kind]);
     }
     return paths[kind];
+}
+
+void tiny_bench_open(tiny_bench *b, tiny_decoder kind, const tf_session_options *options)
+{
+    tf_model_options o;
+
+    check_memory_init(&b->memory);
+    tf_model_options_init(&o);
+    o.allocator = &b->memory.hooks;
+    o.threads = 2;
+    o.device = getenv("TFINFER_DEVICE"); /* the same on another device */
+    b->model = NULL;
+    b->session = NULL;
+    CHECK_OK(tf_model_open(tiny_decoder_path(kind), &o, &b->model));
+    CHECK_OK(tf_session_open(b->model, options, &b->session));
+}
+
+void tiny_bench_close(tiny_bench *b)
+{
+    tf_session_close(b->session);
+    tf_model_close(b->model);
+    CHECK_INT(b->memory.live_blocks, 0);
+    CHECK_INT(b->memory.live_bytes, 0);
 }

@@ -58,6 +58,8 @@ def test_ids_of_every_form(embedder, rng):
     near(embedder.embed([torch.from_numpy(row) for row in ids]), want)
     near(embedder.embed(np.repeat(ids, 2, axis=1)[:, ::2]), want)
     near(embedder.embed(ids[0].astype(">i4")), want[0])
+    with pytest.raises(TypeError):
+        embedder.embed(np.array(["2020-01-01"], "M8[D]"))
     locked = ids.copy()
     locked.flags.writeable = False
     near(embedder.embed(locked), want)

@@ -38,7 +38,7 @@ _DTYPES = {value: name for name, value in _c.DTYPE.items()}
 _MODEL_CHOICES = {"dtype": _c.DTYPE, "quantization": _c.QUANTIZATION}
 _SESSION_KEYWORDS = ("stream", "max_step_tokens", "max_sequences", "session_memory_budget", "kv_tokens")
 _ROOM_S = 0.002  # between two looks whether there is room
-_VECTORS = 8
+_VECTORS = 8  # made at once
 _FEW = 16  # inputs that are soon done: Ctrl-C can wait for them
 
 
