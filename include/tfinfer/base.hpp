@@ -24,12 +24,13 @@
 
 #include <tfinfer/base.h>
 
-#if !defined(TFINFER_EXPECTED) && !defined(__cpp_exceptions)
+/* A name space for each form, so that files compiled in any of them can be linked together: what is inline differs. */
+#ifndef __cpp_exceptions
+#define TFINFER_FAILURES without_exceptions
+#ifndef TFINFER_EXPECTED
 #define TFINFER_EXPECTED 1
 #endif
-
-/* Two name spaces, so that files compiled with and without TFINFER_EXPECTED can be linked together. */
-#ifdef TFINFER_EXPECTED
+#elif defined(TFINFER_EXPECTED)
 #define TFINFER_FAILURES returning
 #else
 #define TFINFER_FAILURES throwing
@@ -110,7 +111,8 @@ template <class T> using outcome = T;
 
 /* ---------------------------------------------------------------- views ---- */
 
-/** Some T's in a row that belong to somebody else. Made from anything with data() and size(); std::span takes it. */
+/** Some T's in a row that belong to somebody else. Made from anything with data() and size(), or, as an argument of a call, from
+ *  {1, 2, 3}; std::span takes it. */
 template <class T> class span
 {
   public:
@@ -120,6 +122,10 @@ template <class T> class span
     constexpr span() noexcept = default;
     constexpr span(T *data, std::size_t size) noexcept : data_(data), size_(size) {}
     template <std::size_t N> constexpr span(T (&array)[N]) noexcept : data_(array), size_(N) {}
+    template <class U = T, class = std::enable_if_t<std::is_const_v<U>>>
+    constexpr span(std::initializer_list<value_type> list) noexcept : span(list.begin(), list.size())
+    {
+    }
     template <class C, class = std::enable_if_t<
                            std::is_convertible_v<std::remove_pointer_t<decltype(std::declval<C &>().data())> (*)[], T (*)[]>>>
     constexpr span(C &&c) noexcept : data_(c.data()), size_(c.size())

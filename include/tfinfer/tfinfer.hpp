@@ -20,7 +20,7 @@
  *
  * Errors: a call that fails throws tfinfer::error, which has the status and the library's sentence. Where TFINFER_EXPECTED is defined
  * before this header, or the compiler has exceptions switched off, the same calls return tfinfer::expected<T> and nothing is thrown.
- * Both kinds may meet in one program. END and TIMEOUT are no errors: calls that can end so return the status.
+ * Files of all these kinds may meet in one program. END and TIMEOUT are no errors: calls that can end so return the status.
  * Ownership: handles are movable, not copyable; one that was moved from, closed or made by default is empty, and a call on it is
  * TF_STATUS_INVALID. Views (span, std::string_view) in what is returned belong to the handle, as in C.
  * Inputs keep views of the caller's texts and arrays, like std::string_view: do not keep an input made from a temporary.

@@ -1,5 +1,5 @@
 /* The C++ headers with exceptions: who owns what, what is thrown, tasks beside the same calls of C, tokens as a range, callbacks that
- * throw. hpp_returning.cpp, linked to the same program, has the form without exceptions. */
+ * throw. Linked to the same program, hpp_returning.cpp has the form without exceptions, hpp_expected.cpp the one asked for. */
 #include <algorithm>
 #include <array>
 #include <fstream>
@@ -17,6 +17,7 @@ extern "C" {
 }
 
 void returning_cases(int argc, char **argv);
+void expected_cases(int argc, char **argv);
 
 namespace
 {
@@ -219,6 +220,7 @@ template <class Ours, class C> void same_as_c(void (*init)(C *))
 
 void options_are_born_unset()
 {
+    same_as_c<tfinfer::source>(tf_source_init);
     same_as_c<tfinfer::tokenizer_options>(tf_tokenizer_options_init);
     same_as_c<tfinfer::encoding_arrays>(tf_encoding_arrays_init);
     same_as_c<tfinfer::tokenize_options>(tf_tokenize_options_init);
@@ -352,6 +354,7 @@ void tokenizes()
     CHECK(e[0].byte_begin[2] == 4 && e[0].sequence[0] == -1 && e[0].word[1] == 0 && e[0].type_ids[1] == 0);
     CHECK(t.token(TINY_CLS) == "[CLS]" && t.id("[SEP]") == std::optional<std::int32_t>(TINY_SEP));
     CHECK(!t.id("no such token"));
+    CHECK(t.decode({TINY_CLS, TINY_SEP}) == "[CLS] [SEP]");
     CHECK_STATUS(thrown([&] { t.token(-5); }), TF_STATUS_INVALID);
     CHECK_STATUS(thrown([&] { t.encode_pairs({"a", "b"}, "c"); }), TF_STATUS_INVALID);
 
@@ -434,6 +437,8 @@ void tokens_are_a_range()
     const std::int32_t prompt[] = {'a', 'b', 'c'};
     CHECK(s.generate(tfinfer::input::ids(prompt), o).text() == text);
     CHECK(!s.generate(tfinfer::input::ids({}), o).text().empty()); /* from the bos token */
+    CHECK(s.generate(tfinfer::input::ids({'a', 'b', 'c'}), o).text() == text);
+    CHECK_INT(s.generate(tfinfer::input::ids({0, 'b'}), o).result().prompt_count, 2); /* no pointer with a size */
     o.temperature = -1;
     CHECK_STATUS(thrown([&] { s.generate("abc", o); }), TF_STATUS_INVALID);
 }
@@ -548,5 +553,6 @@ int main(int argc, char **argv)
     check_run(argc, argv, "waiting_ends_with_answers", waiting_ends_with_answers);
     check_run(argc, argv, "callbacks_may_throw", callbacks_may_throw);
     returning_cases(argc, argv);
+    expected_cases(argc, argv);
     return check_done();
 }
