@@ -23,7 +23,12 @@ install(EXPORT tfinfer-static-targets NAMESPACE tfinfer:: DESTINATION ${package_
 install(EXPORT tfinfer-tokenizer-targets NAMESPACE tfinfer:: DESTINATION ${package_dir} COMPONENT development)
 configure_package_config_file(cmake/tfinfer-config.cmake.in ${PROJECT_BINARY_DIR}/tfinfer-config.cmake
                               INSTALL_DESTINATION ${package_dir})
-write_basic_package_version_file(${PROJECT_BINARY_DIR}/tfinfer-config-version.cmake COMPATIBILITY SameMajorVersion)
+# As docs/abi.md promises: until 1.0.0 another minor version may be another interface.
+set(compatible SameMajorVersion)
+if(PROJECT_VERSION_MAJOR EQUAL 0)
+    set(compatible SameMinorVersion)
+endif()
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/tfinfer-config-version.cmake COMPATIBILITY ${compatible})
 install(FILES ${PROJECT_BINARY_DIR}/tfinfer-config.cmake ${PROJECT_BINARY_DIR}/tfinfer-config-version.cmake
         DESTINATION ${package_dir} COMPONENT development)
 

@@ -73,12 +73,14 @@ set(CPACK_DEBIAN_LIBRARY_PACKAGE_CONTROL_EXTRA ${debian_dir}/symbols ${debian_di
 
 configure_file(cmake/debian/copyright.in ${debian_dir}/copyright @ONLY)
 configure_file(cmake/debian/changelog.in ${debian_dir}/changelog.Debian @ONLY)
+# Of packages alone: an installation to a prefix has no use for them.
 foreach(pair library:${so_package} development:libtfinfer-dev program:tfinfer)
     string(REPLACE ":" ";" pair ${pair})
     list(GET pair 0 component)
     list(GET pair 1 package)
     install(FILES ${debian_dir}/copyright ${debian_dir}/changelog.Debian DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${package}
-            COMPONENT ${component})
-    install(FILES CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${package} RENAME changelog COMPONENT ${component})
+            COMPONENT ${component} EXCLUDE_FROM_ALL)
+    install(FILES CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${package} RENAME changelog COMPONENT ${component}
+            EXCLUDE_FROM_ALL)
 endforeach()
 include(CPack)
