@@ -26,13 +26,11 @@ def pytest_terminal_summary(terminalreporter):
     count = {kind: sum(r.outcome == kind for r in reports) for kind in ("passed", "failed", "skipped")}
     if not reports:
         return
-    if not reports:
-        return
     others = [block for page in blocks.pages() for block in blocks.read(page)]
     text = sum(block.language == "text" for block in others)
     machine = sum("machine" in block.words for block in others)
     terminalreporter.write_line(
-        f"doc blocks: {count['passed'] + count['failed']} run, {text} text, {machine} left to machine.sh, {count['skipped']} skipped, "
+        f"doc blocks: {count['passed'] + count['failed']} run, {text} text, {machine} that change the machine, {count['skipped']} skipped, "
         f"{count['failed']} failed"
     )
 

@@ -1,7 +1,7 @@
 """A page of the documentation as a bash script that does what the page says, word for word: follow.py PAGE WAY
 
 WAY is deb, cmake or pip: of the blocks that name a way only its own are followed, and for pip the Python blocks in place of C and C++.
-The script stops at the first command that fails.
+Or it is script: the machine's blocks that name no way, and nothing else. The script stops at the first command that fails.
 """
 
 import re
@@ -20,7 +20,7 @@ def here(command, text):
 def follow(page, way):
     for block in blocks.read(page):
         ways = WAYS & set(block.words)
-        if ways and way not in ways or "cuda" in block.words:
+        if ways and way not in ways or "cuda" in block.words or way == "script" and "machine" not in block.words:
             continue
         if block.language == "sh":
             yield block.text

@@ -11,7 +11,7 @@ Languages, and what is done with a block:
   output    behind one of the others: what it prints. compare.py says what may differ.
   text      no program.
 Words: cuda, the block needs a GPU; of python, a module that it needs besides; machine, it changes the machine it runs on and is left to
-machine.sh, which has one to throw away.
+machine.sh, which has one to throw away and follows docs/quickstart.md there: its commands on other pages are the same ones.
 """
 
 import contextlib
@@ -49,6 +49,14 @@ C_CLOSE = """
 """
 CPP_FRAME = "#include <iostream>\n#include <tfinfer/tfinfer.hpp>\nint main() {\n"
 COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?", re.M)
+# Commands that change the machine and are not in docs/quickstart.md, and what runs them.
+ELSEWHERE = {
+    "examples/quickstart.sh": "machine.sh script",
+    "cmake/fetch_cuda.sh build/cuda": "run.sh",
+    "cmake --preset release -DTFINFER_CUDA=ON -DTFINFER_CUDA_ROOT=$PWD/build/cuda": "run.sh",
+    "pip install './bindings/python[cuda]'": "nothing: it shows on a machine with a GPU and no toolkit alone",
+    "pip install ./bindings/python -r examples/web/requirements.txt": "run.sh, in two steps",
+}
 BETWEEN = re.compile("\x1e(\\d+)\n")  # behind a command: its status
 
 
@@ -169,6 +177,18 @@ def test_named_programs_are_compiled():
             if block.file:
                 later = [b for b in found[i + 1 :] if b.language in ("sh", "console")]
                 assert any(block.file in b.text for b in later), block
+
+
+def commands_of(block):
+    return [command for line in block.text.splitlines() for command in line.split(" # ")[0].split(" && ")]
+
+
+def test_commands_for_a_machine_are_followed():
+    machine = [block for block in ALL if "machine" in block.words]
+    followed = {command for block in machine if block.page == "docs/quickstart.md" for command in commands_of(block)}
+    for block in machine:
+        for command in commands_of(block):
+            assert command in followed or command in ELSEWHERE, f"{block}: nobody follows '{command}'"
 
 
 def test_few_blocks_are_text():
