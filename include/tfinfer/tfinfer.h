@@ -110,6 +110,7 @@ static inline void tf_model_options_init(tf_model_options *o)
  *         TF_STATUS_UNSUPPORTED  a family, head, setting, dtype or device that is not built; named
  *         TF_STATUS_CANCELLED    the progress callback said so
  *         TF_STATUS_IO, TF_STATUS_NOMEM, TF_STATUS_INVALID
+ *
  * The files must not change while they are read; after return they are not needed any more.
  */
 TF_API tf_status tf_model_open(const char *path, const tf_model_options *options, tf_model **out);
@@ -123,6 +124,7 @@ TF_API tf_status tf_model_open(const char *path, const tf_model_options *options
  *         TF_STATUS_INVALID      the source is NULL or has no `file`; a file or tensor is described wrongly: named, with the value
  *         TF_STATUS_UNSUPPORTED  a tensor is on a device and this build or host has no CUDA
  *         what a callback of the source returned, with its text
+ *
  * All work that writes a tensor must be done: no stream is waited for. For one weight after the other, memory is taken for
  * the bytes of its tensors on a device, unless they go to the model's device as they are.
  */
@@ -242,7 +244,7 @@ typedef enum tf_graph_format { TF_GRAPH_TEXT = 0, TF_GRAPH_DOT = 1 } tf_graph_fo
 
 /**
  * The model's graph as text: one line an operation, or Graphviz source. Of a model that generates two, the second its step's.
- * Writes at most `capacity` bytes to `text`, no NUL added, and the full size to *size.
+ * Writes at most `capacity` bytes to `text` (NULL if that is 0), no NUL added, and the full size to *size.
  * @return OK, TOO_SMALL (*size says what is needed), INVALID, NOMEM.
  */
 TF_API tf_status tf_model_graph(const tf_model *m, int32_t format, char *text, int64_t capacity, int64_t *size);
@@ -314,12 +316,15 @@ static inline void tf_input_init(tf_input *i)
     i->reserved = TF_UNSET;
 }
 
-/*
- * Every task returns, besides what it lists:
- *   TF_STATUS_INVALID      an input outside its range (which sequence, which position); text longer than the model takes in a
- *                          task that does not truncate; outputs may be partly written, the session stays usable
- *   TF_STATUS_UNSUPPORTED  the checkpoint has no head for the task, or texts were given and it has no tokenizer
- *   TF_STATUS_NOMEM, TF_STATUS_CANCELLED, TF_STATUS_NUMERIC (a result would be NaN or infinite)
+/**
+ * @name Tasks
+ * Every task returns TF_STATUS_OK or
+ *         TF_STATUS_INVALID      an input outside its range (which sequence, which position); text longer than the model takes in a
+ *                                task that does not truncate; outputs may be partly written, the session stays usable
+ *         TF_STATUS_UNSUPPORTED  the checkpoint has no head for the task, or texts were given and it has no tokenizer
+ *         TF_STATUS_BUSY         called from a callback of this session
+ *         TF_STATUS_NOMEM, TF_STATUS_CANCELLED, TF_STATUS_NUMERIC (a result would be NaN or infinite), TF_STATUS_DEVICE, TF_STATUS_FORKED
+ * @{
  */
 
 /** Raw tensors of tf_encode: each pointer NULL (not wanted) or host memory of the caller, float32, row-major. */
@@ -515,6 +520,8 @@ typedef struct tf_fill {
 /** Candidates for each mask token of each input. Records: tf_fill, by mask, best first, through tf_result_fill. An input
  *  without a mask is TF_STATUS_INVALID. */
 TF_API tf_status tf_fill_mask(tf_session *s, const tf_input *in, const tf_fill_mask_options *options, tf_result **out);
+
+/** @} */
 
 /** Records found for input number `input` of the call; 0 if out of range. */
 TF_API int64_t tf_result_count(const tf_result *r, int64_t input);

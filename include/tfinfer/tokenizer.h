@@ -253,7 +253,7 @@ static inline void tf_decode_options_init(tf_decode_options *o)
 }
 
 /**
- * Ids to text. Writes at most `capacity` bytes to `text`, no NUL added, and the full size to *size.
+ * Ids to text. Writes at most `capacity` bytes to `text` (NULL if that is 0), no NUL added, and the full size to *size.
  * @return OK, TOO_SMALL (*size says what is needed, `text` untouched), INVALID (an id outside the vocabulary), NOMEM.
  */
 TF_API tf_status tf_tokenizer_decode(const tf_tokenizer *t, const int32_t *ids, int64_t count, const tf_decode_options *options,
