@@ -16,6 +16,7 @@ import pytest
 import tfinfer
 from conftest import MODELS, opened
 from tfinfer import errors
+from tfinfer._callbacks import Callbacks
 from tfinfer._library import Handle
 
 GPT2 = str(MODELS / "gpt2-prose")
@@ -216,6 +217,32 @@ def test_ctrl_c_ends_generate(roomy, whole_time, processor):
     assert caught  # the room is free again, though the frames live
 
 
+@pytest.mark.parametrize("moments", [(0.05, 0.1, 0.15), ()])
+def test_a_call_is_left_when_c_is_done(monkeypatch, moments):
+    """However often it is interrupted, and though that happens while its thread begins: what C writes to is freed then."""
+    began, ended = [], []
+
+    def work():
+        began.append(1)
+        time.sleep(0.3)
+        ended.append(1)
+
+    def start(thread, begin=threading.Thread.start):
+        begin(thread)
+        if thread.name == "tfinfer call":
+            raise KeyboardInterrupt
+
+    for moment in moments:
+        interrupt_soon(moment)
+    if not moments:
+        monkeypatch.setattr(threading.Thread, "start", start)
+    for _ in range(1 if moments else 20):
+        with pytest.raises(KeyboardInterrupt):
+            Callbacks().run(work)
+        time.sleep(0.01)
+        assert began == ended
+
+
 def test_ctrl_c_ends_a_long_list(embedder):
     begin = time.monotonic()
     interrupt_soon()
@@ -370,3 +397,18 @@ def test_an_async_stream_that_is_left_ends_its_request(gpt2):
         return (await gpt2.generate_async("I", max_new_tokens=gpt2.info.max_context_tokens - 20))[0]
 
     assert asyncio.run(leave()).text
+
+
+def test_a_cancelled_task_ends_its_call(roomy, whole_time, embedder):
+    async def leave(call):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(call, 0.1)
+
+    async def tokens():
+        async for _ in roomy.stream_async("I", **ENDLESS):
+            pass
+
+    for call in (roomy.generate_async(["I", "he"], **TWO), tokens(), embedder.embed_async(["A cat sat on the mat. " * 40] * 300)):
+        begin = time.monotonic()
+        asyncio.run(leave(call))  # which waits for the loop's threads
+        assert time.monotonic() - begin < 0.2 + whole_time / 2

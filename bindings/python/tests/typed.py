@@ -1,5 +1,8 @@
 """Not run: what mypy --strict, which reads it, must say of calls. An ignored error that is none is an error too."""
 
+import asyncio
+from contextlib import aclosing
+
 import numpy as np
 import tfinfer
 import tfinfer.integrations.sentence_transformers as tfinfer_sentence_transformers
@@ -21,8 +24,12 @@ async def calls(model: tfinfer.Model) -> None:
     assert_type(await model.embed_async("text"), NDArray[np.float32])
     assert_type(await model.ner_async("text", stride=3), list[Entity])
     assert_type(await model.generate_async(["text"]), list[list[Generated]])
-    async for token in model.stream_async("text", top_k=3):
-        assert_type(token, Token)
+    task = asyncio.create_task(model.generate_async("text"))
+    assert_type(await asyncio.wait_for(task, 1), list[Generated])
+    async with aclosing(model.stream_async("text", top_k=3)) as tokens:
+        async for token in tokens:
+            assert_type(token, Token)
+    model.tokenizer([("text", "pair")], padding=True)
     assert_type(model.tokenizer.batch_decode([[1]]), list[str])
     model.generate("text", num_beam=4)  # type: ignore[call-overload]
     model.ner("text", aggregation_strategy="best")  # type: ignore[call-overload]

@@ -23,6 +23,13 @@ T = TypeVar("T")
 _LEVELS = {value: name for name, value in _c.LOG_LEVEL.items()}
 
 
+class _Worker(threading.local):
+    given_up: threading.Event | None = None
+
+
+worker = _Worker()  # of a thread that works for an async call: set when its task was cancelled
+
+
 class Callbacks:
     """The functions of one C call, or of one request, and what went wrong in them.
 
@@ -33,6 +40,11 @@ class Callbacks:
         self.error: BaseException | None = None
         self._progress: Callable[[int, int], object] | None = None
         self._logits: Callable[..., object] | None = None
+        self._given_up = worker.given_up
+
+    def given_up(self) -> bool:
+        """Nobody waits for the call any more: it may end."""
+        return self._given_up is not None and self._given_up.is_set()
 
     def set_progress(self, struct: Any, function: Callable[[int, int], object] | None) -> None:
         """Fill a struct's two fields; without a function, for Ctrl-C alone."""
@@ -55,7 +67,7 @@ class Callbacks:
                 self._progress(done, total)
             except BaseException as error:
                 self.error = error
-        return 0 if self.error is None else 1
+        return 1 if self.error is not None or self.given_up() else 0
 
     def logits(self, sequence: int, ids: int, count: int, logits: int, vocab: int) -> int:
         """The function works on copies: it may keep them, and C's memory is gone after the call."""
@@ -67,7 +79,7 @@ class Callbacks:
                 values[:] = changed
             except BaseException as error:
                 self.error = error
-        return 0 if self.error is None else 1
+        return 1 if self.error is not None or self.given_up() else 0
 
     def raise_error(self) -> None:
         error, self.error = self.error, None
@@ -88,22 +100,26 @@ class Callbacks:
     def _run_beside(self, work: Callable[[], T], meanwhile: Callable[[], object]) -> T:
         results: list[T] = []
         errors: list[BaseException] = []
-        done = threading.Event()
+        begun, done = threading.Lock(), threading.Event()
 
         def body() -> None:
-            try:
-                results.append(work())
-            except BaseException as error:
-                errors.append(error)
-            done.set()
+            if begun.acquire(blocking=False):
+                try:
+                    results.append(work())
+                except BaseException as error:
+                    errors.append(error)
+                done.set()
 
-        threading.Thread(target=body, name="tfinfer call", daemon=True).start()
-        try:
-            meanwhile()
-            done.wait()
-        except BaseException as interrupt:
-            self.error = interrupt  # the next callback ends the call
-            done.wait()
+        first: list[Callable[[], object]] = [threading.Thread(target=body, name="tfinfer call", daemon=True).start, meanwhile]
+        while not done.is_set():  # however often it is interrupted: until C has returned, what it reads and writes must stay
+            try:
+                while first:
+                    first.pop(0)()
+                done.wait()
+            except BaseException as interrupt:
+                self.error = interrupt  # the next callback ends the call
+                if begun.acquire(blocking=False):  # it has not, and never will
+                    break
         self.raise_error()
         if errors:
             raise errors.pop()

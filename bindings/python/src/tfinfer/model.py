@@ -24,7 +24,7 @@ from .request import Request
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from numpy.typing import NDArray
     from typing_extensions import Self, Unpack
@@ -361,7 +361,7 @@ class Model:
     fill_mask_async = threaded(fill_mask)
     generate_async = threaded(generate)
 
-    def stream_async(self, prompt: Any = None, **options: Unpack[o.GenerateOptions]) -> AsyncIterator[Token]:
+    def stream_async(self, prompt: Any = None, **options: Unpack[o.GenerateOptions]) -> AsyncGenerator[Token, None]:
         """The tokens of stream(); a task that is cancelled cancels the request."""
         return stream_in_threads(self.stream, prompt, **options)
 

@@ -204,6 +204,8 @@ class Request:
                 self._callbacks.raise_error()
             if status != STATUS["timeout"]:
                 return status
+            if self._callbacks.given_up():
+                raise errors.CancelledError("its task was cancelled")
 
     def _result(self, r: _c.Generated) -> Generated:
         data = ctypes.string_at(r.text or 0, r.text_bytes)
