@@ -55,6 +55,7 @@ def works_on(classifier, gpt2):
         ([[1, 2], ["x"]], TypeError),
         ([[[1, 2]]], ValueError),
         ([[1, 2], [[3]]], ValueError),
+        ([1, [2]], ValueError),
         (np.zeros((1, 2, 3), np.int32), ValueError),
         (np.int32(5), TypeError),
         ([5, 10**6], errors.InvalidError),
@@ -67,6 +68,42 @@ def works_on(classifier, gpt2):
 def test_inputs(classifier, inputs, error):
     with pytest.raises(error):
         classifier.classify(inputs)
+
+
+class Longer(list):
+    """It says so of itself, as a list did from which another thread has taken something since."""
+
+    def __len__(self):
+        return 100_000
+
+
+class Other(str):
+    def encode(self, *_):
+        return b"other"
+
+
+def test_what_lies_about_itself(classifier, gpt2):
+    texts, pairs = ["the cat", "water"], ["sat", "is"]
+    for ours, given in (
+        (classifier.classify(texts, pairs=pairs), classifier.classify(Longer(texts), pairs=Longer(pairs))),
+        (classifier.classify(texts), classifier.classify(list(map(Other, texts)))),
+    ):
+        assert [row.logits.tolist() for row in ours] == [row.logits.tolist() for row in given]
+    assert classifier.encode(Longer(texts), pairs=Longer(pairs)).starts.tolist() == classifier.encode(texts, pairs=pairs).starts.tolist()
+    assert classifier.tokenizer(Longer(texts), Longer(pairs)) == classifier.tokenizer(texts, pairs)
+    assert len(gpt2.generate(Longer(texts), stop_strings=Longer(["zz"]), max_new_tokens=2)) == 2
+
+
+def test_texts_in_arrays(classifier):
+    want = [row.score for row in classifier.classify(["the cat", "water"])]
+    for dtype in (str, object):
+        assert [row.score for row in classifier.classify(np.array(["the cat", "water"], dtype))] == want
+    assert classifier.classify(np.array("water")).score == want[1]
+    rows = np.array([None, None])
+    rows[:] = [5, 6, 7], [8]
+    assert [row.score for row in classifier.classify(rows)] == [row.score for row in classifier.classify([[5, 6, 7], [8]])]
+    with pytest.raises(TypeError):
+        classifier.classify(np.array(["the cat", None], object))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +209,7 @@ def test_out(made, out, error):
         (dict(max_new_tokens=1.5), TypeError),
         (dict(max_new_tokens="5"), TypeError),
         (dict(max_new_tokens=0), errors.InvalidError),
-        (dict(temperature="warm"), ValueError),
+        (dict(temperature="0.7"), TypeError),
         (dict(temperature=float("nan")), ValueError),
         (dict(do_sample=True, temperature=-1.0), errors.InvalidError),
         (dict(num_beams=65), errors.InvalidError),
@@ -190,7 +227,7 @@ def test_out(made, out, error):
         (dict(bad_words_ids=[["x"]]), TypeError),
         (dict(bad_words_ids=[[]]), errors.InvalidError),
         (dict(sequence_bias=5), TypeError),
-        (dict(sequence_bias={(1,): "x"}), ValueError),
+        (dict(sequence_bias={(1,): "1"}), TypeError),
         (dict(exponential_decay_length_penalty=5), TypeError),
         (dict(logits_processor=5), TypeError),
         (dict(embeddings=np.zeros((2, 3), np.float32)), (TypeError, ValueError)),
@@ -297,6 +334,13 @@ def test_the_tokenizers_arguments(embedder, gpt2):
         (lambda: tokenizer("a", ["b", "c"]), ValueError),
         (lambda: tokenizer("a", padding="sideways"), ValueError),
         (lambda: tokenizer("a", padding=True, padding_side="up"), ValueError),
+        (lambda: tokenizer("a", padding=True, pad_to_multiple_of=-8), ValueError),
+        (lambda: tokenizer("a", padding=True, pad_to_multiple_of=BIG), OverflowError),
+        (lambda: tokenizer("a", padding=True, pad_to_multiple_of=2.5), TypeError),
+        (lambda: tokenizer("a", padding="max_length", max_length=-5), ValueError),
+        (lambda: tokenizer("a", padding="max_length", max_length=BIG), OverflowError),
+        (lambda: tokenizer([("a", "b"), ("c",)]), ValueError),
+        (lambda: tokenizer([("a", "b"), "cd", 5]), TypeError),
         (lambda: tokenizer("a", truncation="all", max_length=3), ValueError),
         (lambda: tokenizer("a", max_length=BIG), OverflowError),
         (lambda: tokenizer("a", max_length=1), errors.InvalidError),

@@ -45,6 +45,7 @@ def same(got, want):
         dict(max_length=7),
         dict(truncation="only_first", max_length=8, stride=2, return_overflowing_tokens=True, return_offsets_mapping=True),
         dict(return_token_type_ids=True, return_attention_mask=False),
+        dict(return_attention_mask=None, padding_side=None, pad_to_multiple_of=None, max_length=None, truncation=None),
     ],
 )
 def test_calls(both, name, options):
@@ -61,6 +62,8 @@ def test_pairs(both, options):
     firsts, seconds = map(list, zip(*PAIRS))
     same(ours(firsts, seconds, **options), theirs(firsts, seconds, **options))
     same(ours(firsts[0], seconds[0], **options), theirs(firsts[0], seconds[0], **options))
+    same(ours(firsts[0], "", **options), theirs(firsts[0], "", **options))  # no pair
+    same(ours(PAIRS, **options), theirs(PAIRS, **options))
     got, want = ours(firsts, seconds, **options), theirs(firsts, seconds, **options)
     for i in range(len(firsts)):
         assert got.sequence_ids(i) == want.sequence_ids(i) and got.word_ids(i) == want.word_ids(i) and got.tokens(i) == want.tokens(i)
@@ -73,6 +76,7 @@ def test_pairs(both, options):
         dict(padding="longest", pad_to_multiple_of=8, padding_side="left"),
         dict(padding="max_length", max_length=20, truncation=True, return_special_tokens_mask=True, return_offsets_mapping=True),
         dict(padding="max_length", max_length=4),
+        dict(padding="max_length", max_length=0, pad_to_multiple_of=0),
         dict(padding=True, return_tensors="np"),
         dict(padding=True, return_tensors="pt", truncation=True, max_length=6, return_overflowing_tokens=True),
     ],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import operator
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _c
@@ -25,6 +26,8 @@ def integer(value: Any, what: str, bits: int) -> int:
 
 
 def number(value: Any, what: str) -> float:
+    if isinstance(value, (str, bytes, bytearray)):  # float() reads those
+        raise TypeError(f"{what} must be a number, not {type(value).__name__}")
     real = float(value)
     if real != real:
         raise ValueError(f"{what} must not be NaN")
@@ -34,7 +37,15 @@ def number(value: Any, what: str) -> float:
 def utf8(text: Any, what: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a string, not {type(text).__name__}")
-    return text.encode()
+    return str.encode(text)  # a subclass may have another
+
+
+def path(value: Any) -> bytes:
+    """Of a file or folder: a string, bytes or os.PathLike; names that are no UTF-8 too."""
+    data = os.fsencode(value)
+    if b"\0" in data:
+        raise ValueError("path must not have a NUL in it")
+    return data
 
 
 def c_string(text: Any, what: str) -> bytes:
@@ -44,8 +55,8 @@ def c_string(text: Any, what: str) -> bytes:
     return data
 
 
-def text_array(texts: Sequence[Any], what: str) -> Any:
-    """tf_text[len(texts)], a tf_text for one; it keeps the texts' bytes alive."""
+def text_array(texts: tuple[Any, ...], what: str) -> Any:
+    """tf_text[len(texts)], a tf_text for one; it keeps the texts' bytes alive. A tuple: another thread may make a list shorter meanwhile."""
     if len(texts) == 1:
         data = utf8(texts[0], what)
         return _c.Text(data, len(data))
@@ -56,16 +67,19 @@ def text_array(texts: Sequence[Any], what: str) -> Any:
     return array
 
 
-def as_array(value: Any) -> NDArray[Any]:
+def as_array(value: Any, what: str) -> NDArray[Any]:
     """What NumPy and DLPack share is not copied."""
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         return cast("NDArray[Any]", np.from_dlpack(value))
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of different lengths, say
+        raise ValueError(f"{what}: {error}") from None
 
 
 def int32(value: Any, what: str) -> NDArray[np.int32]:
     """Integers of any width as contiguous int32; a copy only where they are not."""
-    array = as_array(value)
+    array = as_array(value, what)
     if array.dtype == np.int32:
         return np.ascontiguousarray(array)
     if not array.size:
@@ -89,7 +103,7 @@ def address(array: NDArray[Any]) -> int:
 
 def float32(value: Any, what: str) -> NDArray[np.float32]:
     """Floating-point numbers of any width as contiguous float32; a copy only where they are not."""
-    array = as_array(value)
+    array = as_array(value, what)
     if array.dtype.kind != "f" and array.size:
         raise TypeError(f"{what} must be floating-point numbers, not {array.dtype}")
     return np.ascontiguousarray(array, np.float32)

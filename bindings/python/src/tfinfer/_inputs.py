@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import ctypes
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _arrays, _c
@@ -68,31 +67,32 @@ def _one() -> One:
 class Inputs:
     """A tf_input and all that it points at. `single`: the caller gave one input, not a list of them."""
 
-    __slots__ = ("_alive", "_input_width", "c", "count", "lengths", "single", "texts")
+    __slots__ = ("_alive", "_input_width", "c", "count", "lengths", "pairs", "single", "texts")
 
     def __init__(self, inputs: Any, given: dict[str, Any], input_width: int) -> None:
         """Takes what it knows out of `given`: pairs, type_ids, embeddings."""
         pairs, type_ids, embeddings = given.pop("pairs", None), given.pop("type_ids", None), given.pop("embeddings", None)
         self.c = unset(_c.Input)
-        self.texts: Sequence[Any] | None = None
+        self.texts: tuple[Any, ...] | None = None
+        self.pairs: tuple[Any, ...] | None = None
         self.lengths: NDArray[np.int32] | None = None
         self._input_width = input_width
         self._alive: list[Any] = []
         if inputs is None and embeddings is None:
             raise TypeError("texts, ids or embeddings must be given")
+        if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OTU":
+            inputs = inputs.tolist()  # of texts, or of ids of different lengths
         if isinstance(inputs, str):
-            self.single, self.texts = True, [inputs]
-        elif isinstance(inputs, np.ndarray) and inputs.dtype.kind == "U":
-            self.single, self.texts = inputs.ndim == 0, inputs.reshape(-1).tolist()
+            self.single, self.texts = True, (inputs,)
         elif isinstance(inputs, (list, tuple)) and (not inputs or isinstance(inputs[0], (str, bytes))):
-            self.single, self.texts = False, inputs
+            self.single, self.texts = False, tuple(inputs)
         if self.texts is not None:
             self._set_texts(self.texts, pairs, type_ids, embeddings)
         else:
             self._set_sequences(inputs, pairs, type_ids, embeddings)
         self.c.count = self.count
 
-    def _set_texts(self, texts: Sequence[Any], pairs: Any, type_ids: Any, embeddings: Any) -> None:
+    def _set_texts(self, texts: tuple[Any, ...], pairs: Any, type_ids: Any, embeddings: Any) -> None:
         if type_ids is not None or embeddings is not None:
             raise TypeError("type_ids and embeddings go with ids, not with texts")
         self.count = len(texts)
@@ -102,9 +102,10 @@ class Inputs:
                 pairs = [pairs]
             if not isinstance(pairs, (list, tuple)):
                 raise TypeError(f"pairs must be a string or a list of strings, not {type(pairs).__name__}")
-            if len(pairs) != self.count:
-                raise ValueError(f"{self.count} texts and {len(pairs)} pairs")
-            self.c.pairs = self._address(_arrays.text_array(pairs, "pair"))
+            self.pairs = tuple(pairs)
+            if len(self.pairs) != self.count:
+                raise ValueError(f"{self.count} texts and {len(self.pairs)} pairs")
+            self.c.pairs = self._address(_arrays.text_array(self.pairs, "pair"))
 
     def one(self, i: int) -> _c.Input:
         """A tf_input of input number i alone, where it lies; valid as long as this object is."""

@@ -77,7 +77,7 @@ class Rows:
             return np.ones(self.bounds[-1][1] if self.bounds else 0, np.int32)
         return np.frombuffer(self._bytes[name], np.int32 if name in _INT32 else np.int64)
 
-    def pad(self, pad_id: int, padding: bool | str, max_length: int, multiple: int | None, side: str) -> None:
+    def pad(self, pad_id: int, padding: bool | str, max_length: int, multiple: int, side: str) -> None:
         """Make all rows as long as the longest, or as max_length."""
         if padding not in (True, "longest", "max_length", "do_not_pad"):
             raise ValueError(f'padding must be True, "longest", "max_length", "do_not_pad" or False, not {padding!r}')
@@ -91,8 +91,9 @@ class Rows:
         width = int(lengths.max())
         if padding == "max_length" and max_length < 2**31 - 1:
             width = max_length
-        if multiple:
-            width = -(-width // multiple) * multiple
+        if max_length < 0 or multiple < 1:
+            raise ValueError(f"max_length and pad_to_multiple_of must not be negative: {max_length}, {multiple}")
+        width = -(-width // multiple) * multiple
         full = np.maximum(lengths, width)  # max_length does not cut
         starts = np.concatenate([[0], np.cumsum(full)])
         first = starts[:-1] if side == "right" else starts[1:] - lengths

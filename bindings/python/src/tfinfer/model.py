@@ -74,7 +74,7 @@ class Model:
         log: called with a level ("debug", "info", "warning") and a line of text. progress: called with (bytes loaded, bytes in all); an
         exception in it ends the call and comes out of it.
         """
-        name = _arrays.c_string(os.fspath(path), "path")
+        name = _arrays.path(path)
         return cls._open(lambda given, out: lib.tf_model_open(name, given, out), log, progress, dict(options))
 
     @classmethod
@@ -160,7 +160,7 @@ class Model:
             raise TypeError(f"unknown option {next(iter(given))}")
         info, count = self.info, given_inputs.count
         wanted = _arrays.ids([info.layers] if layers is None else layers, "layers")
-        starts = np.concatenate([[0], np.cumsum(self._lengths(given_inputs, options.get("pairs")))])
+        starts = np.concatenate([[0], np.cumsum(self._lengths(given_inputs))])
         tokens = int(starts[-1])
         out = Encoded(
             hidden=np.empty((len(wanted), tokens, info.width), np.float32) if len(wanted) else None,
@@ -268,7 +268,6 @@ class Model:
             given["pairs"] = context
         prepared, callbacks = self._prepare(question, given)
         c_options = fill(_c.AnswerOptions, given, _ANSWER_NAMES, {})
-        pairs: Any = [context] if isinstance(context, str) else context
         if contexts is not None:
             ranges = np.ascontiguousarray(_arrays.int32(contexts, "contexts"), np.int64)
             if ranges.size != 2 * prepared.count:
@@ -276,7 +275,7 @@ class Model:
             c_options.contexts = _arrays.address(ranges)
 
         def answer(s: _c.Span, i: int) -> Answer:
-            text = pairs[i][s.char_begin : s.char_end] if pairs else ""
+            text = prepared.pairs[i][s.char_begin : s.char_end] if prepared.pairs else ""
             return Answer(text, s.score, s.char_begin, s.char_end, s.byte_begin, s.byte_end, s.token_begin, s.token_end)
 
         return self._records(lib.tf_answer, prepared, callbacks, c_options, lib.tf_result_span, _c.Span, answer)
@@ -402,11 +401,11 @@ class Model:
         found = self._run(callbacks, work)
         return found[0] if inputs.single else found
 
-    def _lengths(self, inputs: Inputs, pairs: Any) -> NDArray[np.int32]:
+    def _lengths(self, inputs: Inputs) -> NDArray[np.int32]:
         """Tokens of each input."""
         if inputs.lengths is not None:
             return inputs.lengths
-        encoded = self.tokenizer(list(inputs.texts or []), [pairs] if isinstance(pairs, str) else pairs)
+        encoded = self.tokenizer(inputs.texts or (), inputs.pairs)
         return np.array([len(ids) for ids in encoded["input_ids"]], np.int32)
 
     def _prompts(self, prompts: Any, given: dict[str, Any]) -> Inputs:
@@ -436,7 +435,7 @@ def plan(path: str | os.PathLike[str], **options: Unpack[o.ModelOptions]) -> Pla
     """Bytes that Model.open with the same arguments will take, from the files' headers alone."""
     model_options, session_options = _open_options(dict(options))
     record = unset(_c.Plan)
-    name = _arrays.c_string(os.fspath(path), "path")
+    name = _arrays.path(path)
     check(lib.tf_model_plan(name, model_options, session_options, record))
     return Plan(*(getattr(record, name) for name in Plan._fields))
 

@@ -75,7 +75,7 @@ class _Settings:
         self.c.sequence_bias_values = _arrays.address(biases)
 
     def _stop_strings(self, value: Any) -> None:
-        strings = [value] if isinstance(value, str) else value
+        strings = (value,) if isinstance(value, str) else tuple(value)
         array = _arrays.text_array(strings, "stop_strings")
         self.alive.append(array)
         self.c.stop_strings, self.c.stop_string_count = ctypes.addressof(array), len(strings)

@@ -65,7 +65,7 @@ class Tokenizer:
         options = fill(_c.TokenizerOptions, {"mecab_dictionary": mecab_dictionary}, {}, {})
         if log is not None:
             options.log = log_callback(log)
-        name = _arrays.c_string(os.fspath(path), "path")
+        name = _arrays.path(path)
         handle = Handle(lambda out: lib.tf_tokenizer_open(name, options, out), lib.tf_tokenizer_close, keep=options)
         with handle as pointer:
             return cls(handle, pointer)
@@ -85,7 +85,7 @@ class Tokenizer:
 
     def __call__(
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | Sequence[tuple[str, str]],
         text_pair: str | Sequence[str] | None = None,
         *,
         add_special_tokens: bool = True,
@@ -94,11 +94,11 @@ class Tokenizer:
         max_length: int | None = None,
         stride: int = 0,
         pad_to_multiple_of: int | None = None,
-        padding_side: str = "right",
+        padding_side: str | None = None,
         truncation_side: str | None = None,
         return_tensors: str | None = None,
         return_token_type_ids: bool | None = None,
-        return_attention_mask: bool = True,
+        return_attention_mask: bool | None = None,
         return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False,
         return_offsets_mapping: bool = False,
@@ -107,13 +107,17 @@ class Tokenizer:
     ) -> BatchEncoding:
         """Encode a text, a list of texts, or pairs: a dict of lists, or of arrays [rows, tokens] with return_tensors "np" or "pt".
 
+        Pairs: text_pair has the second text of each, or `text` is a list of (first, second).
+
         As in transformers: padding is True or "longest", "max_length", or False; truncation is True or "longest_first", "only_first",
         "only_second", or False, and a max_length alone truncates. return_token_type_ids: None gives them where the checkpoint's vocabulary
         is WordPiece. threads: that share the texts.
         """
         single = isinstance(text, str)
-        texts = [text] if isinstance(text, str) else text
-        pairs = [text_pair] if isinstance(text_pair, str) else text_pair
+        texts: Any = [text] if isinstance(text, str) else text
+        pairs: Any = ([text_pair] if text_pair else None) if isinstance(text_pair, str) else text_pair  # "" is none in transformers too
+        if pairs is None and isinstance(texts, (list, tuple)) and texts and isinstance(texts[0], (list, tuple)):
+            texts, pairs = zip(*((first, second) for first, second in texts))
         if truncation is None:
             truncation = max_length is not None and padding is False
         options = None  # as C has it
@@ -133,11 +137,13 @@ class Tokenizer:
 
         rows = self._encode(texts, pairs, options)
         if padding is not False:
-            rows.pad(self.info.pad_id, padding, max_length or self.info.model_max_length, pad_to_multiple_of, padding_side)
+            width = self.info.model_max_length if max_length is None else _arrays.integer(max_length, "max_length", 32)
+            multiple = _arrays.integer(pad_to_multiple_of or 1, "pad_to_multiple_of", 32)
+            rows.pad(self.info.pad_id, padding, width, multiple, padding_side or "right")
         if return_token_type_ids is None:
             return_token_type_ids = self.info.model == "WordPiece"
         keys = ["input_ids"]
-        keys += ["token_type_ids"] * return_token_type_ids + ["attention_mask"] * return_attention_mask
+        keys += ["token_type_ids"] * return_token_type_ids + ["attention_mask"] * (return_attention_mask is None or return_attention_mask)
         if return_special_tokens_mask or return_offsets_mapping or return_length or return_overflowing_tokens:
             keys += ["special_tokens_mask"] * return_special_tokens_mask + ["offset_mapping"] * return_offsets_mapping
             keys += ["length"] * return_length + ["overflow_to_sample_mapping"] * return_overflowing_tokens
@@ -235,6 +241,7 @@ class Tokenizer:
         for given in (texts, pairs):
             if given is not None and not isinstance(given, (list, tuple)):
                 raise TypeError(f"text must be a string or a list of strings, not {type(given).__name__}")
+        texts, pairs = tuple(texts), None if pairs is None else tuple(pairs)
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"{len(texts)} texts and {len(pairs)} pairs")
         first = _arrays.text_array(texts, "text")
