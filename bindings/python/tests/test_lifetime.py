@@ -319,6 +319,11 @@ PROGRAMS = {
     "threading.Thread(target=lambda: model.generate('I', max_new_tokens=200, logits_processor=wait), daemon=True).start()\n"
     "time.sleep(0.3)",
     "a callback's closure": "request = model.stream('I', logits_processor=lambda *given: model)\nnext(request)",
+    "a call at exit": "import atexit\natexit.register(lambda: model.generate('I', max_new_tokens=2, logits_processor=lambda *given: None))",
+    "a call of what is left at the end": "import builtins\nclass Left:\n"
+    "    def __init__(self): self.model = model; self.__del__()\n"
+    "    def __del__(self): self.model.generate('I', max_new_tokens=2, logits_processor=lambda *given: None)\n"
+    "builtins.left = Left()",
     "an exception": "model.stream('I')\nraise SystemExit(0)",
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -88,7 +89,7 @@ class Callbacks:
 
     def run(self, work: Callable[[], T], meanwhile: Callable[[], object] = lambda: None) -> T:
         """The result of `work`, C calls that call these functions back. meanwhile: what the main thread does instead of waiting at once."""
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not sys.is_finalizing():  # no thread begins any more
             return self._run_beside(work, meanwhile)
         try:
             return work()
@@ -110,7 +111,13 @@ class Callbacks:
                     errors.append(error)
                 done.set()
 
-        first: list[Callable[[], object]] = [threading.Thread(target=body, name="tfinfer call", daemon=True).start, meanwhile]
+        def begin() -> None:
+            try:
+                threading.Thread(target=body, name="tfinfer call", daemon=True).start()
+            except RuntimeError:  # there is none to be had, as in Python 3.12 at exit: without Ctrl-C
+                body()
+
+        first: list[Callable[[], object]] = [begin, meanwhile]
         while not done.is_set():  # however often it is interrupted: until C has returned, what it reads and writes must stay
             try:
                 while first:
