@@ -1,6 +1,8 @@
 """Tokenizer against a fast tokenizer of transformers: the same call gives the same keys and values."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -86,6 +88,16 @@ def test_padding(both, options):
         ours, theirs = both[name]
         same(ours(texts.CURIOUS, **options), theirs(texts.CURIOUS, **options))
         same(ours("the cat", **options), theirs("the cat", **options))
+
+
+def test_what_a_call_gives_can_be_copied(both):
+    for options in ({}, dict(padding=True, return_tensors="pt")):
+        encoded = both["minilm"][0](["a b", "c"], **options)
+        for copied in (copy.deepcopy(encoded), pickle.loads(pickle.dumps(encoded))):
+            assert copied.keys() == encoded.keys() and copied.word_ids(1) == encoded.word_ids(1)
+            assert all(np.array_equal(copied[key][1], encoded[key][1]) for key in encoded)
+            with pytest.raises(AttributeError):
+                copied.tokens()
 
 
 def test_rows_of_different_lengths_make_no_array(both):

@@ -69,12 +69,14 @@ def text_array(texts: tuple[Any, ...], what: str) -> Any:
 
 def as_array(value: Any, what: str) -> NDArray[Any]:
     """What NumPy and DLPack share is not copied."""
-    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
-        return cast("NDArray[Any]", np.from_dlpack(value))
     try:
+        if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+            return cast("NDArray[Any]", np.from_dlpack(value))
         return np.asarray(value)
     except ValueError as error:  # lists of different lengths, say
         raise ValueError(f"{what}: {error}") from None
+    except (BufferError, RuntimeError) as error:  # a tensor that NumPy has no type for, or that lies elsewhere
+        raise TypeError(f"{what}: {error}") from None
 
 
 def int32(value: Any, what: str) -> NDArray[np.int32]:

@@ -145,6 +145,10 @@ class BatchEncoding(dict[str, Any]):
 
         return torch.from_numpy(array)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, which goes to other processes too: all but tokens(), for which the vocabulary is needed."""
+        return {"_rows": self._rows}
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
