@@ -78,7 +78,8 @@ template <class T> class [[nodiscard]] expected
     /** The value; there must be one, for * and ->. */
     T &operator*() &noexcept { return *std::get_if<0>(&held_); }
     const T &operator*() const &noexcept { return *std::get_if<0>(&held_); }
-    T &&operator*() &&noexcept { return std::move(*std::get_if<0>(&held_)); }
+    /** Of what has no name, the value itself: for (const auto &t : *s.generate("...")). */
+    T operator*() && { return std::move(*std::get_if<0>(&held_)); }
     T *operator->() noexcept { return std::get_if<0>(&held_); }
     const T *operator->() const noexcept { return std::get_if<0>(&held_); }
     /** Why there is no value. */

@@ -55,7 +55,7 @@ typedef enum tf_dtype {
     TF_DTYPE_AUTO = 0, /**< GPU: what is stored (fp16 for bf16 that it lacks). CPU: bf16 for a 16-bit checkpoint where the processor
                             has bf16 instructions, else fp32 */
     TF_DTYPE_FP32 = 1,
-    TF_DTYPE_TF32 = 2,
+    TF_DTYPE_TF32 = 2, /**< not in this version: TF_STATUS_UNSUPPORTED */
     TF_DTYPE_BF16 = 3,
     TF_DTYPE_FP16 = 4,
     TF_DTYPE_FP64 = 5 /**< of stored tensors alone */

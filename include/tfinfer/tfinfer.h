@@ -53,7 +53,7 @@ typedef struct tf_result tf_result;   /**< records that a task found, grouped by
 
 /* ---------------------------------------------------------------- model ---- */
 
-/** Format of the weights of matrix products. */
+/** Format of the weights of matrix products. This version has NONE alone; the others are TF_STATUS_UNSUPPORTED. */
 typedef enum tf_quantization { TF_QUANTIZATION_NONE = 0, TF_QUANTIZATION_INT8 = 1, TF_QUANTIZATION_FP8 = 2 } tf_quantization;
 
 /** Settings of tf_model_open(). */

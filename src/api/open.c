@@ -75,9 +75,7 @@ static tf_dtype auto_dtype(const tf_model *m, tfi_dtype stored)
 static tf_status choose_dtype(tf_model *m, int32_t asked, const tfi_source *source, tfi_dtype *out)
 {
     m->dtype = asked == TF_DTYPE_AUTO ? auto_dtype(m, tfi_model_stored_dtype(source)) : (tf_dtype)asked;
-    if (m->dtype == TF_DTYPE_TF32)
-        return tfi_fail(TF_STATUS_UNSUPPORTED,
-                        is_cuda(m) ? "dtype tf32 is not built" : "dtype tf32 is a GPU's; device \"cpu\" has fp32 and bf16");
+    if (m->dtype == TF_DTYPE_TF32) return tfi_fail(TF_STATUS_UNSUPPORTED, "dtype tf32 is not built");
     *out = m->dtype == TF_DTYPE_FP32 ? TFI_F32 : m->dtype == TF_DTYPE_BF16 ? TFI_BF16 : TFI_F16;
     return m->backend->supports(m->backend, *out);
 }

@@ -56,6 +56,9 @@ void loops_tell_why_they_end()
     for (const tfinfer::token &t : *g) text += t.text;
     CHECK_STATUS(g->status(), TF_STATUS_END);
     CHECK(*g->text() == text && g->result()->ids.size() == 5);
+    std::string again; /* what is in an expected without a name lives as long as the loop */
+    for (const tfinfer::token &t : *s->generate("abc", o)) again += t.text;
+    CHECK(again == text);
 
     int n = 0;
     auto ended = s->generate("abc", o, [&](auto, auto, auto) { return ++n < 3; });
