@@ -45,8 +45,12 @@ typedef struct tf_id_lists {
     int64_t count;       /**< 0: none */
 } tf_id_lists;
 
-/** When beam search ends: at the first complete beams, or when no better ones can come. */
-typedef enum tf_early_stopping { TF_EARLY_STOPPING_OFF = 0, TF_EARLY_STOPPING_ON = 1, TF_EARLY_STOPPING_NEVER = 2 } tf_early_stopping;
+/** When beam search ends; transformers' False, True and "never". */
+typedef enum tf_early_stopping {
+    TF_EARLY_STOPPING_OFF = 0,  /**< num_beams are complete and none that runs, scored at the length it has, is better than the worst of them */
+    TF_EARLY_STOPPING_ON = 1,   /**< num_beams are complete */
+    TF_EARLY_STOPPING_NEVER = 2 /**< as OFF, but with length_penalty > 0 scored at the longest it could get */
+} tf_early_stopping;
 
 /**
  * Changes the logits of one sequence before sampling; called once a step and sequence (beam), after the processors that the options
