@@ -109,7 +109,7 @@ static inline void tf_model_options_init(tf_model_options *o)
  *         TF_STATUS_CORRUPT      a file is malformed; the text names file, key and value
  *         TF_STATUS_UNSUPPORTED  a family, head, setting, dtype or device that is not built; named
  *         TF_STATUS_CANCELLED    the progress callback said so
- *         TF_STATUS_IO, TF_STATUS_NOMEM, TF_STATUS_INVALID
+ *         TF_STATUS_IO, TF_STATUS_NOMEM, TF_STATUS_INVALID, TF_STATUS_DEVICE
  *
  * The files must not change while they are read; after return they are not needed any more.
  */
@@ -254,7 +254,8 @@ TF_API tf_status tf_model_graph(const tf_model *m, int32_t format, char *text, i
 /**
  * Take the working memory for runs of `m`. Runs allocate nothing; around them, texts take memory for their token ids and
  * results for their records, from the model's allocator.
- * @return OK, NOMEM (also: over memory_budget; the text gives both numbers), INVALID.
+ * @return OK, NOMEM (also: over memory_budget; the text gives both numbers), INVALID, UNSUPPORTED (an operation that the device has not for
+ *         the model's types; named), DEVICE, FORKED.
  */
 TF_API tf_status tf_session_open(tf_model *m, const tf_session_options *options, tf_session **out);
 TF_API void tf_session_close(tf_session *s);

@@ -24,7 +24,8 @@
  * Ownership: handles are movable, not copyable; one that was moved from, closed or made by default is empty, and a call on it is
  * TF_STATUS_INVALID. Views (span, std::string_view) in what is returned belong to the handle, as in C.
  * Inputs keep views of the caller's texts and arrays, like std::string_view: do not keep an input made from a temporary.
- * Threads: as in C. Callbacks may throw: the call, or the request's next(), ends and throws the same.
+ * Threads: as in C. Functions given as progress or logits may throw: the call, or the request's next(), ends and throws the same. The C
+ * functions of option structs and sources (log, allocator, files) must not.
  */
 #ifndef TFINFER_TFINFER_HPP
 #define TFINFER_TFINFER_HPP
