@@ -287,7 +287,7 @@ struct generated {
 /** tf_logits_fn; false ends the request with TF_STATUS_CANCELLED. */
 using logits_function = std::function<bool(std::int32_t sequence, span<const std::int32_t> ids, span<float> logits)>;
 
-/** One request (tf_generate), and a range, to be gone through once, of the tokens that come out of it. */
+/** One request (tf_generate), and a range, to be gone through once, of the tokens that come out of it; not to be moved meanwhile. */
 class request : public handle<tf_generate, tf_generate_close>
 {
   public:
