@@ -6,6 +6,7 @@ import gc
 import inspect
 import pickle
 import threading
+import time
 import warnings
 import weakref
 
@@ -57,6 +58,8 @@ def tensors(output):
     """The tensors of an output by name, but for the cache, which an accelerated model does not have."""
     found = {}
     for name, value in output.items():
+        if value is None:
+            continue
         if isinstance(value, tuple):
             found.update(tensors({f"{name}.{i}": v for i, v in enumerate(value)}))
         elif name != "past_key_values":
@@ -186,6 +189,13 @@ def test_what_falls_back(rng):
     model.set_attn_implementation("eager")
     falls_back(accelerated, model, "labels", **batch, labels=labels)
     falls_back(accelerated, model, "output_attentions", **batch, output_attentions=True)
+    base = draw("BertModel", rng)
+    accelerated_base = accelerate(base)
+    base.set_attn_implementation("eager")
+    for given in (dict(output_attentions=True, output_hidden_states=True), dict(output_hidden_states=[0, 1]), dict(output_hidden_states=1)):
+        falls_back(accelerated_base, base, "output_", **batch, **given)
+    with torch.no_grad():
+        same(silent(accelerated_base, **batch, output_hidden_states=True), base(**batch, output_hidden_states=True), batch["attention_mask"])
     accelerated.train()
     torch.manual_seed(5)
     with pytest.warns(FallbackWarning, match="training mode"):
@@ -234,6 +244,135 @@ def test_a_model_that_is_not_built(rng):
         accelerate(hooked, fallback="raise")
     with pytest.raises(errors.UnsupportedError, match="dtype="):
         accelerate(draw("BertModel", rng).double(), fallback="raise")
+
+
+class Adapted(torch.nn.Linear):
+    """A Linear that computes more than its weight and bias, under the same names, as LoRA does."""
+
+    def __init__(self, linear):
+        super().__init__(linear.in_features, linear.out_features)
+        self.load_state_dict(linear.state_dict())
+        self.low_rank = torch.nn.Parameter(torch.randn_like(self.weight))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.low_rank.T
+
+
+def deepen(model):
+    model.bert.encoder.layer.append(copy.deepcopy(model.bert.encoder.layer[0]))
+
+
+def adapt(model):
+    model.bert.encoder.layer[0].attention.self.query = Adapted(model.bert.encoder.layer[0].attention.self.query)
+
+
+def patch(model):
+    model.bert.embeddings.forward = model.bert.embeddings.forward
+
+
+def of_8_bits(model):
+    weight = model.classifier.weight.detach().to(torch.float8_e4m3fn)
+    model.classifier.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+@pytest.mark.parametrize(
+    ("cls", "change", "words"),
+    [
+        ("BertForTokenClassification", adapt, "attention.self.query is not what"),
+        ("BertForTokenClassification", deepen, "is not what the configuration"),
+        ("BertForTokenClassification", patch, "bert.embeddings has hooks"),
+        ("BertForTokenClassification", lambda m: m.classifier.register_forward_hook(lambda *_: None), "classifier has hooks"),
+        ("BertForTokenClassification", lambda m: m.classifier.register_forward_pre_hook(lambda *_: None), "classifier has hooks"),
+        ("BertForTokenClassification", lambda m: setattr(m.bert.embeddings.LayerNorm, "eps", 0.5), "LayerNorm is not what"),
+        ("BertForTokenClassification", lambda m: setattr(m, "classifier", torch.nn.Linear(m.config.hidden_size, 77)), "shape"),
+        ("BertForTokenClassification", lambda m: m.to("meta"), "on meta"),
+        ("BertForTokenClassification", of_8_bits, "classifier.weight is torch.float8"),
+        ("RobertaModel", lambda m: setattr(m.config, "pad_token_id", m.config.pad_token_id + 1), "word_embeddings is not what"),
+        ("GPT2LMHeadModel", lambda m: setattr(m, "lm_head", torch.nn.Linear(m.config.n_embd, m.config.vocab_size)), "lm_head is not what"),
+        ("T5EncoderModel", lambda m: m.encoder.set_input_embeddings(torch.nn.Embedding(*m.shared.weight.shape)), "encoder.embed_tokens"),
+        ("T5ForConditionalGeneration", lambda m: m.decoder.set_input_embeddings(torch.nn.Embedding(*m.shared.weight.shape)), "decoder.embed"),
+    ],
+)
+def test_what_weights_do_not_show(cls, change, words, rng):
+    """A model that is more, or other, than its configuration and its weights say is not taken for what they say."""
+    model = draw(cls, rng)
+    change(model)
+    with pytest.warns(FallbackWarning, match=words):
+        assert accelerate(model) is model
+
+
+def test_what_may_differ(rng):
+    """What calls of transformers leave behind, and what does not act, is no reason to refuse."""
+    model = draw("BertForTokenClassification", rng)
+    ids = draw_batch(model, rng)["input_ids"]
+    model(ids, output_hidden_states=True, output_attentions=True)  # hooks of transformers' own stay
+    model.resize_token_embeddings(model.config.vocab_size + 5, mean_resizing=False)
+    model.dropout.p = 0.7
+    same(silent(accelerate(model, fallback="raise"), ids), silent(model, ids))
+    model.compile(backend="eager")
+    strict = accelerate(model, fallback="raise")
+    same(silent(strict, ids), silent(model, ids))
+    assert strict._compiled_call_impl is None  # else PyTorch's model would run, and live on
+
+
+def step(model, accelerated):
+    for weight in accelerated.parameters():
+        weight.grad = torch.ones_like(weight)
+    torch.optim.SGD(accelerated.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        step,
+        lambda model, accelerated: accelerated.load_state_dict({name: 1.5 * t for name, t in model.state_dict().items()}),
+        lambda model, accelerated: model.load_state_dict({name: 1.5 * t for name, t in model.state_dict().items()}, assign=True),
+        lambda model, accelerated: accelerated.resize_token_embeddings(model.config.vocab_size + 5, mean_resizing=False),
+        lambda model, accelerated: setattr(accelerated, "classifier", torch.nn.Linear(model.config.hidden_size, 7)),
+        lambda model, accelerated: model.bfloat16(),
+    ],
+)
+def test_a_change_afterwards(change, rng):
+    """The accelerated model sees that it has other weights than PyTorch's now; once more accelerated, it has them."""
+    model = draw("BertForTokenClassification", rng)
+    batch = draw_batch(model, rng)
+    accelerated = accelerate(model)
+    same(silent(accelerated, **batch), silent(model, **batch), batch["attention_mask"])
+    change(model, accelerated)
+    falls_back(accelerated, model, "has changed since", **batch)
+    if model.dtype == torch.float32:
+        same(silent(accelerate(model), **batch), silent(model, **batch), batch["attention_mask"])
+
+
+def test_hooks(rng):
+    """Those of the model itself run once a call, whoever computes it; generate() leaves their steps to PyTorch."""
+    called = []
+    model = draw("BertForTokenClassification", rng)
+    batch = draw_batch(model, rng)
+    model.register_forward_hook(lambda *_: called.append(1))
+    accelerated = accelerate(model)
+    with torch.no_grad(), pytest.warns(FallbackWarning, match="labels"):
+        accelerated(**batch, labels=torch.zeros_like(batch["input_ids"]))
+    assert called == [1]
+    silent(accelerated, **batch)
+    assert called == [1, 1]
+    gpt2 = draw_generator("GPT2LMHeadModel", rng)
+    accelerated = accelerate(gpt2)
+    for m in (gpt2, accelerated):
+        m.register_forward_hook(lambda _, __, output: setattr(output, "logits", -output.logits))
+    ids = torch.tensor([[5, 6, 7]])
+    falls_back(accelerated, gpt2, "hooks", lambda m: m.generate(ids, do_sample=False, max_new_tokens=4))
+    accelerated.compile(backend="eager")
+    falls_back(accelerated, gpt2, "hooks", lambda m: m.generate(ids, do_sample=False, max_new_tokens=4))
+
+
+def test_tracing(rng):
+    """A trace holds PyTorch's operations, not one call's numbers."""
+    model = draw("BertForTokenClassification", rng)
+    first, second = (torch.from_numpy(rng.integers(4, model.config.vocab_size, (2, 9))) for _ in range(2))
+    with pytest.warns(FallbackWarning, match="tracing"):
+        traced = torch.jit.trace(accelerate(model), (first,), strict=False)
+    assert torch.equal(traced(second)["logits"], silent(model, second).logits)
 
 
 def test_weights(rng):
@@ -295,6 +434,8 @@ def test_moves(rng):
     same(silent(accelerated, ids), silent(model, ids), bound=3e-2)
     assert accelerated.float().dtype == torch.float32
     same(silent(accelerated, ids), silent(model, ids))
+    falls_back(accelerate(model), model, "a float64 model needs dtype", lambda m: m.to(torch.float64)(ids).logits)
+    model.float()
     for change in (strict.half, lambda: strict.to("meta")):
         with pytest.raises(errors.UnsupportedError, match="stays on cpu"):
             change()
@@ -484,6 +625,8 @@ def test_generate_gives_scores(rng):
 @pytest.mark.parametrize("cls", ["GPT2LMHeadModel", "T5ForConditionalGeneration"])
 def test_generate_gives_scores_of_beams(cls, prompts, rng):
     model = draw_generator(cls, rng)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(0.2)  # a token whose probability rounds to 1 leaves beams with one score
     accelerated = accelerate(model, fallback="raise")
     batch = {name: value[:prompts] for name, value in draw_batch(model, rng, "left").items()}
     settings = dict(num_beams=4, num_return_sequences=3, length_penalty=0.5, repetition_penalty=1.2, max_new_tokens=8)
@@ -523,6 +666,37 @@ def test_sampling(demo):
     assert run(4, num_beams=2, num_return_sequences=1).shape[0] == 3
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("cls", ["GPT2LMHeadModel", "T5ForConditionalGeneration"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(top_k=0),
+        dict(top_k=0, top_p=0.4),
+        dict(top_k=0, min_p=0.2),
+        dict(top_k=0, typical_p=0.5),
+        dict(top_k=0, epsilon_cutoff=0.02),
+        dict(top_k=0, eta_cutoff=0.02),
+        dict(top_k=0, top_h=0.4),
+        dict(top_k=5),
+        dict(top_k=10**6, temperature=0.6),
+        dict(),
+        dict(temperature=1.5, top_k=20, top_p=0.8, repetition_penalty=1.4, renormalize_logits=True),
+    ],
+    ids=lambda s: "-".join(s) or "defaults",
+)
+def test_sampling_draws_from_the_same(settings, cls, beams, rng):
+    """What a step draws from: the logits with what is excluded at -inf, for the first token."""
+    model = draw_generator(cls, rng)
+    ids = torch.from_numpy(rng.integers(4, model.config.vocab_size, (1, 6)))
+    given = dict(do_sample=True, num_beams=beams, max_new_tokens=1, return_dict_in_generate=True, output_scores=True, **settings)
+    [got], [want] = (m.generate(ids, **given).scores for m in (accelerate(model, fallback="raise"), model))
+    at_edge = (got.isinf() != want.isinf()).sum()  # a sum of probabilities may reach its bound one token sooner
+    assert at_edge <= beams and (at_edge == 0 or set(settings) & {"top_p", "typical_p", "top_h"})
+    kept = ~got.isinf() & ~want.isinf()
+    np.testing.assert_allclose(got[kept], want[kept], atol=1e-3, rtol=1e-4)
+
+
 def test_streamers_and_criteria(demo):
     for name, prompt in (("gpt2", "In the morning"), ("t5", "harbour")):
         model, accelerated, tokenizer = demo[name]
@@ -547,6 +721,7 @@ def test_streamers_and_criteria(demo):
 
         for more in (
             dict(stopping_criteria=[After()]),
+            dict(stopping_criteria=[lambda input_ids, scores: input_ids.shape[1] >= 8]),  # a bool, as older ones give it
             dict(stopping_criteria=transformers.StoppingCriteriaList([After()]), logits_processor=[Odd()]),
             dict(logits_processor=transformers.LogitsProcessorList([Odd()])),
             dict(stop_strings=["zzz", word], tokenizer=tokenizer),
@@ -597,10 +772,35 @@ def test_prompts_of_every_form(demo, rng):
             assert torch.equal(got, want), (list(given), beams)
 
 
+def test_settings_without_effect(demo):
+    """The library refuses them by name; transformers runs."""
+    for name in ("gpt2", "t5"):
+        model, accelerated, _ = demo[name]
+        given = dict(do_sample=False, max_new_tokens=5)
+        if name == "t5":
+            given["decoder_input_ids"] = torch.tensor([[model.generation_config.decoder_start_token_id, 9, 8]])
+        ids = torch.tensor([[5, 6, 7]])
+        past = transformers.MaxTimeCriteria(max_time=5.0, initial_timestamp=time.time() - 100)
+        for more in (
+            dict(forced_bos_token_id=7),
+            dict(cache_implementation="static"),
+            dict(pad_token_id=model.config.vocab_size + 1, output_scores=True, return_dict_in_generate=True),
+            dict(stopping_criteria=transformers.StoppingCriteriaList([past])),
+        ):
+            got, want = (m.generate(ids, **given, **more) for m in (accelerated, model))
+            assert torch.equal(*(getattr(found, "sequences", found) for found in (got, want))), more
+        got, want = (m.generate(ids.int(), **given) for m in (accelerated, model))
+        assert torch.equal(got, want) and got.dtype == want.dtype
+
+
 def test_generate_falls_back(demo, rng):
     class Same(transformers.LogitsProcessor):
         def __call__(self, input_ids, scores):
             return scores
+
+    class SeesScores(transformers.StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.tensor([bool(scores[-1].max() > 1e9)])
 
     class Never(transformers.StoppingCriteria):
         def __call__(self, input_ids, scores, **kwargs):
@@ -625,6 +825,17 @@ def test_generate_falls_back(demo, rng):
             call(logits_processor=[transformers.TemperatureLogitsWarper(0.5)], do_sample=False),
         )
         falls_back(accelerated, model, "stopping criteria", call(stopping_criteria=[Never()]))
+        one = dict(input_ids=ids.input_ids[:1], attention_mask=torch.ones_like(ids.input_ids[:1]))
+        with_scores = dict(stopping_criteria=[SeesScores()], output_scores=True, return_dict_in_generate=True)
+        falls_back(accelerated, model, "that see scores", lambda m, c=call(**one, **with_scores): c(m).sequences)
+        eos = transformers.StoppingCriteriaList([transformers.EosTokenCriteria([7, 8])])
+        falls_back(accelerated, model, "EosTokenCriteria of the caller's", call(stopping_criteria=eos))
+        falls_back(accelerated, model, "eos_ids: id 0 is -1", call(eos_token_id=-1, pad_token_id=0))
+        endless = dict(stop_strings=["a", "A"], tokenizer=tokenizer, eos_token_id=None, pad_token_id=0)
+        falls_back(accelerated, model, "without eos_token_id", call(**endless))
+        own = call(custom_generate=lambda model, input_ids, **given: transformers.GenerationMixin._sample(model, input_ids, **given))
+        falls_back(accelerated, model, "custom_generate", own)
+        falls_back(accelerated, model, "assisted", call(**one, assistant_model=model))
         falls_back(accelerated, model, "stop_strings with more", call(stop_strings=["q"], tokenizer=tokenizer, num_beams=2))
         falls_back(accelerated, model, "output_hidden_states", call(output_hidden_states=True, return_dict_in_generate=True))
         if name == "gpt2":
@@ -633,9 +844,6 @@ def test_generate_falls_back(demo, rng):
         falls_back(accelerated, model, "prefix_allowed_tokens_fn with", call(prefix_allowed_tokens_fn=allowed, forced_eos_token_id=5))
         if name == "gpt2":
             falls_back(accelerated, model, "on the right", call(**right))
-            falls_back(
-                accelerated, model, "assisted", call(input_ids=ids.input_ids[:1], attention_mask=None, assistant_model=copy.deepcopy(model))
-            )
         else:
             outputs = model.get_encoder()(**right)
             falls_back(
@@ -659,6 +867,8 @@ def test_generate_falls_back(demo, rng):
 
         with pytest.raises(ZeroDivisionError):
             call(prefix_allowed_tokens_fn=fails)(strict)
+        with pytest.raises(errors.InvalidError, match="eos_ids"):
+            call(eos_token_id=-1)(strict)
         assert call()(strict).shape[0] == 2
 
 

@@ -54,8 +54,8 @@ class Call:
     def __init__(self, hf: Any, model: Model, kind: Any, given: dict[str, Any]) -> None:
         if "decoder_input_ids" in signature(kind).parameters:
             raise RefusedError(f"{kind.__name__}.forward (generate runs)")
-        if hf.training:
-            raise RefusedError("training mode")
+        if hf.training or torch.jit.is_tracing():  # a trace would keep this call's numbers as constants
+            raise RefusedError("training mode" if hf.training else "tracing")
         self.model, self.kind, self.config, self.dtype = model, kind, hf.config, hf.dtype
         self.ids, self.vectors = given.pop("input_ids", None), given.pop("inputs_embeds", None)
         if (self.ids is None) == (self.vectors is None):
@@ -63,6 +63,8 @@ class Call:
         self.types = given.pop("token_type_ids", None)
         self.return_dict: bool = given.pop("return_dict", getattr(hf.config, "return_dict", True))
         self.all_layers: bool = given.pop("output_hidden_states", getattr(hf.config, "output_hidden_states", False))
+        if not isinstance(self.all_layers, bool):
+            raise RefusedError("output_hidden_states of some layers")
         self.keep = given.pop("logits_to_keep", 0)
         self.main = self.ids if self.ids is not None else self.vectors
         if self.main.dim() != (2 if self.ids is not None else 3):

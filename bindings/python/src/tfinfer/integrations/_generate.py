@@ -7,6 +7,7 @@ Shapes: B prompts, R results a prompt, W columns of the (decoder's) prompt, V vo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,8 @@ class Loop:
                 self.prefix = processor
             elif name not in _LENGTHS:
                 raise RefusedError(f"logits processor {name}")
+        if self.width > 1:  # forced behind a prompt of one token alone
+            self.options.pop("forced_bos_token_id", None)
         for setting in _BEHIND_PREFIX if self.prefix is not None else ():
             if setting in self.options:
                 raise RefusedError(f"prefix_allowed_tokens_fn with {setting}")
@@ -170,11 +173,15 @@ class Loop:
         eos: list[int] = []
         for criterion in criteria:
             if isinstance(criterion, utils.MaxTimeCriteria):
-                self.options["max_time"] = criterion.max_time
+                left = criterion.initial_timestamp + criterion.max_time - time.time()
+                self.options["max_time"] = max(left, 1e-6)  # transformers makes one step then
             elif isinstance(criterion, utils.EosTokenCriteria):
                 eos = criterion.eos_token_id.tolist()
             elif not isinstance(criterion, utils.MaxLengthCriteria):
                 self.watching.append(criterion)
+        own = self.config._eos_token_tensor
+        if eos != ([] if own is None else own.tolist()):
+            raise RefusedError("an EosTokenCriteria of the caller's")
         self.options["eos_token_id"] = eos
         self.options["max_new_tokens"] = (criteria.max_length or self.config.max_length) - self.width
 
@@ -183,6 +190,10 @@ class Loop:
         stops = [criterion for criterion in self.watching if isinstance(criterion, utils.StopStringCriteria)]
         if stops and self.repeats > 1:
             raise RefusedError("stop_strings with more than one sequence a prompt")
+        if stops and self.count > 1 and not self.options["eos_token_id"]:
+            raise RefusedError("stop_strings for several prompts without eos_token_id, where what has ended goes on")
+        if len(self.watching) > len(stops) and self.config.return_dict_in_generate and self.config.output_scores:
+            raise RefusedError("stopping criteria of the caller's that see scores")
         if (self.called or len(self.watching) > len(stops) or self.streamer is not None) and self.count * self.repeats > 1:
             raise RefusedError("stopping criteria, logits processors and streamers of the caller's with more than one sequence")
 
@@ -192,6 +203,8 @@ class Loop:
         if options["eos_token_id"] and least > 0:
             options["min_new_tokens"] = min(least, options["max_new_tokens"])
         options["do_sample"] = bool(config.do_sample)
+        if config.do_sample:
+            options.setdefault("top_k", 0)  # no processor for it: transformers draws from all, the library from 50 unless told
         if config.num_beams > 1:
             names = ("num_beams", "length_penalty", "early_stopping")
             options.update({name: getattr(config, name) for name in names})
@@ -205,7 +218,10 @@ class Loop:
     def run(self) -> Any:
         """What the loop of transformers' would give."""
         rows = iter(range(self.count))
-        found = self.model._each(self.inputs, self._given, lambda request: self._finish(request, next(rows)), patient=True)
+        try:
+            found = self.model._each(self.inputs, self._given, lambda request: self._finish(request, next(rows)), patient=True)
+        except errors.InvalidError as refusal:  # of settings that PyTorch may take, before the first token
+            raise RefusedError(str(refusal)) from refusal
         if self.streamer is not None:
             self.streamer.end()
         results = [result for row in found for result in row[0]]
@@ -285,14 +301,14 @@ class Loop:
             ids = torch.cat([ids, new], dim=1)
             if self.streamer is not None:
                 self.streamer.put(new[0].cpu())
-            if any(bool(criterion(ids, None).all()) for criterion in self.watching):
+            if any(bool(torch.as_tensor(criterion(ids, None)).all()) for criterion in self.watching):
                 request.cancel()
                 break
         return int(ids.shape[1]) - self.width
 
     def _sequences(self, new: list[NDArray[np.int32]]) -> Any:
         """[B * R, W + the most new ids], padding behind those that ended sooner."""
-        full = self.prompts.new_full((len(new), max(map(len, new))), self._padding_id())
+        full = self.prompts.new_full((len(new), max(map(len, new))), self._padding_id(), dtype=torch.long)
         for row, ids in zip(full, new):
             row[: len(ids)] = torch.from_numpy(ids)
         return torch.cat([self.prompts.repeat_interleave(self.results, 0), full], dim=1)
@@ -315,7 +331,8 @@ class Loop:
         """[B * R, V] for each step, of beams [B * beams, V]; where a sequence had ended, the padding token has probability 1."""
         rows = [steps for row in kept for steps in row]
         ended = np.full(self.model.info.vocab_size, -np.inf, np.float32)
-        ended[self._padding_id()] = 0
+        if 0 <= self._padding_id() < len(ended):
+            ended[self._padding_id()] = 0
         return tuple(
             torch.from_numpy(np.stack([row[step] if step < len(row) else ended for row in rows])).to(self.prompts.device)
             for step in range(max(map(len, rows)))

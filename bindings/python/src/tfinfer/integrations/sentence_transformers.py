@@ -25,7 +25,7 @@ from .. import errors
 from ..model import Model
 from . import _forward
 from . import transformers as hf
-from ._engine import Engine, FallbackWarning, RefusedError, check_fallback, open_model
+from ._engine import REFUSALS, Engine, FallbackWarning, RefusedError, check_fallback, open_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,7 +58,7 @@ def accelerate(model: M, *, fallback: Fallback = "warn", borrow: bool = False, *
             raise RefusedError("a SentenceTransformer whose transformer is accelerated already")
         engine, whole = _open(model, torch_model, fallback, borrow, dict(options))
         _forward.output_class(torch_model.__class__)
-    except (RefusedError, errors.UnsupportedError, errors.NotFoundError) as refusal:
+    except REFUSALS as refusal:
         accelerated: M = hf.refused(model, refusal, fallback)
     else:
         accelerated = _view(model, hf.view(torch_model, engine), whole)
@@ -75,7 +75,7 @@ def _open(model: Any, torch_model: Any, fallback: Fallback, borrow: bool, option
         return open_model(torch_model, {}, {}, borrow, dict(options))
 
     try:
-        return Engine(whole, torch_model, fallback), True
+        return Engine(whole, torch_model, fallback, model), True
     except (RefusedError, errors.UnsupportedError):
         return Engine(alone, torch_model, fallback), False
 
