@@ -98,6 +98,35 @@ def test_modules(pooling, rng, tmp_path):
         near(silent(accelerated.encode, TEXTS), model.encode(TEXTS))
 
 
+class Tripled(torch.nn.Linear):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+def test_modules_that_are_more(rng, tmp_path):
+    """A module behind the transformer that its weights do not describe runs in PyTorch; one that changes afterwards takes all there."""
+    model = build(tmp_path, rng, "mean")
+    width = model.get_embedding_dimension()
+    for change in (
+        lambda dense: setattr(dense.linear, "__class__", Tripled),
+        lambda dense: dense.linear.register_forward_hook(lambda _, __, output: 2 * output),
+    ):
+        dense = modules.Dense(width, 24)
+        change(dense)
+        changed = SentenceTransformer(modules=[*model, dense], device="cpu")
+        accelerated = accelerate(changed, fallback="raise")
+        assert not accelerated._tfinfer_whole
+        near(silent(accelerated.encode, TEXTS), changed.encode(TEXTS))
+    dense = modules.Dense(width, 24)
+    changed = SentenceTransformer(modules=[*model, dense], device="cpu")
+    accelerated = accelerate(changed)
+    near(silent(accelerated.encode, TEXTS), changed.encode(TEXTS))
+    with torch.no_grad():
+        dense.linear.weight.mul_(2)
+    with pytest.warns(FallbackWarning, match=r"2\.linear\.weight, which has changed"):
+        near(accelerated.encode(TEXTS), changed.encode(TEXTS))
+
+
 def test_modules_that_are_not_built(rng, tmp_path):
     """What stands behind the transformer runs in PyTorch."""
     model = build(tmp_path, rng, "mean", [modules.Dropout(0.3), modules.LayerNorm(64)])

@@ -155,9 +155,14 @@ def _check_modules(hf_model: Any) -> None:
     for name, module in hf_model.named_modules():
         if name not in made or _form(module) != _form(made[name]):
             raise RefusedError(f"{name or type(hf_model).__name__} is not what the configuration makes of it")
-        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values()) if name else ()  # its own go with the view
-        if "forward" in vars(module) or any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks):
+        if name and hooked(module):  # the model's own hooks go with the view
             raise RefusedError(f"{name} has hooks, or a forward of its own")
+
+
+def hooked(module: Any) -> bool:
+    """Whether more happens in it than its class says; transformers' own hooks only look."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return "forward" in vars(module) or any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
 
 
 def _form(module: Any) -> tuple[type, list[str], str]:

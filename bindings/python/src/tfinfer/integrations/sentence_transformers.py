@@ -25,7 +25,7 @@ from .. import errors
 from ..model import Model
 from . import _forward
 from . import transformers as hf
-from ._engine import REFUSALS, Engine, FallbackWarning, RefusedError, check_fallback, open_model
+from ._engine import REFUSALS, Engine, FallbackWarning, RefusedError, check_fallback, hooked, open_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["FallbackWarning", "accelerate"]
 M = TypeVar("M")
 _EMBEDDING = "sentence_embedding"
+_BUILT = ("torch.nn.", "transformers.", "sentence_transformers.")
 
 
 def accelerate(model: M, *, fallback: Fallback = "warn", borrow: bool = False, **options: Unpack[ModelOptions]) -> M:
@@ -85,6 +86,9 @@ def _modules(model: Any, torch_model: Any) -> tuple[dict[str, str], dict[str, An
     files: dict[str, str] = {}
     tensors: dict[str, Any] = {}
     listed = []
+    for name, part in model.named_modules():
+        if name and (hooked(part) or not type(part).__module__.startswith(_BUILT)):
+            raise RefusedError(f"the module {name}, which is not as it was built")
     for i, module in enumerate(model):
         kind = type(module)
         names = [getattr(module, name, _EMBEDDING) for name in ("module_input_name", "module_output_name")] if i else []
