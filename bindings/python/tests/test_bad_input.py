@@ -1,5 +1,6 @@
 """Wrong calls: an exception of Python's that names what is wrong, and the model works on."""
 
+import asyncio
 import concurrent.futures
 
 import numpy as np
@@ -278,6 +279,18 @@ def test_exceptions_in_callbacks(classifier, gpt2, made):
             pool.submit(call).result()
 
 
+def test_stop_iteration_in_a_callback(gpt2):
+    """It neither ends the caller's loop as if nothing were wrong nor leaves a task waiting."""
+    spent = dict(max_new_tokens=3, logits_processor=lambda *_: next(iter(())))
+
+    async def several():
+        await asyncio.wait_for(gpt2.generate_async("I", **spent), 10)
+
+    for call in (lambda: list(gpt2.stream("I", **spent)), lambda: gpt2.generate("I", **spent), lambda: asyncio.run(several())):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            call()
+
+
 def test_an_exception_in_log_is_reported(monkeypatch):
     import sys
 
@@ -321,6 +334,9 @@ def test_what_a_callback_keeps_stays_valid(gpt2):
         (MODELS / "gpt2-prose", dict(kv_tokens=-1), errors.InvalidError),
         (MODELS / "gpt2-prose", dict(nonsense=1), TypeError),
         (MODELS / "gpt2-prose", dict(allocator=1), TypeError),
+        (MODELS / "gpt2-prose", dict(log=1), TypeError),
+        (MODELS / "gpt2-prose", dict(progress=1), TypeError),
+        (b"/nowhere/\xff", {}, errors.NotFoundError),
     ],
 )
 def test_open(path, options, error):

@@ -39,7 +39,12 @@ def test_tensors(parts, punctuate):
     odd = {name: np.asfortranarray(array) for name, array in arrays.items()}
     spread = {name: np.repeat(array, 2, axis=-1)[..., ::2] for name, array in arrays.items()}
     double = {name: t.double() for name, t in tensors.items()}
-    for given in (tensors, arrays, odd, spread, double):
+    foreign = {name: array.astype(">f4") for name, array in arrays.items()}
+    packed = {name: np.zeros(array.shape, [("a", "i1"), ("b", "f4")]) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        packed[name]["b"] = array
+    loose = {name: array["b"] for name, array in packed.items()}  # five bytes from one number to the next
+    for given in (tensors, arrays, odd, spread, double, foreign, loose):
         for borrow in (False, True):
             with opened(files, given, borrow=borrow) as model:
                 assert [(e.label, e.start, e.end) for e in model.ner(TEXT)] == [(e.label, e.start, e.end) for e in want]
@@ -96,6 +101,7 @@ def test_wrong_sources(parts):
         (errors.CorruptError, "config.json", {"config.json": b"{"}),
         (errors.CorruptError, "config.json", {"config.json": b""}),
         (TypeError, "bytes or a string", {"config.json": 7}),
+        (TypeError, "must be a dict", [("config.json", b"")]),
         (TypeError, "bytes or a string", {"config.json": None}),
         (TypeError, "must be a string", {7: b""}),
     ):

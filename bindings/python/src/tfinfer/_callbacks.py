@@ -49,6 +49,8 @@ class Callbacks:
 
     def set_progress(self, struct: Any, function: Callable[[int, int], object] | None) -> None:
         """Fill a struct's two fields; without a function, for Ctrl-C alone."""
+        if function is not None and not callable(function):
+            raise TypeError("progress must be a function of (done, total)")
         self._progress = function
         struct.progress, struct.progress_user = _PROGRESS, self._number()
 
@@ -84,6 +86,8 @@ class Callbacks:
 
     def raise_error(self) -> None:
         error, self.error = self.error, None
+        if isinstance(error, StopIteration):  # it would end the caller's iteration, and an event loop cannot pass it on
+            raise RuntimeError("a callback raised StopIteration") from error
         if error is not None:
             raise error
 
@@ -152,6 +156,8 @@ _PROGRESS, _LOGITS = _c.ProgressFn(_progress), _c.LogitsFn(_logits)
 
 def log_callback(function: Callable[[str, str], object]) -> Any:
     """C cannot be told of a failure here; Python reports it as it reports those of finalizers."""
+    if not callable(function):
+        raise TypeError("log must be a function of (level, text)")
 
     def write(user: int | None, level: int, text: bytes) -> None:
         function(_LEVELS[level], text.decode("utf-8", "replace"))

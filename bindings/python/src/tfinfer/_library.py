@@ -18,11 +18,11 @@ def _load() -> ctypes.CDLL:
     path = os.environ.get("TFINFER_LIBRARY") or os.path.join(os.path.dirname(__file__), "libtfinfer.so")
     try:
         library = ctypes.CDLL(path)
-    except OSError as error:
+        for name, (result, arguments) in _c.FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:  # AttributeError: another library, or an older one
         raise ImportError(f"tfinfer: the library cannot be loaded: {error}", path=path) from error
-    for name, (result, arguments) in _c.FUNCTIONS.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
     return library
 
 

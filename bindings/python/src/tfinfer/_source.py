@@ -26,6 +26,9 @@ class Source:
     """
 
     def __init__(self, files: Mapping[str, Any], tensors: Mapping[str, Any], borrow: bool, label: str | None) -> None:
+        for what, given in (("files", files), ("tensors", tensors)):
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{what} must be a dict, not {type(given).__name__}")
         self._alive: list[Any] = [_FILE, _TENSOR, _RELEASE]
         self._files = {c_string(name, "a file's name"): self._bytes(name, data) for name, data in files.items()}
         self._tensors = [self._record(name, tensor) for name, tensor in tensors.items()]
@@ -64,6 +67,7 @@ class Source:
             if tensor.device.type == "cuda":
                 record.device = tensor.device.index
         elif isinstance(tensor, np.ndarray):
+            tensor = np.require(tensor, tensor.dtype.newbyteorder("="), "A")  # else a copy that C can read
             dtype, address, strides = tensor.dtype.name, tensor.ctypes.data, [s // tensor.itemsize for s in tensor.strides]
         else:
             raise TypeError(f"{name}: a tensor must be one of PyTorch's or a NumPy array, not {type(tensor).__name__}")

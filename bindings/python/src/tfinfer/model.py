@@ -95,7 +95,7 @@ class Model:
         are among the files. borrow: they stay as they are as long as the model is open, and those that have the right format are used where
         they lie; otherwise all are copied. label: what error texts call it.
         """
-        source = Source(files, tensors or {}, borrow, label)
+        source = Source(files, {} if tensors is None else tensors, borrow, label)
         return cls._open(source.open, log, progress, dict(options))
 
     @classmethod
