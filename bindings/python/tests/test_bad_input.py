@@ -214,6 +214,7 @@ def test_out(made, out, error):
         (dict(max_new_tokens="5"), TypeError),
         (dict(max_new_tokens=0), errors.InvalidError),
         (dict(temperature="0.7"), TypeError),
+        (dict(temperature=10**400), OverflowError),
         (dict(temperature=float("nan")), ValueError),
         (dict(do_sample=True, temperature=-1.0), errors.InvalidError),
         (dict(num_beams=65), errors.InvalidError),
@@ -223,6 +224,7 @@ def test_out(made, out, error):
         (dict(early_stopping=1, num_beams=2), ValueError),
         (dict(stop_strings=5), TypeError),
         (dict(stop_strings=["a", 5]), TypeError),
+        (dict(stop_strings="\ud800"), UnicodeEncodeError),
         (dict(stop_strings=[""]), errors.InvalidError),
         (dict(eos_token_id="x"), TypeError),
         (dict(eos_token_id=[BIG]), OverflowError),
@@ -238,8 +240,10 @@ def test_out(made, out, error):
     ],
 )
 def test_settings_of_generate(gpt2, options, error):
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         gpt2.generate("the", **options)
+    if error in (TypeError, OverflowError):
+        assert next(iter(options)) in str(caught.value)
 
 
 @pytest.mark.parametrize("prompt", [None, 7, b"x", object(), {"a": 1}, [None], [["x"]], [[1], "x"]])
@@ -353,6 +357,7 @@ def test_the_tokenizers_arguments(embedder, gpt2):
         (lambda: tokenizer("a", ["b", "c"]), ValueError),
         (lambda: tokenizer("a", padding="sideways"), ValueError),
         (lambda: tokenizer("a", padding=True, padding_side="up"), ValueError),
+        (lambda: tokenizer("a", padding=True, return_length=BIG, pad_to_multiple_of="x"), TypeError),
         (lambda: tokenizer("a", padding=True, pad_to_multiple_of=-8), ValueError),
         (lambda: tokenizer("a", padding=True, pad_to_multiple_of=BIG), OverflowError),
         (lambda: tokenizer("a", padding=True, pad_to_multiple_of=2.5), TypeError),

@@ -19,16 +19,22 @@ pointer: Callable[[Any], Any] = (ctypes.c_char * 0).from_buffer
 
 
 def integer(value: Any, what: str, bits: int) -> int:
-    number = operator.index(value) if not isinstance(value, (bool, np.bool_)) else int(value)
+    try:
+        number = operator.index(value) if not isinstance(value, (bool, np.bool_)) else int(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {type(value).__name__}") from None
     if not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1) or number == _c.UNSET:
         raise OverflowError(f"{what}: {number} is out of range")
     return number
 
 
 def number(value: Any, what: str) -> float:
-    if isinstance(value, (str, bytes, bytearray)):  # float() reads those
-        raise TypeError(f"{what} must be a number, not {type(value).__name__}")
-    real = float(value)
+    try:
+        real = ctypes.c_double(value).value  # float() reads strings too
+    except TypeError:
+        raise TypeError(f"{what} must be a number, not {type(value).__name__}") from None
+    except OverflowError:
+        raise OverflowError(f"{what}: {value} is out of range") from None
     if real != real:
         raise ValueError(f"{what} must not be NaN")
     return real

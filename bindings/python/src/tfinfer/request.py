@@ -54,7 +54,12 @@ class _Settings:
             if name in _ID_ARRAYS:
                 self.alive.append(integers(self.c, *_ID_ARRAYS[name], value, name))
             else:
-                _POINTED[name](self, value)
+                try:
+                    _POINTED[name](self, value)
+                except (TypeError, ValueError) as error:
+                    if type(error) not in (TypeError, ValueError) or name in str(error):
+                        raise
+                    raise type(error)(f"{name}: {error}") from None  # Python's own, as of unpacking
 
     def _lists(self, sequences: Any, what: str) -> _c.IdLists:
         """Sequences of ids, packed."""

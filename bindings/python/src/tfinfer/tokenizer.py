@@ -143,10 +143,16 @@ class Tokenizer:
         if return_token_type_ids is None:
             return_token_type_ids = self.info.model == "WordPiece"
         keys = ["input_ids"]
-        keys += ["token_type_ids"] * return_token_type_ids + ["attention_mask"] * (return_attention_mask is None or return_attention_mask)
-        if return_special_tokens_mask or return_offsets_mapping or return_length or return_overflowing_tokens:
-            keys += ["special_tokens_mask"] * return_special_tokens_mask + ["offset_mapping"] * return_offsets_mapping
-            keys += ["length"] * return_length + ["overflow_to_sample_mapping"] * return_overflowing_tokens
+        for key, wanted in (
+            ("token_type_ids", return_token_type_ids),
+            ("attention_mask", return_attention_mask is None or return_attention_mask),
+            ("special_tokens_mask", return_special_tokens_mask),
+            ("offset_mapping", return_offsets_mapping),
+            ("length", return_length),
+            ("overflow_to_sample_mapping", return_overflowing_tokens),
+        ):
+            if wanted:
+                keys.append(key)
         return BatchEncoding(rows, keys, return_tensors, single and not return_overflowing_tokens, self.convert_ids_to_tokens)
 
     def encode(self, text: str, text_pair: str | None = None, **options: Any) -> list[int]:
