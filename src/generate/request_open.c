@@ -126,7 +126,6 @@ static tf_status make_source(tf_generate *g, const tfi_request_input *in)
 {
     const int32_t blocks = (int32_t)tfi_blocks_of(in->source_count);
 
-    g->source_count = in->source_count;
     if (in->source_count == 0) return TF_STATUS_OK;
     if (!(g->source_table = copy_ids(&g->arena, NULL, 0, blocks))) return TF_STATUS_NOMEM;
     if (in->source && !(g->source = copy_ids(&g->arena, in->source, in->source_count, in->source_count))) return TF_STATUS_NOMEM;
@@ -139,17 +138,31 @@ static tf_status make_source(tf_generate *g, const tfi_request_input *in)
 
 /* ---- room ---- */
 
+static int64_t wanted_blocks(const tf_generate *g)
+{
+    return (int64_t)g->settings.slots * g->max_blocks + tfi_blocks_of(g->source_count);
+}
+
+/* First of all: the sizes of the parts are the caller's numbers, and what can never run must not take their memory. */
+static tf_status check_room(const tf_generate *g)
+{
+    const int32_t slots = g->settings.slots;
+    const int64_t wanted = wanted_blocks(g);
+
+    if (wanted > g->room->blocks)
+        return tfi_fail(TF_STATUS_INVALID, "the request may need keys and values of %lld tokens, the session's kv_tokens is %lld",
+                        (long long)(wanted * TFI_KV_BLOCK), (long long)(g->room->blocks * TFI_KV_BLOCK));
+    if (slots > g->room->slots)
+        return tfi_fail(TF_STATUS_INVALID, "%d sequences; the session's max_sequences is %d", (int)slots, (int)g->room->slots);
+    return TF_STATUS_OK;
+}
+
 static tf_status take_room(tf_generate *g)
 {
     const int32_t slots = g->settings.slots;
+    const int64_t wanted = wanted_blocks(g);
     tfi_room *room = g->room;
-    const int64_t wanted = (int64_t)slots * g->max_blocks + tfi_blocks_of(g->source_count);
 
-    if (wanted > room->blocks)
-        return tfi_fail(TF_STATUS_INVALID, "the request may need keys and values of %lld tokens, the session's kv_tokens is %lld",
-                        (long long)(wanted * TFI_KV_BLOCK), (long long)(room->blocks * TFI_KV_BLOCK));
-    if (slots > room->slots)
-        return tfi_fail(TF_STATUS_INVALID, "%d sequences; the session's max_sequences is %d", (int)slots, (int)room->slots);
     if (!tfi_room_promise(room, wanted, slots))
         return tfi_fail(TF_STATUS_BUSY, "other requests hold what this one needs: %lld of %lld KV blocks, %d of %d sequences are free",
                         (long long)(room->blocks - room->promised), (long long)room->blocks, (int)room->free_slots, (int)room->slots);
@@ -192,14 +205,15 @@ tf_status tfi_request_open(tfi_room *room, tfi_memory *memory, const tfi_request
     g->vocab = in->vocab;
     g->width = in->width;
     g->prompt = in->count;
+    g->source_count = in->source_count;
     g->started_ms = -1;
     g->state = in->source_count > 0 ? TFI_REQUEST_SOURCE : TFI_REQUEST_PROMPT;
     if ((st = tfi_settings_open(&g->settings, in->defaults, in->options, &facts, memory)) < 0) goto fail;
     g->max_length = g->settings.sampling.max_length;
     g->max_new = g->max_length - g->prompt;
     g->max_blocks = (int32_t)tfi_blocks_of(g->max_length - 1); /* the last token is never read */
-    if ((st = make_sequences(g, in)) < 0 || (st = make_beams(g)) < 0 || (st = make_results(g)) < 0 || (st = make_kept(g)) < 0 ||
-        (st = make_stops(g)) < 0 || (st = make_source(g, in)) < 0 || (st = take_room(g)) < 0)
+    if ((st = check_room(g)) < 0 || (st = make_sequences(g, in)) < 0 || (st = make_beams(g)) < 0 || (st = make_results(g)) < 0 ||
+        (st = make_kept(g)) < 0 || (st = make_stops(g)) < 0 || (st = make_source(g, in)) < 0 || (st = take_room(g)) < 0)
         goto fail;
     *out = g;
     return TF_STATUS_OK;

@@ -511,6 +511,14 @@ static void room_is_kept(void)
     tf_generate_close(other);
     tf_generate_close(third);
     tiny_bench_close(&b);
+
+    tiny_bench_open(&b, TINY_T5, &so); /* whose length has no limit */
+    large.max_new_tokens = INT32_MAX;
+    const int64_t before = b.memory.live_bytes;
+    b.memory.peak_bytes = before;
+    CHECK_STATUS(open_text(b.session, "abcdefgh", &large, &g), TF_STATUS_INVALID);
+    CHECK(b.memory.peak_bytes - before < 1 << 20); /* nothing of that length was taken first */
+    tiny_bench_close(&b);
 }
 
 static void the_plan_holds(tiny_decoder kind)
