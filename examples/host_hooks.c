@@ -45,10 +45,10 @@ static void give_back(void *user, void *memory, size_t size)
 
 static void write_log(void *user, tf_log_level level, const char *text)
 {
-    static const char *const names[] = {"debug", "info", "warning"};
+    static const char *const names[] = {"debug", "info", "warning"}; /* a later library may have more */
 
     (void)user;
-    fprintf(stderr, "%s: %s\n", names[level], text);
+    fprintf(stderr, "%s: %s\n", level <= TF_LOG_WARNING ? names[level] : "log", text);
 }
 
 static int32_t watch(void *user, int64_t done, int64_t total)

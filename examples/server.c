@@ -12,7 +12,8 @@
  * full is said at once, by 503 with Retry-After, for an answer that comes too late is work for nobody. SIGTERM and SIGINT: no new request is
  * taken, those that were are answered, the program ends with status 0.
  *
- * It listens on 127.0.0.1 alone; port 0, the default, is any that is free. TLS, names and the world are the business of what stands before it. */
+ * It listens on 127.0.0.1 alone; port 0, the default, is any that is free. TLS, names and the world, clients too that send a byte now and
+ * then to hold a connection, are the business of what stands before it. */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -36,7 +37,7 @@ enum {
     DRAIN_SECONDS = 5,    /* the same while the server ends */
     RETRY_SECONDS = 1,    /* what a client that was refused is told to wait */
     TOKENS = 128,         /* that one request may generate */
-    HELD_TOKENS = 1024,   /* room for a worker, source and all, so that none waits for another */
+    HELD_TOKENS = 1024,   /* room for a worker, source and all; only a longer source of a T5 takes what others may be refused for */
     WORKERS_MAX = 64,
     QUEUE_MAX = 1024
 };
@@ -97,7 +98,7 @@ static void input_of(tf_input *in, const tf_text *text)
 
 static tf_status generate(server *s, const tf_text *text, json_t **answer)
 {
-    static const char *const finishes[] = {"none", "eos", "length", "stop", "time", "cancelled"};
+    static const char *const finishes[] = {"none", "eos", "length", "stop", "time", "cancelled"}; /* a later library may have more */
     tf_generate_options options;
     tf_generated result;
     tf_generate *g;
@@ -112,8 +113,9 @@ static tf_status generate(server *s, const tf_text *text, json_t **answer)
     status = tf_generate_wait(g, -1);
     if (status == TF_STATUS_OK) status = tf_generate_result(g, 0, &result);
     if (status == TF_STATUS_OK) {
+        const char *const finish = result.finish <= TF_FINISH_CANCELLED ? finishes[result.finish] : "other";
         *answer = json_pack("{s:s%, s:I, s:s}", "text", result.text, (size_t)result.text_bytes, "tokens",
-                            (json_int_t)result.count, "finish", finishes[result.finish]);
+                            (json_int_t)result.count, "finish", finish);
     }
     tf_generate_close(g);
     return status;
