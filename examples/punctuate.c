@@ -7,6 +7,8 @@
 
 #include <tfinfer/tfinfer.h>
 
+enum { SHARED_TOKENS = 32 };
+
 static void check(tf_status status)
 {
     if (status >= 0) return;
@@ -46,6 +48,7 @@ int main(int argc, char **argv)
     in.count = 1;
     tf_token_classify_options_init(&options);
     options.aggregation = TF_AGGREGATION_FIRST; /* the model was taught a label for the first piece of each word */
+    options.stride = SHARED_TOKENS;             /* a text longer than the model takes is read in windows */
     check(tf_token_classify(session, &in, &options, &found));
     memset(&entity, 0, sizeof entity);
     entity.struct_size = sizeof entity;
@@ -59,5 +62,6 @@ int main(int argc, char **argv)
     tf_result_close(found);
     tf_session_close(session);
     tf_model_close(model);
+    if (fflush(stdout)) return perror("standard output"), 1;
     return 0;
 }

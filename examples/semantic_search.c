@@ -4,14 +4,13 @@
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <tfinfer/tfinfer.h>
 
 enum { SHOWN = 5 };
 
 typedef struct lines {
-    tf_text *texts; /* [count] without the lines' ends, behind which there is a NUL */
+    tf_text *texts; /* [count] without the lines' ends */
     int64_t count, room;
 } lines;
 
@@ -35,18 +34,20 @@ static lines read_lines(const char *path)
     lines all = {NULL, 0, 0};
     char *line = NULL;
     size_t room = 0;
+    ssize_t size;
     FILE *f = fopen(path, "r");
 
     if (!f) fail(path);
-    while (getline(&line, &room, f) >= 0) {
-        line[strcspn(line, "\r\n")] = 0;
-        if (!*line) continue;
+    while ((size = getline(&line, &room, f)) >= 0) {
+        while (size > 0 && (line[size - 1] == '\n' || line[size - 1] == '\r')) size--;
+        if (!size) continue;
         if (all.count == all.room) {
             all.room = 2 * all.room + 64;
             all.texts = realloc(all.texts, (size_t)all.room * sizeof *all.texts);
             if (!all.texts) fail(path);
         }
-        all.texts[all.count++] = tf_text_of(line);
+        all.texts[all.count].data = line;
+        all.texts[all.count++].size = size;
         line = NULL; /* it is the list's now */
         room = 0;
     }
@@ -99,7 +100,9 @@ static void search(tf_session *session, const lines *all, const char *query, int
     }
     for (int shown = 0; shown < SHOWN && shown < all->count; shown++) {
         const int64_t best = find_best(scores, all->count);
-        printf("%.3f  %s\n", (double)scores[best], all->texts[best].data);
+        printf("%.3f  ", (double)scores[best]);
+        fwrite(all->texts[best].data, 1, (size_t)all->texts[best].size, stdout);
+        putchar('\n');
         scores[best] = -2; /* so that it is not found again */
     }
     free(scores);
@@ -124,5 +127,6 @@ int main(int argc, char **argv)
     free(all.texts);
     tf_session_close(session);
     tf_model_close(model);
+    if (fflush(stdout)) return perror("standard output"), 1;
     return 0;
 }

@@ -3,7 +3,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include <tfinfer/tokenizer.h>
 
@@ -25,13 +24,14 @@ static void decode(const tf_tokenizer *tokenizer, const tf_encoding_data *d)
     char *text = malloc((size_t)size + 1);
     if (!text) check(TF_STATUS_NOMEM);
     check(tf_tokenizer_decode(tokenizer, d->ids, d->tokens, &options, text, size, &size));
-    printf("  text: %.*s\n", (int)size, text);
+    fputs("  text: ", stdout);
+    fwrite(text, 1, (size_t)size, stdout);
+    putchar('\n');
     free(text);
 }
 
-static void show(const tf_tokenizer *tokenizer, tf_encoding *encoding, const char *line)
+static void show(const tf_tokenizer *tokenizer, tf_encoding *encoding, tf_text text)
 {
-    const tf_text text = tf_text_of(line);
     tf_encoding_data d;
 
     check(tf_tokenizer_encode(tokenizer, &text, NULL, 1, NULL, encoding));
@@ -40,7 +40,7 @@ static void show(const tf_tokenizer *tokenizer, tf_encoding *encoding, const cha
     for (int64_t i = 0; i < d.tokens; i++) {
         const char *token;
         check(tf_tokenizer_token(tokenizer, d.ids[i], &token));
-        printf("%8d  %-16s %.*s\n", (int)d.ids[i], token, (int)(d.byte_end[i] - d.byte_begin[i]), line + d.byte_begin[i]);
+        printf("%8d  %-16s %.*s\n", (int)d.ids[i], token, (int)(d.byte_end[i] - d.byte_begin[i]), text.data + d.byte_begin[i]);
     }
     decode(tokenizer, &d);
 }
@@ -49,19 +49,24 @@ int main(int argc, char **argv)
 {
     tf_tokenizer *tokenizer;
     tf_encoding *encoding;
-    char *line = NULL;
+    tf_text line;
+    char *data = NULL;
     size_t room = 0;
+    ssize_t size;
 
     if (argc < 2) return fprintf(stderr, "usage: tokenize PATH [TEXT...]\n"), 2;
     check(tf_tokenizer_open(argv[1], NULL, &tokenizer));
     check(tf_encoding_open(tokenizer, &encoding));
-    for (int i = 2; i < argc; i++) show(tokenizer, encoding, argv[i]);
-    while (argc == 2 && getline(&line, &room, stdin) >= 0) {
-        line[strcspn(line, "\n")] = 0;
+    for (int i = 2; i < argc; i++) show(tokenizer, encoding, tf_text_of(argv[i]));
+    while (argc == 2 && (size = getline(&data, &room, stdin)) >= 0) {
+        line.data = data;
+        line.size = size - (data[size - 1] == '\n'); /* a line may have a NUL in it */
         show(tokenizer, encoding, line);
     }
-    free(line);
+    free(data);
     tf_encoding_close(encoding);
     tf_tokenizer_close(tokenizer);
+    if (ferror(stdin)) return perror("standard input"), 1;
+    if (fflush(stdout)) return perror("standard output"), 1;
     return 0;
 }

@@ -85,6 +85,7 @@ class semantic_search(Programs):
         self.assertEqual(self.search(b"\n\n", "x"), [])
         [only] = self.search(b"a \xff b", "x")
         self.assertTrue(only.endswith("a \ufffd b"))
+        self.assertEqual(self.search(b"y\0 z\r\n", "x")[0][5:], "  y\0 z")
         [only] = self.search(b"and " * 50000, "x")  # one line of 200 KB, cut to what the model takes
         self.assertEqual(len(only.split()), 50001)
 
@@ -94,6 +95,7 @@ class semantic_search(Programs):
         self.assertIn(b"/no/such/file", error)
         _, error = self.run_one("semantic_search", BERT, "/", "x", status=1)
         self.assertIn(b"directory", error)
+        self.full("semantic_search", BERT, __file__, "x")
 
 
 class punctuate(Programs):
@@ -102,12 +104,19 @@ class punctuate(Programs):
         self.assertEqual(out, b"The LORD said unto Moses, Where is thy brother? And he answered, I know not.\n")
         self.assertEqual(self.run_one("punctuate", BERT, "")[0], b"\n")
 
+    def test_a_text_of_many_windows(self):
+        text = "and the lord said unto moses " * 200
+        out, _ = self.run_one("punctuate", BERT, text)
+        self.assertEqual("".join(c for c in out.decode().lower() if c not in ",.?!:;"), text + "\n")
+        self.assertGreater(out.count(b"the LORD said unto Moses"), 150)
+
     def test_wrong(self):
         self.careless("punctuate", "MODEL", "x")
         _, error = self.run_one("punctuate", BERT, b"\xff", status=1)
         self.assertIn(b"UTF-8", error)
         _, error = self.run_one("punctuate", T5, "x", status=1)
         self.assertIn(b"TF_STATUS_UNSUPPORTED", error)
+        self.full("punctuate", BERT, "x")
 
 
 class ner_spans(Programs):
@@ -271,12 +280,20 @@ class tokenize(Programs):
         self.assertEqual(lines, out + out)
         long, _ = self.run_one("tokenize", BERT, text="\u00e9t\u00e9 ".encode() * 40000)  # one line, whose characters are not cut
         self.assertEqual(long.count(b"  text: "), 1)
+        nul, _ = self.run_one("tokenize", GPT2, text=b"and\0he\n")
+        self.assertIn(b"  text: and\0he\n", nul)
 
     def test_wrong(self):
         self.careless("tokenize", "MODEL", "x")
         self.assertEqual(self.run_one("tokenize", BERT), (b"", b""))
         _, error = self.run_one("tokenize", BERT, b"\xff", status=1)
         self.assertIn(b"UTF-8", error)
+        self.full("tokenize", BERT, "x")
+        folder = os.open("/", os.O_RDONLY)
+        done = subprocess.run([FOLDER / "tokenize", BERT], stdin=folder, capture_output=True, timeout=300)
+        os.close(folder)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"directory", done.stderr)
 
 
 if __name__ == "__main__":
