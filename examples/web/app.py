@@ -34,6 +34,10 @@ class Entities:
     def __init__(self, path, **options):
         self.model = tfinfer.Model.open(path, **options)
 
+    def probe(self):
+        """A little work, which fails if the checkpoint is none for the task, or its device has failed."""
+        self("a")
+
     def __call__(self, text, max_new_tokens=None):
         if max_new_tokens is not None:
             raise ValueError("max_new_tokens: entities are not generated")
@@ -45,8 +49,11 @@ class Generation:
     """What T5 makes of a text, or GPT-2 writes behind it."""
 
     def __init__(self, path, **options):
-        room = INSIDE * (PROMPT_TOKENS + NEW_TOKENS)  # for all that compute at once, so that none finds the model full
+        room = INSIDE * (PROMPT_TOKENS + NEW_TOKENS) + 32  # for all that compute at once, and a probe: none finds the model full
         self.model = tfinfer.Model.open(path, kv_tokens=room, **options)
+
+    def probe(self):
+        self("a", max_new_tokens=1)
 
     def __call__(self, text, max_new_tokens=40):
         ids = self.model.tokenizer(text)["input_ids"]
@@ -88,7 +95,7 @@ class Health:
     def on_get(self, request, response):
         for task in self.tasks.values():
             try:
-                task("a")
+                task.probe()
             except tfinfer.errors.BusyError:
                 pass  # computing for others
         response.text = json.dumps({"routes": list(self.tasks)})
@@ -102,6 +109,8 @@ def arguments(request):
         raise falcon.HTTPContentTooLarge(description=f"the body has {request.content_length} bytes, {BODY_BYTES} are the most")
     try:
         body = json.loads(request.bounded_stream.read())
+    except OSError as error:  # gunicorn.conf.py says how long it may take
+        raise falcon.HTTPError(falcon.HTTP_408, description="the body did not come") from error
     except (ValueError, RecursionError) as error:
         raise falcon.HTTPBadRequest(description=f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
@@ -120,11 +129,14 @@ def arguments(request):
 def open_tasks():
     """The models that the environment names, else those that come with the library."""
     options = dict(device=os.environ.get("DEVICE", "auto"), dtype=os.environ.get("DTYPE", "auto"))
-    return {
+    tasks = {
         "/entities": Entities(os.environ.get("ENTITIES_MODEL", DEMO / "bert-punctuate"), **options),
         "/rewrite": Generation(os.environ.get("REWRITE_MODEL", DEMO / "t5-pronounce"), **options),
         "/complete": Generation(os.environ.get("COMPLETE_MODEL", DEMO / "gpt2-prose"), **options),
     }
+    for task in tasks.values():
+        task.probe()  # a checkpoint that cannot do its task is no service
+    return tasks
 
 
 def create(tasks=None):

@@ -34,13 +34,13 @@ def draw(rng):
 
 
 class Server:
-    """gunicorn as README.md starts it, on a free port."""
+    """gunicorn as README.md starts it, on a free port; `settings` are of its environment."""
 
-    def __init__(self, log):
+    def __init__(self, log, **settings):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        environment = {**os.environ, "BIND": f"127.0.0.1:{self.port}", "DEVICE": "cpu", "DTYPE": "fp32"}
+        environment = {**os.environ, "BIND": f"127.0.0.1:{self.port}", "DEVICE": "cpu", "DTYPE": "fp32", **settings}
         command = [sys.executable, "-m", "gunicorn", "-c", ROOT / "examples/web/gunicorn.conf.py"]
         self.log = log
         with open(log, "w") as out:
@@ -175,6 +175,28 @@ def test_clients_that_leave(server):
     assert server.post("/rewrite", text="knight")[1]["text"] == "N AY1 T"
 
 
+def test_clients_that_fall_silent(tmp_path):
+    """More than there are threads, in the middle of a request: gunicorn.conf.py lets them go."""
+    server = Server(tmp_path / "log")
+    halves = [b"POST /rewrite HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n{", b"POST /rew"]
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(70)]
+    for client, half in zip(clients, halves * 35):
+        client.sendall(half)
+    assert server.post("/rewrite", text="knight")[0] == 200
+    answer = http.client.HTTPResponse(clients[0])
+    answer.begin()
+    assert answer.status == 408 and clients[1].recv(1) == b""
+    for client in clients:
+        client.close()
+    assert server.end() == 0
+
+
+def test_a_checkpoint_that_cannot_do_its_task(tmp_path):
+    for model, says in (("/no/such", "/no/such"), (MODELS / "bert-punctuate", "BertForTokenClassification")):
+        with pytest.raises(AssertionError, match=says):
+            Server(tmp_path / "log", REWRITE_MODEL=str(model))
+
+
 def test_sigterm_answers_what_is_under_way(tmp_path, tasks):
     server = Server(tmp_path / "log")
     want = tasks["/complete"]("In the morning", 128)
@@ -191,8 +213,21 @@ def test_sigterm_answers_what_is_under_way(tmp_path, tasks):
         server.ask("GET", "/health")
 
 
-def client_of(task):
-    return falcon_testing.TestClient(app.create({"/task": task}))
+class Task:
+    """A function of a text as a route's task."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, text):
+        return self.function(text)
+
+    def probe(self):
+        self.function("a")
+
+
+def client_of(function):
+    return falcon_testing.TestClient(app.create({"/task": Task(function)}))
 
 
 def test_places_run_out(monkeypatch):

@@ -15,7 +15,7 @@ MODELS = ("ENTITIES_MODEL", "REWRITE_MODEL", "COMPLETE_MODEL")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Entities:
+class Entities(app.Entities):
     def __init__(self, path, device, dtype):
         self.pipeline = transformers.pipeline("token-classification", path, aggregation_strategy="simple", device=device, dtype=dtype)
 
@@ -30,7 +30,7 @@ class Entities:
         }
 
 
-class Generation:
+class Generation(app.Generation):
     def __init__(self, kind, path, device, dtype):
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         self.model = kind.from_pretrained(path, dtype=dtype).to(device).eval()
