@@ -188,7 +188,8 @@ class Server:
 
 
 def load(server, route, bodies, a):
-    """(requests a second, median ms, 99th percentile ms, failures) of the time behind the warm-up; NaN if nothing was answered."""
+    """(requests a second, median ms, 99th percentile ms, failures) of the time behind the warm-up; NaN if nothing was answered. Connections
+    that broke are failures too, the warm-up's with them."""
     time_s = a.warmup + a.seconds
     command = [a.wrk, f"-t{USERS}", f"-c{USERS}", f"-d{time_s}s", "--timeout", "600s", "-s", str(HERE / "load/post.lua")]
     arguments = [str(bodies), str(a.warmup), str(random.randrange(1000))]
@@ -196,10 +197,12 @@ def load(server, route, bodies, a):
     answers = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("answer ")]
     if done.returncode:
         raise SystemExit(f"wrk: {done.stdout[-2000:]}{done.stderr}")
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", done.stdout)
+    failures = sum(map(int, broken.groups())) if broken else 0
     if not answers:
-        return 0, math.nan, math.nan, 0
+        return 0, math.nan, math.nan, failures
     times = sorted(int(microseconds) / 1e3 for _, microseconds in answers)
-    failures = sum(status != "200" for status, _ in answers)
+    failures += sum(status != "200" for status, _ in answers)
     return len(times) / a.seconds, statistics.median(times), times[min(len(times) - 1, int(0.99 * len(times)))], failures
 
 
