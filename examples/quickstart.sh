@@ -85,7 +85,9 @@ stage "Build libtfinfer, the tfinfer program and the examples" build_library
 
 # Print a command, then run it.
 show() {
-    printf '\n$ %s\n' "$(printf '%q ' "$@")"
+    local word text='$'
+    for word; do case $word in *[!a-zA-Z0-9_./=-]* | '') text+=" ${word@Q}" ;; *) text+=" $word" ;; esac; done
+    printf '\n%s\n' "$text"
     "$@"
 }
 
