@@ -16,6 +16,7 @@
  * then to hold a connection, are the business of what stands before it. */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -39,7 +40,7 @@ enum {
     TOKENS = 128,         /* that one request may generate */
     HELD_TOKENS = 1024,   /* room for a worker, source and all; only a longer source of a T5 takes what others may be refused for */
     WORKERS_MAX = 64,
-    QUEUE_MAX = 1024
+    QUEUE_MAX = 128 /* and the workers leave connections free, on which others are refused and GET /status is answered */
 };
 
 typedef struct server server;
@@ -463,7 +464,7 @@ int main(int argc, char **argv)
     options.kv_tokens = (int64_t)s.workers * HELD_TOKENS;
     check(tf_session_open(model, &options, &s.session));
     for (int i = 0; i < s.workers; i++) {
-        if (pthread_create(&threads[i], NULL, work, &s)) fail("cannot start a thread");
+        if ((errno = pthread_create(&threads[i], NULL, work, &s))) fail("cannot start a thread");
     }
     struct MHD_Daemon *daemon = listen_on(&s, port);
     sigwait(&signals, &number);

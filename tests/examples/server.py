@@ -273,7 +273,7 @@ class Tests(unittest.TestCase):
     def test_arguments(self):
         taken = self.serve(T5)
         cases = [([], 2, b"usage"), ([T5, "x"], 2, b'"x"'), ([T5, "65536"], 2, b"65536"), ([T5, "0", "0"], 2, b"1 to 64")]
-        cases += [(["/no/such/model"], 1, b"/no/such/model"), ([T5, str(taken.port)], 1, b"in use"), ([T5, "0", "1", "0"], 2, b"1 to 1024")]
+        cases += [(["/no/such/model"], 1, b"/no/such/model"), ([T5, str(taken.port)], 1, b"in use"), ([T5, "0", "1", "0"], 2, b"1 to 128")]
         for arguments, status, text in cases:
             done = subprocess.run([PROGRAM, *arguments], capture_output=True, timeout=60)
             self.assertEqual((done.returncode, done.stdout), (status, b""), (arguments, done.stderr))
