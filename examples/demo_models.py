@@ -114,6 +114,8 @@ def train(kind, batch_of, path, steps, rate, **settings):
 
 
 def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     out = pathlib.Path(sys.argv[1])
     random.seed(1)
     torch.manual_seed(1)
