@@ -22,7 +22,7 @@ typedef struct shape {
 static tf_status read_shape(tfi_json c, shape *s)
 {
     double eps = 1e-5;
-    int cross = 0;
+    int cross = 0, causal = 1;
     tf_status st;
 
     *s = (shape){.vocab = 50257,
@@ -42,11 +42,13 @@ static tf_status read_shape(tfi_json c, shape *s)
         (st = tfi_json_float(c, "layer_norm_epsilon", 0, 1, &eps)) < 0 ||
         (st = tfi_json_bool(c, "scale_attn_weights", &s->scale_weights)) < 0 ||
         (st = tfi_json_bool(c, "scale_attn_by_inverse_layer_idx", &s->scale_by_layer)) < 0 ||
-        (st = tfi_json_bool(c, "add_cross_attention", &cross)) < 0)
+        (st = tfi_json_bool(c, "add_cross_attention", &cross)) < 0 || (st = tfi_json_bool(c, "is_causal", &causal)) < 0)
         return st;
     if (cross)
         return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"add_cross_attention\" is true: GPT-2 with an encoder is not built",
                         c.file);
+    if (!causal)
+        return tfi_fail(TF_STATUS_UNSUPPORTED, "%s: \"is_causal\" is false: GPT-2 that looks ahead is not built", c.file);
     if (s->width % s->heads != 0)
         return tfi_fail(TF_STATUS_CORRUPT, "%s: \"n_embd\" is %d, no multiple of \"n_head\" = %d", c.file, (int)s->width,
                         (int)s->heads);

@@ -29,16 +29,19 @@ static const side encoder = {"encoder", 1, 1}, decoder = {"decoder", 0, 2};
 
 /* ---- config.json ---- */
 
-/* "relu", "gelu", "gated-silu"; but "gated-gelu" means gelu_new. */
+/* "relu", "gelu", "gated-silu"; but "gated-gelu" means gelu_new. What transformers makes of it stands in newer files as well:
+ * there it counts. */
 static tf_status read_activation(tfi_json c, shape *s, const char *otherwise)
 {
-    const char *name = otherwise;
-    const tf_status st = tfi_json_string(c, "feed_forward_proj", &name);
+    const char *name = otherwise, *activation;
+    tf_status st;
 
-    if (st < 0) return st;
+    if ((st = tfi_json_string(c, "feed_forward_proj", &name)) < 0) return st;
     s->gated = strncmp(name, "gated-", 6) == 0;
-    if (strcmp(name, "gated-gelu") == 0) name = "gated-gelu_new";
-    return tfi_config_activation_named(c, "feed_forward_proj", s->gated ? name + 6 : name, &s->activation);
+    activation = strcmp(name, "gated-gelu") == 0 ? "gelu_new" : s->gated ? name + 6 : name;
+    if ((st = tfi_json_string(c, "dense_act_fn", &activation)) < 0 || (st = tfi_json_bool(c, "is_gated_act", &s->gated)) < 0)
+        return st;
+    return tfi_config_activation_named(c, "feed_forward_proj", activation, &s->activation);
 }
 
 /* T5 v1.0 multiplies the decoder's output by width^-0.5 before the output matrix. Until transformers 5 untied embeddings told

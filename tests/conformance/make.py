@@ -93,6 +93,7 @@ T5_DIALECTS = [
     dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     dict(feed_forward_proj="gated-silu", relative_attention_num_buckets=16, relative_attention_max_distance=20),
     dict(feed_forward_proj="gelu", relative_attention_num_buckets=6, relative_attention_max_distance=300, layer_norm_epsilon=1e-4),
+    dict(feed_forward_proj="relu", dense_act_fn="silu", is_gated_act=True),  # what counts are the latter two
 ]
 
 

@@ -196,6 +196,7 @@ def test_gpt2_refused_settings(rng, tmp_path):
     make.save(make.build("GPT2LMHeadModel", cfg, rng), tmp_path)
     for status, keys, word in [
         ("UNSUPPORTED", dict(add_cross_attention=True), "add_cross_attention"),
+        ("UNSUPPORTED", dict(is_causal=False), "is_causal"),
         ("UNSUPPORTED", dict(activation_function="mish"), "mish"),
         ("CORRUPT", dict(n_head=5), "n_head"),
         ("CORRUPT", dict(n_inner=48), "c_fc"),
@@ -333,14 +334,15 @@ def test_t5_refused_settings(rng, tmp_path):
     make.save(make.build("T5ForConditionalGeneration", cfg, rng), tmp_path)
     for status, keys, word in [
         ("UNSUPPORTED", dict(model_type="umt5"), "umt5"),
-        ("UNSUPPORTED", dict(feed_forward_proj="gated-mish"), "mish"),
+        ("UNSUPPORTED", dict(dense_act_fn="mish"), "mish"),
+        ("UNSUPPORTED", dict(feed_forward_proj="gated-mish", dense_act_fn=...), "mish"),
         ("CORRUPT", dict(relative_attention_num_buckets=2), "relative_attention_num_buckets"),
         ("CORRUPT", dict(relative_attention_max_distance=16), "relative_attention_max_distance"),
         ("CORRUPT", dict(relative_attention_num_buckets=16), "relative_attention_bias"),
         ("CORRUPT", dict(d_kv=9), "q.weight"),
         ("NOT_FOUND", dict(num_layers=3), "encoder.block.2"),
         ("NOT_FOUND", dict(num_decoder_layers=3), "decoder.block.2"),
-        ("NOT_FOUND", dict(feed_forward_proj="gated-gelu"), "wi_0.weight"),
+        ("NOT_FOUND", dict(is_gated_act=True), "wi_0.weight"),
     ]:
         before = (tmp_path / "config.json").read_text()
         edit_config(tmp_path, **keys)
@@ -354,7 +356,7 @@ def test_t5_default_activation(family, activation, rng, tally, tmp_path):
     cls = t5_class(family, "EncoderModel")
     cfg = make.t5_config(family, rng, feed_forward_proj=activation)
     make.save(make.build(cls, cfg, rng), tmp_path)
-    edit_config(tmp_path, feed_forward_proj=...)
+    edit_config(tmp_path, feed_forward_proj=..., dense_act_fn=..., is_gated_act=...)
     ids, _ = make.draw_ids(rng, cfg, [20])
     want = make.run(make.load_double(tmp_path, cls), ids)["hidden"]
     with tfi.Model(tmp_path, dtype="fp32") as model, tfi.Session(model) as session:
