@@ -288,6 +288,7 @@ def of_8_bits(model):
         ("BertForTokenClassification", lambda m: m.to("meta"), "on meta"),
         ("BertForTokenClassification", of_8_bits, "classifier.weight is torch.float8"),
         ("RobertaModel", lambda m: setattr(m.config, "pad_token_id", m.config.pad_token_id + 1), "word_embeddings is not what"),
+        ("GPT2LMHeadModel", lambda m: setattr(m.config, "is_causal", False), "is_causal"),
         ("GPT2LMHeadModel", lambda m: setattr(m, "lm_head", torch.nn.Linear(m.config.n_embd, m.config.vocab_size)), "lm_head is not what"),
         ("T5EncoderModel", lambda m: m.encoder.set_input_embeddings(torch.nn.Embedding(*m.shared.weight.shape)), "encoder.embed_tokens"),
         ("T5ForConditionalGeneration", lambda m: m.decoder.set_input_embeddings(torch.nn.Embedding(*m.shared.weight.shape)), "decoder.embed"),
@@ -298,6 +299,15 @@ def test_what_weights_do_not_show(cls, change, words, rng):
     model = draw(cls, rng)
     change(model)
     with pytest.warns(FallbackWarning, match=words):
+        assert accelerate(model) is model
+
+
+def test_attention_of_the_callers(rng):
+    name = "attention_of_a_test"
+    transformers.AttentionInterface.register(name, lambda module, query, key, value, *_, **__: (value.transpose(1, 2), None))
+    model = draw("BertModel", rng)
+    model.config._attn_implementation = name
+    with pytest.warns(FallbackWarning, match=name):
         assert accelerate(model) is model
 
 
@@ -780,12 +790,11 @@ def test_settings_without_effect(demo):
         if name == "t5":
             given["decoder_input_ids"] = torch.tensor([[model.generation_config.decoder_start_token_id, 9, 8]])
         ids = torch.tensor([[5, 6, 7]])
-        past = transformers.MaxTimeCriteria(max_time=5.0, initial_timestamp=time.time() - 100)
         for more in (
             dict(forced_bos_token_id=7),
+            dict(eos_token_id=[-1, 10**6], pad_token_id=0, min_new_tokens=3),
             dict(cache_implementation="static"),
             dict(pad_token_id=model.config.vocab_size + 1, output_scores=True, return_dict_in_generate=True),
-            dict(stopping_criteria=transformers.StoppingCriteriaList([past])),
         ):
             got, want = (m.generate(ids, **given, **more) for m in (accelerated, model))
             assert torch.equal(*(getattr(found, "sequences", found) for found in (got, want))), more
@@ -830,7 +839,9 @@ def test_generate_falls_back(demo, rng):
         falls_back(accelerated, model, "that see scores", lambda m, c=call(**one, **with_scores): c(m).sequences)
         eos = transformers.StoppingCriteriaList([transformers.EosTokenCriteria([7, 8])])
         falls_back(accelerated, model, "EosTokenCriteria of the caller's", call(stopping_criteria=eos))
-        falls_back(accelerated, model, "eos_ids: id 0 is -1", call(eos_token_id=-1, pad_token_id=0))
+        past = transformers.StoppingCriteriaList([transformers.MaxTimeCriteria(5.0, initial_timestamp=time.time() - 100)])
+        falls_back(accelerated, model, "max_time that has passed", call(stopping_criteria=past))
+        falls_back(accelerated, model, r"suppress_ids: id 0 is \d+, outside", call(suppress_tokens=[10**6]))
         endless = dict(stop_strings=["a", "A"], tokenizer=tokenizer, eos_token_id=None, pad_token_id=0)
         falls_back(accelerated, model, "without eos_token_id", call(**endless))
         own = call(custom_generate=lambda model, input_ids, **given: transformers.GenerationMixin._sample(model, input_ids, **given))
@@ -867,8 +878,8 @@ def test_generate_falls_back(demo, rng):
 
         with pytest.raises(ZeroDivisionError):
             call(prefix_allowed_tokens_fn=fails)(strict)
-        with pytest.raises(errors.InvalidError, match="eos_ids"):
-            call(eos_token_id=-1)(strict)
+        with pytest.raises(errors.InvalidError, match="suppress_ids"):
+            call(suppress_tokens=[10**6])(strict)
         assert call()(strict).shape[0] == 2
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .. import errors
 from ..model import Model
@@ -126,6 +127,9 @@ def open_model(hf_model: Any, files: dict[str, str], tensors: dict[str, Any], bo
         raise RefusedError(f"this {kind.__name__} has a forward of its own, as hooks or a device map give it")
     if hf_model.dtype == torch.float64 and options.get("dtype") is None:
         raise RefusedError("a float64 model needs dtype=, which says what to compute in")
+    attention = ALL_ATTENTION_FUNCTIONS.get(hf_model.config._attn_implementation)
+    if not getattr(getattr(attention, "func", attention), "__module__", "transformers.").startswith("transformers."):
+        raise RefusedError(f"attention by {hf_model.config._attn_implementation}, which is no function of transformers'")
     weights = {name: t for name, t in hf_model.state_dict().items() if torch.is_tensor(t) and t.is_floating_point()}
     _check_weights(weights)
     if hf_model.device.type == "cuda":

@@ -174,7 +174,9 @@ class Loop:
         for criterion in criteria:
             if isinstance(criterion, utils.MaxTimeCriteria):
                 left = criterion.initial_timestamp + criterion.max_time - time.time()
-                self.options["max_time"] = max(left, 1e-6)  # transformers makes one step then
+                if left <= 0:
+                    raise RefusedError("max_time that has passed")
+                self.options["max_time"] = left
             elif isinstance(criterion, utils.EosTokenCriteria):
                 eos = criterion.eos_token_id.tolist()
             elif not isinstance(criterion, utils.MaxLengthCriteria):
@@ -182,7 +184,7 @@ class Loop:
         own = self.config._eos_token_tensor
         if eos != ([] if own is None else own.tolist()):
             raise RefusedError("an EosTokenCriteria of the caller's")
-        self.options["eos_token_id"] = eos
+        self.options["eos_token_id"] = [token for token in eos if 0 <= token < self.model.info.vocab_size]  # no other comes up
         self.options["max_new_tokens"] = (criteria.max_length or self.config.max_length) - self.width
 
     def _check_alone(self) -> None:
@@ -324,7 +326,8 @@ class Loop:
         """transformers' beam search takes a padding token 0 for none."""
         pad = self.config._pad_token_tensor
         if pad is None or (self.config.num_beams > 1 and not pad):
-            return int(self.options["eos_token_id"][0]) if self.options["eos_token_id"] else 0
+            eos = self.config._eos_token_tensor
+            return 0 if eos is None else int(eos[0])
         return int(pad)
 
     def _steps(self, kept: list[list[list[NDArray[np.float32]]]]) -> tuple[Any, ...]:
