@@ -64,12 +64,12 @@ def stand_ins(folder):
     return ctypes.CDLL(str(path))
 
 
-def watch(lib, name, clocks):
-    """Put the stand-in in the place of the library's function."""
-    function, timed = getattr(lib, name), getattr(clocks, f"timed_{name}")
+def watch(holder, attribute, name, clocks):
+    """Put the stand-in in the place of the library's function `name`, which the holder has as an attribute."""
+    function, timed = getattr(holder, attribute), clocks[f"timed_{name}"]
     ctypes.c_void_p.in_dll(clocks, f"{name}_of_library").value = ctypes.cast(function, ctypes.c_void_p).value
     timed.restype, timed.argtypes = function.restype, function.argtypes
-    setattr(lib, name, timed)
+    setattr(holder, attribute, timed)
 
 
 def time_outside(call, clocks, calls):
@@ -91,19 +91,24 @@ def print_calls(path, device, clocks, rounds=10, calls=200):
     import numpy as np
 
     import tfinfer
-    from tfinfer._inputs import take_one
-    from tfinfer._library import lib
+    from tfinfer import _c
+    from tfinfer import model as model_module
+    from tfinfer._library import lib, unset
 
+    watch(model_module, "_embed", "tf_embed", clocks)
     for name in ("tf_embed", "tf_tokenizer_encode"):
-        watch(lib, name, clocks)
+        watch(lib, name, name, clocks)
     with tfinfer.Model.open(path, device=device, threads=1) as model:
         ids, tokenizer = np.array([1, 2], np.int32), model.tokenizer
-        session, one, out = model._session.open, take_one("a"), np.empty(model.info.embedding_width, np.float32)
+        session = model._session.open.pointer
+        text, given, out = _c.Text(b"a", 1), unset(_c.Input), np.empty(model.info.embedding_width, np.float32)
+        given.texts, given.count = ctypes.addressof(text), 1
         rows = {
             "embed(text)": lambda: model.embed("a"),
             "embed(ids)": lambda: model.embed(ids),
+            "embed([id, id])": lambda: model.embed([1, 2]),
             "embed([text])": lambda: model.embed(["a"]),
-            "ctypes": lambda at=out.ctypes.data: lib.tf_embed(session, one.c, None, at, out.size),
+            "ctypes": lambda at=out.ctypes.data: lib.tf_embed(session, given, None, at, out.size),
             "tokenizer(text)": lambda: tokenizer("a"),
         }
         times = {what: [] for what in rows}

@@ -1,5 +1,6 @@
 """Every task through Model, against transformers and sentence-transformers on the same directory."""
 
+import gc
 import subprocess
 import sys
 
@@ -27,6 +28,27 @@ def test_embed(minilm, embedder):
     near(embedder.embed(TEXTS[0]), want[0])
     assert embedder.embed([]).shape == (0, 384)
     assert embedder.embed(np.array(TEXTS[:2])).shape == (2, 384)
+
+
+def test_calls_of_one_input_are_made_before(embedder, rng):
+    """As many as are made at once and more: each vector is the caller's own, and what fails leaves nothing behind."""
+    texts = [f"text {i} " * (1 + i % 5) + "\0é" * (i % 2) for i in range(80)]
+    rows = [rng.integers(1000, 30000, 1 + i % 9).astype(np.int32) for i in range(80)]
+    found = [(embedder.embed(text), embedder.embed(row), embedder.embed(row.tolist())) for text, row in zip(texts, rows)]
+    kept = [vector.copy() for vectors in found for vector in vectors]
+    for text, row, (of_text, of_row, of_list) in zip(texts, rows, found):
+        gc.collect(0)
+        near(of_text, embedder.embed([text])[0])
+        near(of_row, embedder.embed([row])[0])
+        assert np.array_equal(of_row, of_list)
+    pools = embedder._vectors, embedder._calls_of_text, embedder._calls_of_ids
+    for bad, error in (("\ud800", UnicodeEncodeError), ([2**40], OverflowError), ([30522], tfinfer.errors.InvalidError), ([1, "2"], TypeError)):
+        for _ in range(100):
+            with pytest.raises(error):
+                embedder.embed(bad)
+    assert sum(map(len, pools)) < 40
+    assert all(map(np.array_equal, [vector for vectors in found for vector in vectors], kept))
+    near(embedder.embed(texts[0]), kept[0])
 
 
 def test_embed_writes_where_it_is_told(embedder):

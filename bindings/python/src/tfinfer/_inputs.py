@@ -14,54 +14,50 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class One:
-    """A tf_input of one text, or of one row of ids: what most calls have, with no more to do than they must."""
-
-    __slots__ = ("c", "length", "made", "of_ids", "of_text", "text")
-
-    c: _c.Input
-    made: Any  # what a list was made into
-
-    def __init__(self) -> None:
-        self.text, self.length = _c.Text(), ctypes.c_int32()
-        self.of_text, self.of_ids = unset(_c.Input), unset(_c.Input)
-        self.of_text.texts, self.of_text.count = ctypes.addressof(self.text), 1
-        self.of_ids.lens, self.of_ids.count = ctypes.addressof(self.length), 1
+_SHORT = 8192  # ids that are sooner copied than looked at where they lie
 
 
-def take_one(inputs: Any) -> One | None:
-    """The caller's own until given back. None: they are something else, or wrong, and Inputs takes them."""
-    if type(inputs) is str:
-        data = inputs.encode()
-        one = _one()
-        one.text.data, one.text.size = data, len(data)
-        one.c = one.of_text
-        return one
-    made = None
+def ids_bytes(inputs: Any, int32: Any) -> bytes | None:
+    """A short list of ids, or array [tokens] of this dtype, as C has them. None: something else, or wrong."""
+    if type(inputs) is np.ndarray:
+        row = inputs.dtype is int32 and inputs.ndim == 1 and inputs.size <= _SHORT  # NumPy compares dtypes slowly
+        return inputs.tobytes() if row else None
     try:
-        if type(inputs) is list and type(inputs[0]) is int:
-            inputs = made = array.array("i", inputs)
-        elif type(inputs) is not np.ndarray or inputs.data.format != "i" or inputs.ndim != 1:  # NumPy compares dtypes slowly
-            return None
-        address = ctypes.addressof(_arrays.pointer(inputs))
-    except (IndexError, TypeError, OverflowError, ValueError):  # no ids, or an array that is read-only, not contiguous, or no buffer
+        row = type(inputs) is list and type(inputs[0]) is int and len(inputs) <= _SHORT
+        return array.array("i", inputs).tobytes() if row else None
+    except (IndexError, TypeError, OverflowError):
         return None
-    one = _one()
-    one.made = made
-    one.of_ids.ids, one.length.value = address, len(inputs)
-    one.c = one.of_ids
-    return one
 
 
-_ones: list[One] = []  # made, and not in use
-give_back = _ones.append
+def text_call(session: ctypes.c_void_p, width: int) -> tuple[Any, ...]:
+    """A call of tf_embed with one text: where its bytes begin, its size, where the vector [width] goes, and all arguments."""
+    text, given = _c.Text(), unset(_c.Input)
+    given.texts = ctypes.addressof(text)
+    return _part(text, "data", ctypes.c_char_p), _part(text, "size", ctypes.c_int64), *_call(session, given, width, text)
 
 
-def _one() -> One:
-    try:
-        return _ones.pop()
-    except IndexError:
-        return One()
+def ids_call(session: ctypes.c_void_p, width: int) -> tuple[Any, ...]:
+    """The same with one row of ids."""
+    length, given = ctypes.c_int32(), unset(_c.Input)
+    given.lens = ctypes.addressof(length)
+    return _part(given, "ids", ctypes.c_char_p), length, *_call(session, given, width, length)
+
+
+def _part(struct: ctypes.Structure, field: str, kind: Any) -> Any:
+    """A field by itself; to set a structure's makes a name for what it keeps alive."""
+    return kind.from_buffer(struct, getattr(type(struct), field).offset)
+
+
+def _call(session: ctypes.c_void_p, given: _c.Input, width: int, keep: Any) -> tuple[Any, tuple[Any, ...]]:
+    """All arguments are pointers, which ctypes passes on as they are, also the number: it is eight bytes in a register too."""
+    given.count = 1
+    out = _Pointer()
+    out.keep = keep  # what only its address is known of
+    arguments = ctypes.cast(session, _Pointer), ctypes.pointer(given), None, out, ctypes.cast(width, _Pointer)
+    return ctypes.c_void_p.from_buffer(out), arguments
+
+
+_Pointer: Any = ctypes.POINTER(ctypes.c_char)
 
 
 class Inputs:

@@ -35,16 +35,17 @@ def check(status: int) -> None:
         raise _ERRORS.get(status, errors.Error)(lib.tf_last_error().decode("utf-8", "replace"))
 
 
-class _Open(ctypes.c_void_p):
+class _Open:
     """What C opened. It closes when nothing refers to it any more; until then it holds what it came from, and what C refers to."""
 
+    __slots__ = ("__weakref__", "_close", "_keep", "_parent", "pointer")
+
     def __init__(self, close: Callable[[Any], None], parent: _Open | None, keep: Any) -> None:
-        super().__init__()
-        self.plain = ctypes.c_void_p()  # the same as an argument, but holds nothing
+        self.pointer = ctypes.c_void_p()
         self._close, self._parent, self._keep = close, parent, keep
 
     def close(self) -> None:
-        address, self.value = self.value, None
+        address, self.pointer.value = self.pointer.value, None
         if address:
             self._close(ctypes.c_void_p(address))
         self._parent = None
@@ -54,7 +55,7 @@ class _Open(ctypes.c_void_p):
 
 class Handle:
     """A C handle. `with handle as pointer:` keeps it open that long, whoever closes it meanwhile; it keeps its parent open likewise.
-    So does `handle.open or handle.refuse()` as an argument of a C call, at less cost.
+    So does a reference to `handle.open or handle.refuse()`, at less cost.
 
     open_call: of C, takes where the pointer is to be written and gives a status; it is called here, so that an interrupt behind it loses
     nothing. keep: what C refers to as long as the handle is open.
@@ -67,18 +68,17 @@ class Handle:
     ) -> None:
         opened = _Open(close, None if parent is None else parent.open or parent.refuse(), keep)
         try:
-            check(open_call(ctypes.byref(opened)))
+            check(open_call(ctypes.byref(opened.pointer)))
         except BaseException:
             opened.close()  # the exception holds this frame, and so holds it
             raise
-        opened.plain.value = opened.value
         self.open: _Open | None = opened
         self._held: list[_Open] = []  # one for each that is inside
 
     def __enter__(self) -> ctypes.c_void_p:
         opened = self.open or self.refuse()
         self._held.append(opened)
-        return opened.plain
+        return opened.pointer
 
     def __exit__(self, *_: object) -> None:
         self._held.pop()

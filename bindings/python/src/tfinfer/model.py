@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import _arrays, _c, errors
-from ._arrays import pointer
 from ._asyncio import stream_in_threads, threaded
 from ._callbacks import Callbacks, log_callback
 from ._cuda import library_folder
-from ._inputs import Inputs, give_back, take_one
+from ._inputs import Inputs, ids_bytes, ids_call, text_call
 from ._library import Handle, check, lib, unset
 from ._numpy import np
 from ._options import choice, fill, integers
@@ -38,7 +37,8 @@ _DTYPES = {value: name for name, value in _c.DTYPE.items()}
 _MODEL_CHOICES = {"dtype": _c.DTYPE, "quantization": _c.QUANTIZATION}
 _SESSION_KEYWORDS = ("stream", "max_step_tokens", "max_sequences", "session_memory_budget", "kv_tokens")
 _ROOM_S = 0.002  # between two looks whether there is room
-_VECTORS = 8  # made at once
+_VECTORS = 32  # made at once
+_embed = lib["tf_embed"]  # without a prototype: its arguments are made before
 _FEW = 16  # inputs that are soon done: Ctrl-C can wait for them
 
 
@@ -58,7 +58,11 @@ class Model:
         with model as pointer:
             self.info = _info(pointer)
         self._tokenizer: Tokenizer | None = None
-        self._vectors: list[tuple[NDArray[np.float32], Any, int]] = []  # for calls to come: to be written, a pointer there, numbers
+        self._int32 = np.dtype(np.int32)
+        # For calls of embed to come. Deques, because a list gives its memory back with its last item.
+        self._calls_of_text: deque[tuple[Any, ...]] = deque()
+        self._calls_of_ids: deque[tuple[Any, ...]] = deque()
+        self._vectors: deque[tuple[NDArray[np.float32], int]] = deque()  # with their addresses
 
     @classmethod
     def open(
@@ -185,16 +189,31 @@ class Model:
 
         out: [n, at least E] float32 to write to; its rows may lie apart.
         """
-        if out is None and not options and (one := take_one(inputs)) is not None:
-            try:
-                vector, address, width = self._vectors.pop()
-            except IndexError:
-                vector, address, width = self._make_vectors()
-            status = lib.tf_embed(self._session.open or self._session.refuse(), one.c, None, address, width)
-            give_back(one)
-            if status:
-                check(status)
-            return vector
+        if out is not None or options:
+            return self._embed_any(inputs, out, options)
+        if type(inputs) is str:
+            data, calls = inputs.encode(), self._calls_of_text
+            count = len(data)
+        elif ids := ids_bytes(inputs, self._int32):
+            data, calls, count = ids, self._calls_of_ids, len(inputs)
+        else:
+            return self._embed_any(inputs, out, options)
+        try:
+            call = begin, size, place, arguments = calls.pop()
+            vector, place.value = self._vectors.pop()
+        except IndexError:
+            self._make_calls()
+            return self.embed(inputs)
+        begin.value, size.value = data, count
+        opened = self._session.open or self._session.refuse()  # the reference keeps it open
+        status = _embed(*arguments)
+        calls.append(call)
+        if status:
+            del opened  # an exception that is kept holds this frame
+            check(status)
+        return vector
+
+    def _embed_any(self, inputs: Any, out: NDArray[np.float32] | None, options: Mapping[str, Any]) -> NDArray[np.float32]:
         given: dict[str, Any] = dict(options)
         prepared, callbacks = self._prepare(inputs, given)
         c_options = fill(_c.EmbedOptions, given, {}, {}) if given else None
@@ -204,14 +223,18 @@ class Model:
         self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, address, stride)))
         return vectors[0] if prepared.single and out is None else vectors
 
-    def _make_vectors(self) -> tuple[NDArray[np.float32], Any, int]:
-        """Several at once: behind a model's call nothing is in the caches, and NumPy's code is then read for all of them together."""
+    def _make_calls(self) -> None:
+        """Whatever is missing for another call. Behind a model's own call nothing of Python is in the processor's caches, and each object
+        that is made or looked at costs: what is here is not made then, and NumPy's code is read once for many vectors."""
         width = self.info.embedding_width
-        arrays = [np.empty(width, np.float32) for _ in range(_VECTORS)]
-        made = [(array, pointer(array), width) for array in arrays]
-        one = made.pop()
-        self._vectors += made
-        return one
+        with self._session as session:
+            if not self._calls_of_text:
+                self._calls_of_text.append(text_call(session, width))
+            if not self._calls_of_ids:
+                self._calls_of_ids.append(ids_call(session, width))
+        if not self._vectors:
+            made = [np.empty(width, np.float32) for _ in range(_VECTORS)]
+            self._vectors.extend((vector, vector.__array_interface__["data"][0]) for vector in made)
 
     @overload
     def classify(self, inputs: str, **options: Unpack[o.ClassifyOptions]) -> Classification: ...
