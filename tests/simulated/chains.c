@@ -428,6 +428,35 @@ static void steps(void)
     step_of(t5_layer, 1, t5_links);
 }
 
+/* A step that could not be captured for want of room is walked, and captured when there is some. */
+static void captured_later(void)
+{
+    static const int chains[] = {1, 2, 1, 1, 0, 0}; /* the second is recorded and walked, the fourth recorded alone */
+    static state s;
+    float first[VOCAB], logits[VOCAB];
+    const size_t plenty = simulated_unused;
+    engine e;
+    model m;
+
+    model_open(&m, gpt2_layer, 2, TFI_BF16);
+    engine_open(&e, &m, 90, TOKENS);
+    fill_store(&e, &m);
+    const tfi_tap tap = {.value = m.logits, .dst = logits, .stride = VOCAB};
+    tfi_run run = run_of(&s, ones, 1);
+    run.taps = &tap;
+    run.tap_count = 1;
+    s.lens[0] = 20;
+    for (int turn = 0; turn < 6; turn++) {
+        simulated_unused = turn == 1 || turn == 2 ? 0 : plenty;
+        CHECK_INT(run_on(&e, &run), chains[turn]);
+        if (turn == 0) memcpy(first, logits, sizeof first);
+        CHECK(memcmp(first, logits, sizeof first) == 0);
+        memset(logits, 0, sizeof logits);
+    }
+    engine_close(&e, &m);
+    tfi_arena_close(&m.arena);
+}
+
 /* All blocks of the device have as many tiles, but for one. */
 static void shares(void)
 {
@@ -709,6 +738,7 @@ int main(int argc, char **argv)
 {
     tfi_memory_init(&memory, NULL, TF_UNSET);
     check_run(argc, argv, "steps", steps);
+    check_run(argc, argv, "captured_later", captured_later);
     check_run(argc, argv, "shares", shares);
     check_run(argc, argv, "ends", ends);
     check_run(argc, argv, "meets", meets);

@@ -84,12 +84,14 @@ cudaError_t CUDARTAPI cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out)
     return cudaSuccess;
 }
 
-/* The graph hands its tasks over. */
+/* The graph hands its tasks over, where there is room for another. */
 cudaError_t CUDARTAPI cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t g, unsigned long long flags)
 {
-    graph *copy = malloc(sizeof *copy);
+    graph *copy;
 
     (void)flags;
+    if (simulated_unused < 1 << 20) return cudaErrorMemoryAllocation;
+    copy = malloc(sizeof *copy);
     memcpy(copy, g, sizeof *copy);
     ((graph *)(void *)g)->first = NULL;
     *out = (cudaGraphExec_t)(void *)copy;

@@ -97,7 +97,7 @@ static tf_status take_all_taps(tfi_pass *s)
 }
 
 /* A shape is captured when it comes the second time: the first walk has timed the products, and many shapes come only once. One
- * that cannot be captured is walked every time. */
+ * that cannot be captured, on a full device for one, is walked, and tried again whenever it has come twice as often. */
 static tf_status perform(tfi_pass *s)
 {
     tfi_program *p = s->program;
@@ -110,7 +110,7 @@ static tf_status perform(tfi_pass *s)
         e->seen++;
         e->used = ++p->runs;
         if (e->seen > 1) tfi_cuda_plan_results(s);
-        if (e->seen == 2 && capture(s, &e->exec) < 0) e->exec = NULL;
+        if (e->seen > 1 && !e->exec && (e->seen & (e->seen - 1)) == 0 && capture(s, &e->exec) < 0) e->exec = NULL;
     }
     if (!e || !e->exec) {
         s->results.count = 0;
