@@ -50,11 +50,14 @@ class Tally:
             return self.fp32_invariance
         return 4e-2 if (tfi.DEVICE or b"").startswith(b"cuda") else 1e-2
 
-    def near(self, kind, got, want, bound, what="", least=2e-2):
-        """Relative L2 error of `got` must be at most `bound`: a number, or a function called if `least` is not met."""
+    def near(self, kind, got, want, bound, what="", least=2e-2, whole=()):
+        """Relative L2 error of `got` must be at most `bound`: a number, or a function called if `least` is not met. whole: numbers
+        that `want` is some of; if those happen to be small, what is rounded on the way to them is as large as the others'."""
         got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
         assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
         norm = np.linalg.norm(want)
+        if np.size(whole):
+            norm = max(norm, np.linalg.norm(whole) * np.sqrt(want.size / np.size(whole)))
         error = float(np.linalg.norm(got - want) / norm) if norm else float(np.abs(got).max(initial=0))
         self.draws += 1
         if not np.isnan(error):

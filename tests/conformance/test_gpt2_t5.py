@@ -77,6 +77,7 @@ def test_gpt2(cls, dialect, rng, tally, tmp_path, have_bf16):
                     only(got, lengths, some),
                     tally.invariance(dtype),
                     f"{cls} alone",
+                    got,
                 )
 
 
@@ -257,6 +258,7 @@ def test_t5_encoder(family, suffix, dialect, rng, tally, tmp_path, have_bf16):
                 only(got, lengths, some),
                 tally.invariance(dtype),
                 f"{cls} alone",
+                got,
             )
             means = np.stack([s.mean(axis=0) for s in np.split(want[-1], np.cumsum(lengths)[:-1])])
             tally.near(dtype, session.embed(tfi.Inputs(ids=ids)), means, 1e-5 if dtype == "fp32" else 2e-2, f"{cls} embedding")

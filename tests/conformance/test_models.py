@@ -60,10 +60,11 @@ def only(out, lens, some):
     return {name: axis.get(name, lambda a: a[some])(array) for name, array in out.items()}
 
 
-def same_outputs(tally, kind, got, want, bound, what):
+def same_outputs(tally, kind, got, want, bound, what, whole):
+    """whole: the outputs of a call that `want` is, or is part of."""
     for name in want:
         if name != "hidden":
-            tally.near(kind, got[name], want[name], bound, f"{what} {name}")
+            tally.near(kind, got[name], want[name], bound, f"{what} {name}", whole=whole[name])
             continue
         for layer in range(len(want[name])):
             tally.near(kind, got[name][layer], want[name][layer], bound, f"{what} hidden state {layer}")
@@ -99,11 +100,12 @@ def test_against_float64(family, cls, odd, rng, tally, tmp_path, have_bf16):
                     only(got, lengths, some),
                     tally.invariance(dtype),
                     f"{cls} alone",
+                    got,
                 )
                 assert session.stats().tokens == sum(lengths) + sum(lengths[i] for i in some)
             with tfi.Session(model, max_step_tokens=512) as session:  # several steps for the same call
                 bound = tally.invariance(dtype)
-                same_outputs(tally, f"{dtype} invariance", session.encode(inputs), got, bound, f"{cls} in steps")
+                same_outputs(tally, f"{dtype} invariance", session.encode(inputs), got, bound, f"{cls} in steps", got)
                 assert session.stats().steps > 1
 
 
@@ -215,4 +217,5 @@ def test_bert_base_shape(rng, tally, tmp_path, have_bf16):
                 only(got, [16, 1, 128], [0, 1]),
                 tally.invariance(dtype),
                 "alone",
+                got,
             )

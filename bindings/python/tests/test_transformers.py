@@ -328,15 +328,15 @@ def test_what_may_differ(rng):
 def step(model, accelerated):
     for weight in accelerated.parameters():
         weight.grad = torch.ones_like(weight)
-    torch.optim.SGD(accelerated.parameters(), lr=0.1).step()
+    torch.optim.SGD(accelerated.parameters(), lr=0.01).step()
 
 
 @pytest.mark.parametrize(
     "change",
     [
         step,
-        lambda model, accelerated: accelerated.load_state_dict({name: 1.5 * t for name, t in model.state_dict().items()}),
-        lambda model, accelerated: model.load_state_dict({name: 1.5 * t for name, t in model.state_dict().items()}, assign=True),
+        lambda model, accelerated: accelerated.load_state_dict({name: 0.9 * t for name, t in model.state_dict().items()}),
+        lambda model, accelerated: model.load_state_dict({name: 0.9 * t for name, t in model.state_dict().items()}, assign=True),
         lambda model, accelerated: accelerated.resize_token_embeddings(model.config.vocab_size + 5, mean_resizing=False),
         lambda model, accelerated: setattr(accelerated, "classifier", torch.nn.Linear(model.config.hidden_size, 7)),
         lambda model, accelerated: model.bfloat16(),
