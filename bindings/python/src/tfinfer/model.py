@@ -46,7 +46,7 @@ class Model:
     """A checkpoint on a device; shared by any number of threads, whose calls share passes over the weights.
 
     `inputs` of its tasks: a text, a list of texts, [tokens] ids, or a list of ids or [n, tokens]. One input gives one result, a list of
-    them a list. Ids and embeddings are read where they lie if they are contiguous int32 and float32.
+    them a list. Ids and embeddings are read where they lie if they are contiguous int32 and float32; embed copies a short row of ids.
 
     Use it in a with statement, or close() it; it also closes when nobody refers to it any more. On the CPU it works in a forked child too.
     Every task has an async form that runs on a worker thread: `await model.embed_async(...)`.
