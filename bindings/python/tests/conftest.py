@@ -25,6 +25,7 @@ import transformers
 SEED = int(os.environ.get("TFC_SEED") or random.SystemRandom().randrange(2**31))
 MODELS = ROOT / "examples" / "models"
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("drop_in")
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -86,3 +87,19 @@ def made(tmp_path_factory):
         return path
 
     return build
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """Real models with their tokenizers, by name: PyTorch's, accelerated without anything to fall back to, tokenizer."""
+    from tfinfer.integrations.transformers import accelerate
+
+    def load(name, cls):
+        model = getattr(transformers, cls).from_pretrained(MODELS / name, dtype=torch.float32).eval()
+        return model, accelerate(model, fallback="raise"), transformers.AutoTokenizer.from_pretrained(MODELS / name)
+
+    return {
+        "gpt2": load("gpt2-prose", "GPT2LMHeadModel"),
+        "t5": load("t5-pronounce", "T5ForConditionalGeneration"),
+        "ner": load("bert-punctuate", "BertForTokenClassification"),
+    }

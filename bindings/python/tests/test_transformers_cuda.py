@@ -3,7 +3,7 @@
 import pytest
 import tfinfer
 import torch
-from test_transformers import draw, draw_batch, draw_generator, same, same_ids, silent
+from drop_in import draw, draw_batch, draw_generator, same, same_ids, silent
 from tfinfer.integrations.transformers import accelerate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or PyTorch is built without CUDA")

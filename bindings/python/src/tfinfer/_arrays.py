@@ -62,7 +62,7 @@ def c_string(text: Any, what: str) -> bytes:
 
 
 def text_array(texts: tuple[Any, ...], what: str) -> Any:
-    """tf_text[len(texts)], a tf_text for one; it keeps the texts' bytes alive. A tuple: another thread may make a list shorter meanwhile."""
+    """tf_text[len(texts)], a tf_text for one; it keeps the texts' bytes alive. A tuple: another thread may shorten a list meanwhile."""
     if len(texts) == 1:
         data = utf8(texts[0], what)
         return _c.Text(data, len(data))
