@@ -97,6 +97,16 @@ def test_what_lies_about_itself(classifier, gpt2):
     assert len(gpt2.generate(Longer(texts), stop_strings=Longer(["zz"]), max_new_tokens=2)) == 2
 
 
+def test_a_row_that_grows_while_it_is_read(embedder):
+    class Grows:
+        def __index__(self):
+            ids.extend([0] * 2**20)
+            return 5
+
+    ids = [5, Grows()]
+    assert np.allclose(embedder.embed(ids), embedder.embed([5, 5]), atol=1e-5)
+
+
 def test_texts_in_arrays(classifier):
     want = [row.score for row in classifier.classify(["the cat", "water"])]
     for dtype in (str, object):

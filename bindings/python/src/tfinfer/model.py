@@ -195,16 +195,15 @@ class Model:
             data, calls = inputs.encode(), self._calls_of_text
             count = len(data)
         elif ids := ids_bytes(inputs, self._int32):
-            data, calls, count = ids, self._calls_of_ids, len(inputs)
+            data, calls, count = ids, self._calls_of_ids, len(ids) // 4  # a list may be longer by now
         else:
             return self._embed_any(inputs, out, options)
         try:
-            call = begin, size, place, arguments = calls.pop()
-            vector, place.value = self._vectors.pop()
+            call, (vector, address) = calls.pop(), self._vectors.pop()
         except IndexError:
-            self._make_calls()
-            return self.embed(inputs)
-        begin.value, size.value = data, count
+            call, (vector, address) = self._make_calls(calls)
+        begin, size, place, arguments = call
+        begin.value, size.value, place.value = data, count, address
         opened = self._session.open or self._session.refuse()  # the reference keeps it open
         status = _embed(*arguments)
         calls.append(call)
@@ -223,18 +222,23 @@ class Model:
         self._run(callbacks, lambda session: check(lib.tf_embed(session, prepared.c, c_options, address, stride)))
         return vectors[0] if prepared.single and out is None else vectors
 
-    def _make_calls(self) -> None:
-        """Whatever is missing for another call. Behind a model's own call nothing of Python is in the processor's caches, and each object
-        that is made or looked at costs: what is here is not made then, and NumPy's code is read once for many vectors."""
+    def _make_calls(self, calls: deque[tuple[Any, ...]]) -> tuple[tuple[Any, ...], tuple[NDArray[np.float32], int]]:
+        """One of `calls` and a vector, when there were none. Behind a model's own call nothing of Python is in the processor's caches, and
+        each object that is made or looked at costs: what is here is not made then, and NumPy's code is read once for many vectors."""
         width = self.info.embedding_width
-        with self._session as session:
-            if not self._calls_of_text:
-                self._calls_of_text.append(text_call(session, width))
-            if not self._calls_of_ids:
-                self._calls_of_ids.append(ids_call(session, width))
-        if not self._vectors:
-            made = [np.empty(width, np.float32) for _ in range(_VECTORS)]
-            self._vectors.extend((vector, vector.__array_interface__["data"][0]) for vector in made)
+        while True:
+            with self._session as session:
+                if not self._calls_of_text:
+                    self._calls_of_text.append(text_call(session, width))
+                if not self._calls_of_ids:
+                    self._calls_of_ids.append(ids_call(session, width))
+            if not self._vectors:
+                made = [np.empty(width, np.float32) for _ in range(_VECTORS)]
+                self._vectors.extend((vector, vector.__array_interface__["data"][0]) for vector in made)
+            try:
+                return calls.pop(), self._vectors.pop()
+            except IndexError:  # another thread took them
+                continue
 
     @overload
     def classify(self, inputs: str, **options: Unpack[o.ClassifyOptions]) -> Classification: ...
