@@ -485,7 +485,7 @@ void callbacks_may_throw()
     const tfinfer::model m = open_tiny(tiny_decoder_path(TINY_GPT2));
     tfinfer::session s = tfinfer::session::open(m);
     tfinfer::generate_options o;
-    o.max_new_tokens = 8;
+    o.max_new_tokens = o.min_new_tokens = 8; /* no end token before the callback has thrown */
 
     /* Only 'x' may come. */
     const auto only_x = [](std::int32_t sequence, tfinfer::span<const std::int32_t> ids, tfinfer::span<float> logits) {
